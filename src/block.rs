@@ -1,0 +1,181 @@
+//! Blocks: the unit in which everything is stored, sent and believed.
+//!
+//! A [`Block`] exists only with the hash of its own bytes, so whatever takes a `Block` cannot be
+//! given bytes that nobody verified. This file touches no file, socket or directory itself.
+
+use std::io::{self, Read};
+
+use crate::hash::Hash;
+
+/// Bytes of every block of a file but the last, which holds what is left.
+pub const BLOCK_SIZE: usize = 4096;
+
+/// Room to read a block and see that it is not longer than one.
+pub const READ_SIZE: usize = BLOCK_SIZE + 1;
+
+/// 1 to [`BLOCK_SIZE`] bytes together with their hash.
+#[derive(Debug)]
+pub struct Block<B> {
+    hash: Hash,
+    bytes: B,
+}
+
+impl<B: AsRef<[u8]>> Block<B> {
+    /// Takes `bytes`, of a block's length, as what they are.
+    pub fn new(bytes: B) -> Self {
+        debug_assert!((1..=BLOCK_SIZE).contains(&bytes.as_ref().len()));
+        Block {
+            hash: Hash::of(bytes.as_ref()),
+            bytes,
+        }
+    }
+
+    /// Takes `bytes` only if they are the block named `hash`.
+    pub fn verify(bytes: B, hash: &Hash) -> Option<Self> {
+        if !(1..=BLOCK_SIZE).contains(&bytes.as_ref().len()) || Hash::of(bytes.as_ref()) != *hash {
+            return None;
+        }
+        Some(Block { hash: *hash, bytes })
+    }
+
+    pub fn hash(&self) -> Hash {
+        self.hash
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        self.bytes.as_ref()
+    }
+}
+
+impl<'b> Block<&'b [u8]> {
+    pub fn into_owned(self) -> Block<Vec<u8>> {
+        Block {
+            hash: self.hash,
+            bytes: self.bytes.to_vec(),
+        }
+    }
+
+    /// Reads the block named `hash` out of `input`, whose first call mostly brings all of it: a
+    /// second one is made only where what came is not the block. None when `input` is not it.
+    ///
+    /// # Errors
+    /// Whatever `input` returns.
+    pub fn read(
+        input: &mut impl Read,
+        hash: &Hash,
+        buffer: &'b mut [u8; READ_SIZE],
+    ) -> io::Result<Option<Self>> {
+        let mut filled = 0;
+        loop {
+            let more = read_some(input, &mut buffer[filled..])?;
+            filled += more;
+            if more == 0 || filled > BLOCK_SIZE {
+                return Ok(None);
+            }
+            if Hash::of(&buffer[..filled]) == *hash {
+                return Ok(Some(Block {
+                    hash: *hash,
+                    bytes: &buffer[..filled],
+                }));
+            }
+        }
+    }
+}
+
+/// One read that no signal interrupts.
+pub fn read_some(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match input.read(buffer) {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// Reads until `buffer` is full or the input ends; returns the bytes read.
+///
+/// # Errors
+/// Whatever `input` returns, but for interruptions.
+pub fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read_some(input, &mut buffer[filled..])? {
+            0 => break,
+            more => filled += more,
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_named_bytes_are_the_block() {
+        let hash = Hash::of(b"one");
+        assert_eq!(Block::verify(b"one", &hash).map(|b| b.hash()), Some(hash));
+        assert!(Block::verify(b"two", &hash).is_none());
+        assert!(Block::verify(b"", &Hash::of(b"")).is_none());
+        let long = [0; READ_SIZE];
+        assert!(Block::verify(long, &Hash::of(&long)).is_none());
+        let full = [0; BLOCK_SIZE];
+        assert!(Block::verify(full, &Hash::of(&full)).is_some());
+    }
+
+    /// Gives one byte a call, with an interruption before each, as a slow pipe may.
+    struct Dribble<'a>(&'a [u8], bool);
+
+    impl Read for Dribble<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let n = buffer.len().min(1);
+            self.0.read(&mut buffer[..n])
+        }
+    }
+
+    #[test]
+    fn a_short_read_is_not_the_end() {
+        let mut buffer = [0; 4];
+        let mut input = Dribble(b"123456", false);
+        assert_eq!(fill(&mut input, &mut buffer).unwrap(), 4);
+        assert_eq!(&buffer, b"1234");
+        assert_eq!(fill(&mut input, &mut buffer).unwrap(), 2);
+        assert_eq!(fill(&mut input, &mut buffer).unwrap(), 0);
+        let whole = Block::read(
+            &mut Dribble(b"123", false),
+            &Hash::of(b"123"),
+            &mut [0; READ_SIZE],
+        )
+        .map(|b| b.is_some());
+        assert!(whole.unwrap());
+    }
+
+    #[test]
+    fn reads_the_named_block_and_no_other() {
+        let mut buffer = [0; READ_SIZE];
+        let long = [7; READ_SIZE];
+        for (content, is) in [
+            (&b"ab"[..], true),
+            (b"a", false),
+            (b"", false),
+            (b"abc", false),
+            (&long, false),
+        ] {
+            let block = Block::read(&mut &content[..], &Hash::of(b"ab"), &mut buffer).unwrap();
+            assert_eq!(
+                block.map(|b| b.bytes().to_vec()),
+                is.then(|| b"ab".to_vec())
+            );
+        }
+        let block =
+            Block::read(&mut &long[..], &Hash::of(&long[..BLOCK_SIZE]), &mut buffer).unwrap();
+        assert!(
+            block.is_none(),
+            "a file that begins with the block is not it"
+        );
+    }
+}

@@ -1,0 +1,579 @@
+//! The command line: help texts, and words to typed options. Only this file uses `pico_args`.
+//!
+//! Pure: from a vector of words and a closure for the environment, so all of it is tested
+//! without a process. It opens nothing.
+
+use std::ffi::{OsStr, OsString};
+use std::ops::RangeInclusive;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::hash::Hash;
+use crate::store::BlockDir;
+use crate::{export, get, server};
+
+const HELP: &str = concat!(
+    "psync ",
+    env!("CARGO_PKG_VERSION"),
+    " - distributes files as blocks between boxes that need not
+trust each other
+
+Usage:
+    psync export [-d DIR] [--no-store] [--no-sync] [FILE]
+    psync server [-d DIR] [--max-conns N] [--timeout SECS] [-v] ADDR...
+    psync get [OPTIONS] [SERVER]... HASHLIST
+
+    export   cuts FILE into blocks of 4096 bytes, each stored under its SHA-256,
+             and prints the hashes: the hashlist
+    server   serves the blocks over HTTP
+    get      fetches the blocks of a hashlist from whoever has them, believes
+             each only after hashing it, and puts the file together
+
+Example, a file from box A to box B:
+    A$ psync export disk.img > disk.list
+    A$ psync server :8080
+    B$ psync get boxA:8080 disk.list > disk.img    # carry disk.list there first
+
+The hashlist is the only thing to be trusted: carry it by a way that you trust.
+
+Options:
+    -h, --help       this text; also of each command
+    -V, --version    name and version
+
+A link to this program named psync-export, psync-server or psync-get is that
+command. The block directory is -d DIR, else $PSYNC_DIR, else
+$HOME/.psync/blocks.
+
+Exit codes: 0 done, every byte verified; 1 something on this machine failed;
+2 usage, or a malformed hashlist; 3 some blocks could not be had.
+"
+);
+
+const EXPORT_HELP: &str = "\
+psync export - cuts a file into blocks and prints its hashlist
+
+Usage: psync export [-d DIR] [--no-store] [--no-sync] [FILE]
+
+FILE, or standard input where it is - or missing, is cut into blocks of 4096
+bytes. Each is put into the block directory under its SHA-256, which is printed.
+A hash is printed once its block is in place and would survive a power cut, so
+whatever was printed is there. Blocks already there are compared, not rewritten;
+a damaged one is put right. The same command after a failure goes on from there.
+
+Options:
+    -d, --dir DIR    the block directory, made where it is missing
+                     [$PSYNC_DIR, else $HOME/.psync/blocks]
+        --no-store   only print the hashlist
+        --no-sync    leave it to the system when blocks reach the disk
+    -h, --help       this text
+    -V, --version    name and version
+
+Example:
+    psync export disk.img > disk.list
+";
+
+const SERVER_HELP: &str = "\
+psync server - serves a block directory over HTTP
+
+Usage: psync server [-d DIR] [--max-conns N] [--timeout SECS] [-v] ADDR...
+
+ADDR is HOST:PORT, [v6]:PORT, or :PORT for all interfaces; port 0 takes a free
+one. \"listening on IP:PORT\" is printed for each socket once it accepts. A block
+is at /HASH; it is hashed before it is sent, so a damaged one is never served.
+The server only reads: blocks can be added and removed while it runs.
+
+Options:
+    -d, --dir DIR        the block directory, which must exist where it is named
+                         [$PSYNC_DIR, else $HOME/.psync/blocks]
+        --max-conns N    connections at once, 1 to 100000; at more, the one
+                         longest without a whole request makes room [512]
+        --timeout SECS   for a request's head from its first byte on, and for an
+                         answer from the last byte taken on, 0.001 to 86400 [15]
+    -v, --verbose        a line on standard error for each request: client,
+                         request line, status, bytes sent, microseconds
+    -h, --help           this text
+    -V, --version        name and version
+
+Example:
+    psync server -d /srv/blocks :8080
+";
+
+const GET_HELP: &str = "\
+psync get - puts a file together from its hashlist
+
+Usage: psync get [OPTIONS] [SERVER]... HASHLIST
+
+Each block of HASHLIST (a file, or - for standard input) is looked for in the
+block directory, then asked of each SERVER in the order listed, and believed
+only after hashing. The file is written to standard output, in order, and only
+ever verified bytes of it; it ends at the first block that nobody has. SERVER is
+HOST[:PORT] or http://HOST[:PORT][/PATH]: a psync server, or any web server that
+serves a block directory. A server that has not got a block, cannot be reached,
+is slow or sends wrong bytes means that the next one is asked. $http_proxy and
+$no_proxy are honoured.
+
+Options:
+    -d, --dir DIR        block directory to look in first
+                         [$PSYNC_DIR, else $HOME/.psync/blocks]
+        --timeout SECS   give a server up after so long without an answer,
+                         0.001 to 86400 [30]
+        --connect-timeout SECS
+                         and after so long without a connection [5]
+    -q, --quiet          errors only
+    -v, --verbose        name each server given up, and sum up at the end
+    -h, --help           this text
+    -V, --version        name and version
+
+Exit codes: 0 every byte written and verified; 1 something on this machine
+failed; 2 usage, or a malformed hashlist; 3 a block could not be had.
+
+Example:
+    psync get near:8080 far.org http://cdn.example/blocks disk.list > disk.img
+";
+
+const VERSION: &str = concat!("psync ", env!("CARGO_PKG_VERSION"), "\n");
+
+const EXPORT: &str = "export";
+const SERVER: &str = "server";
+const GET: &str = "get";
+
+/// A server's connections at once, where the command line does not say.
+const MAX_CONNECTIONS: usize = 512;
+
+/// A day, in seconds: longer waits are slips of the finger.
+const MAX_TIMEOUT: f64 = 86_400.0;
+
+/// What is to be done.
+pub enum Command {
+    /// Help or version.
+    Print(&'static str),
+    Export(export::Options),
+    Server(server::Options),
+    Get(get::Options),
+}
+
+/// Reads a whole command line, the program's name first.
+///
+/// # Errors
+/// Exit code 2, naming the word that is wrong.
+pub fn parse(
+    words: impl IntoIterator<Item = OsString>,
+    env: impl Fn(&str) -> Option<OsString>,
+) -> Result<Command> {
+    let mut words = words.into_iter();
+    let program = words.next().unwrap_or_default();
+    let mut words: Vec<OsString> = words.collect();
+    let linked = Path::new(&program)
+        .file_name()
+        .and_then(OsStr::to_str)
+        .and_then(|name| name.strip_prefix("psync-"));
+    let command = match linked {
+        Some(linked @ (EXPORT | SERVER | GET)) => linked.to_owned(),
+        _ if words.is_empty() => {
+            return Err(Error::usage(
+                "",
+                "a command is missing: export, server or get",
+            ));
+        }
+        _ => words.remove(0).to_string_lossy().into_owned(),
+    };
+    match command.as_str() {
+        EXPORT => Words::new(EXPORT, words, &env).parse(EXPORT_HELP, parse_export),
+        SERVER => Words::new(SERVER, words, &env).parse(SERVER_HELP, parse_server),
+        GET => Words::new(GET, words, &env).parse(GET_HELP, parse_get),
+        "-h" | "--help" => Ok(Command::Print(HELP)),
+        "-V" | "--version" => Ok(Command::Print(VERSION)),
+        option if option.starts_with('-') => {
+            Err(Error::usage("", format_args!("unknown option '{option}'")))
+        }
+        word => Err(Error::usage("", format_args!("unknown command '{word}'"))),
+    }
+}
+
+fn parse_export(words: &mut Words) -> Result<Command> {
+    let dir = words.value(["-d", "--dir"])?;
+    let store = !words.flag("--no-store");
+    let durable = !words.flag("--no-sync");
+    let mut operands = words.operands()?.into_iter();
+    let input = operands
+        .next()
+        .filter(|file| file != "-")
+        .map(PathBuf::from);
+    words.refuse(operands.next())?;
+    let store = store
+        .then(|| words.block_dir(dir).ok_or_else(|| words.no_block_dir()))
+        .transpose()?;
+    Ok(Command::Export(export::Options {
+        input,
+        store,
+        durable,
+    }))
+}
+
+fn parse_server(words: &mut Words) -> Result<Command> {
+    let dir = words.value(["-d", "--dir"])?;
+    let max_connections = words
+        .number("--max-conns", 1..=100_000)?
+        .unwrap_or(MAX_CONNECTIONS);
+    let timeout = words
+        .seconds("--timeout")?
+        .unwrap_or(Duration::from_secs(15));
+    let verbose = words.flag(["-v", "--verbose"]);
+    let mut addresses = Vec::new();
+    for word in words.operands()? {
+        let address = word.to_str().and_then(server::Address::parse);
+        addresses.push(
+            address.ok_or_else(|| words.wrong(&word, "ADDR is HOST:PORT, [v6]:PORT or :PORT"))?,
+        );
+    }
+    if addresses.is_empty() {
+        return Err(words.usage("ADDR is missing, such as :8080"));
+    }
+    let dir_named = dir.is_some();
+    let dir = words.block_dir(dir).ok_or_else(|| words.no_block_dir())?;
+    Ok(Command::Server(server::Options {
+        dir,
+        dir_named,
+        addresses,
+        max_connections,
+        timeout,
+        verbose,
+    }))
+}
+
+fn parse_get(words: &mut Words) -> Result<Command> {
+    let dir = words.value(["-d", "--dir"])?;
+    let timeout = words
+        .seconds("--timeout")?
+        .unwrap_or(Duration::from_secs(30));
+    let connect_timeout = words
+        .seconds("--connect-timeout")?
+        .unwrap_or(Duration::from_secs(5));
+    let quiet = words.flag(["-q", "--quiet"]);
+    let verbose = words.flag(["-v", "--verbose"]);
+    let mut operands = words.operands()?;
+    let Some(hashlist) = operands.pop() else {
+        return Err(words.usage("HASHLIST is missing"));
+    };
+    if Hash::parse(hashlist.as_bytes()).is_some() {
+        return Err(words.wrong(
+            &hashlist,
+            "this psync knows no roots yet; write ./NAME for a hashlist so named",
+        ));
+    }
+    let mut servers = Vec::new();
+    for word in &operands {
+        let url = word
+            .to_str()
+            .ok_or("a server's name is UTF-8")
+            .and_then(get::Url::parse);
+        servers.push(url.map_err(|problem| words.wrong(word, problem))?);
+    }
+    let dir = words.block_dir(dir);
+    Ok(Command::Get(get::Options {
+        servers,
+        hashlist,
+        dir,
+        connect_timeout,
+        timeout,
+        quiet,
+        verbose,
+    }))
+}
+
+/// A command's words, from which options are taken until only operands are left.
+struct Words<'a> {
+    command: &'static str,
+    args: pico_args::Arguments,
+    /// What came after `--`.
+    rest: Vec<OsString>,
+    env: &'a dyn Fn(&str) -> Option<OsString>,
+}
+
+impl<'a> Words<'a> {
+    fn new(
+        command: &'static str,
+        mut words: Vec<OsString>,
+        env: &'a dyn Fn(&str) -> Option<OsString>,
+    ) -> Self {
+        let end = words.iter().position(|word| word == "--");
+        let rest = end.map_or_else(Vec::new, |end| words.split_off(end).split_off(1));
+        let args =
+            pico_args::Arguments::from_vec(words.into_iter().flat_map(split_value).collect());
+        Words {
+            command,
+            args,
+            rest,
+            env,
+        }
+    }
+
+    fn parse(
+        mut self,
+        help: &'static str,
+        parse: fn(&mut Words) -> Result<Command>,
+    ) -> Result<Command> {
+        if self.flag(["-h", "--help"]) {
+            return Ok(Command::Print(help));
+        }
+        if self.flag(["-V", "--version"]) {
+            return Ok(Command::Print(VERSION));
+        }
+        parse(&mut self)
+    }
+
+    /// Whether the flag was given, however often.
+    fn flag(&mut self, keys: impl Into<pico_args::Keys> + Copy) -> bool {
+        let mut given = false;
+        while self.args.contains(keys) {
+            given = true;
+        }
+        given
+    }
+
+    /// The value of an option, the last one where it was given more than once.
+    fn value(&mut self, keys: impl Into<pico_args::Keys> + Copy) -> Result<Option<OsString>> {
+        let values = self
+            .args
+            .values_from_os_str(keys, |value| Ok::<_, String>(value.to_owned()));
+        let mut values = values.map_err(|e| match e {
+            pico_args::Error::OptionWithoutAValue(key) => {
+                self.usage(format_args!("{key}: its value is missing"))
+            }
+            e => self.usage(e),
+        })?;
+        Ok(values.pop())
+    }
+
+    fn seconds(&mut self, key: &'static str) -> Result<Option<Duration>> {
+        let Some(value) = self.value(key)? else {
+            return Ok(None);
+        };
+        let text = value
+            .to_str()
+            .filter(|text| text.bytes().all(|c| c.is_ascii_digit() || c == b'.'));
+        let seconds = text
+            .and_then(|text| text.parse::<f64>().ok())
+            .filter(|s| (0.001..=MAX_TIMEOUT).contains(s));
+        let due = format!("{key} takes seconds, 0.001 to {MAX_TIMEOUT}");
+        Ok(Some(Duration::from_secs_f64(
+            seconds.ok_or_else(|| self.wrong(&value, due))?,
+        )))
+    }
+
+    fn number(&mut self, key: &'static str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+        let Some(value) = self.value(key)? else {
+            return Ok(None);
+        };
+        let text = value
+            .to_str()
+            .filter(|text| text.bytes().all(|c| c.is_ascii_digit()));
+        let number = text
+            .and_then(|text| text.parse().ok())
+            .filter(|number| range.contains(number));
+        let due = format!("{key} takes a number, {} to {}", range.start(), range.end());
+        Ok(Some(number.ok_or_else(|| self.wrong(&value, due))?))
+    }
+
+    /// What is left once every option is taken.
+    fn operands(&mut self) -> Result<Vec<OsString>> {
+        let args = std::mem::replace(&mut self.args, pico_args::Arguments::from_vec(Vec::new()));
+        let mut words = args.finish();
+        if let Some(option) = words
+            .iter()
+            .find(|word| word.len() > 1 && word.as_bytes().starts_with(b"-"))
+        {
+            return Err(self.usage(format_args!("unknown option '{}'", option.display())));
+        }
+        words.append(&mut self.rest);
+        Ok(words)
+    }
+
+    fn refuse(&self, leftover: Option<OsString>) -> Result<()> {
+        leftover.map_or(Ok(()), |word| {
+            Err(self.usage(format_args!("unexpected word '{}'", word.display())))
+        })
+    }
+
+    /// The block directory: the option's, else `$PSYNC_DIR`, else in `$HOME`.
+    fn block_dir(&self, named: Option<OsString>) -> Option<BlockDir> {
+        let variable = |name| {
+            (self.env)(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        let path = named.map(PathBuf::from).or_else(|| variable("PSYNC_DIR"));
+        path.or_else(|| variable("HOME").map(|home| home.join(".psync/blocks")))
+            .map(BlockDir::new)
+    }
+
+    fn no_block_dir(&self) -> Error {
+        self.usage("no block directory: name one with -d DIR, or set PSYNC_DIR or HOME")
+    }
+
+    fn wrong(&self, word: &OsStr, due: impl std::fmt::Display) -> Error {
+        self.usage(format_args!("'{}': {due}", word.display()))
+    }
+
+    fn usage(&self, problem: impl std::fmt::Display) -> Error {
+        Error::usage(self.command, problem)
+    }
+}
+
+/// `--option=value` as two words, which is the form that `pico_args` takes any value in.
+fn split_value(word: OsString) -> Vec<OsString> {
+    let bytes = word.as_bytes();
+    match bytes.iter().position(|&c| c == b'=') {
+        Some(at) if bytes.starts_with(b"--") => {
+            vec![
+                OsString::from_vec(bytes[..at].to_vec()),
+                OsString::from_vec(bytes[at + 1..].to_vec()),
+            ]
+        }
+        _ => vec![word],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(line: &str) -> Result<Command> {
+        parse(line.split(' ').map(OsString::from), |name| {
+            (name == "HOME").then(|| "/home/u".into())
+        })
+    }
+
+    fn refusal(line: &str) -> String {
+        match read(line) {
+            Err(error) => format!("{error:?}"),
+            Ok(_) => panic!("{line} is taken"),
+        }
+    }
+
+    fn export(line: &str) -> export::Options {
+        match read(line) {
+            Ok(Command::Export(options)) => options,
+            _ => panic!("{line} is not an export"),
+        }
+    }
+
+    #[test]
+    fn a_link_is_its_command() {
+        assert!(matches!(
+            read("/usr/bin/psync-export x"),
+            Ok(Command::Export(_))
+        ));
+        assert!(matches!(read("psync-server :0"), Ok(Command::Server(_))));
+        assert!(matches!(read("./psync-get list"), Ok(Command::Get(_))));
+        assert!(refusal("psync-other x").contains("unknown command 'x'"));
+    }
+
+    #[test]
+    fn export_reads_its_words() {
+        let options = export("psync export -d /b --no-sync file");
+        assert_eq!(options.store.unwrap().path(), "/b");
+        assert_eq!(
+            (options.input, options.durable),
+            (Some("file".into()), false)
+        );
+        assert_eq!(
+            export("psync export").store.unwrap().path(),
+            "/home/u/.psync/blocks"
+        );
+        assert_eq!(
+            export("psync export --dir=a=b").store.unwrap().path(),
+            "a=b"
+        );
+        assert_eq!(export("psync export -d a -d b").store.unwrap().path(), "b");
+        assert!(export("psync export --no-store -").input.is_none());
+        assert_eq!(export("psync export -- -x").input, Some("-x".into()));
+        assert!(export("psync export --no-store").store.is_none());
+    }
+
+    #[test]
+    fn get_and_server_read_their_words() {
+        let Ok(Command::Get(options)) = read("psync get a b --timeout 0.05 list") else {
+            panic!()
+        };
+        assert_eq!(
+            (options.servers.len(), options.hashlist.as_os_str()),
+            (2, OsStr::new("list"))
+        );
+        assert_eq!(
+            (options.timeout, options.connect_timeout),
+            (Duration::from_millis(50), Duration::from_secs(5))
+        );
+        let Ok(Command::Server(options)) = read("psync server :1 -d x [::1]:2 --max-conns=7")
+        else {
+            panic!()
+        };
+        assert_eq!(
+            (
+                options.addresses.len(),
+                options.max_connections,
+                options.dir_named
+            ),
+            (2, 7, true)
+        );
+    }
+
+    #[test]
+    fn names_the_word_that_is_wrong() {
+        for (line, word) in [
+            ("psync", "a command is missing"),
+            ("psync frob", "unknown command 'frob'"),
+            ("psync --frob", "unknown option '--frob'"),
+            ("psync export -x", "unknown option '-x'"),
+            ("psync export --root", "unknown option '--root'"),
+            ("psync export a b", "unexpected word 'b'"),
+            ("psync export -d", "-d: its value is missing"),
+            ("psync export --no-store=x a", "unexpected word"),
+            ("psync server", "ADDR is missing"),
+            ("psync server 8080", "'8080': ADDR is"),
+            (
+                "psync server :1 --max-conns 0",
+                "'0': --max-conns takes a number, 1 to",
+            ),
+            (
+                "psync server :1 --max-conns 99999999999999999999",
+                "--max-conns takes",
+            ),
+            ("psync server :1 --max-conns +1", "--max-conns takes"),
+            ("psync server :1 --timeout 0", "--timeout takes seconds"),
+            ("psync server :1 --timeout 1e3", "--timeout takes seconds"),
+            ("psync server :1 --timeout .", "--timeout takes seconds"),
+            ("psync server :1 --timeout inf", "--timeout takes seconds"),
+            ("psync get", "HASHLIST is missing"),
+            ("psync get ftp://x list", "'ftp://x': a server is"),
+        ] {
+            let refusal = refusal(line);
+            assert!(
+                refusal.contains(word) && refusal.contains("--help") && refusal.contains("Usage"),
+                "{line}: {refusal}"
+            );
+        }
+        let no_home = parse(["psync", "export", "x"].map(OsString::from), |_| None);
+        assert!(no_home.is_err());
+    }
+
+    #[test]
+    fn every_command_has_help_and_version() {
+        for command in ["", " export", " server", " get"] {
+            for (option, text) in [
+                ("-h", "Usage:"),
+                ("--help", "Usage:"),
+                ("-V", "psync 0"),
+                ("--version", "psync 0"),
+            ] {
+                let Ok(Command::Print(printed)) = read(&format!("psync{command} {option}")) else {
+                    panic!()
+                };
+                assert!(printed.contains(text) && printed.ends_with('\n'));
+                assert!(printed.lines().all(|line| line.len() <= 80), "{printed}");
+            }
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! One request to one server. Only this file uses `ureq`.
+//!
+//! All of the library's settings are made in [`Fetcher::new`], on purpose: its defaults have no
+//! timeouts, few idle connections and large buffers. A status is not believed, nor is a length:
+//! the hash decides.
+
+use std::collections::HashMap;
+use std::env;
+use std::io::{self, Read};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use ureq::Agent;
+use ureq::config::{AutoHeaderValue, Config};
+use ureq::http::{Response, Uri, header};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+
+use super::servers::{Answer, Url};
+use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
+use crate::error::{Cause, Error, Result};
+use crate::hash::Hash;
+use crate::sys;
+
+/// Bytes of an answer's head; also what is read at once, which a block with its head fits into.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// A request is one line and four fields.
+const OUTPUT: usize = 4 * 1024;
+
+/// Bytes of an answer without a block that are read to use its connection again: an error page.
+/// A longer one costs the connection.
+const MAX_PAGE: usize = 16 * 1024;
+
+/// Longer than any server keeps an idle connection, and a closed one is noticed anyhow.
+const MAX_IDLE_AGE: Duration = Duration::from_secs(600);
+
+/// Asks servers for blocks, over connections that are kept. Shared by all workers.
+pub struct Fetcher {
+    agent: Agent,
+    connect_timeout: Duration,
+    timeout: Duration,
+}
+
+/// Why a request brought no answer.
+enum Failure {
+    /// The connection ended before an answer began: it may have been a kept one that the server
+    /// had closed meanwhile.
+    HungUp(String),
+    /// The server cannot be reached, or is silent.
+    Unreachable(String),
+    Malformed(String),
+    /// This machine is at fault, not the server.
+    Local(Error),
+}
+
+impl Fetcher {
+    /// `connect_timeout` is for a connection; `timeout` for sending a request, for the head of
+    /// its answer and for its body, each.
+    ///
+    /// # Errors
+    /// When `http_proxy` is set to what is not a proxy's URL.
+    pub fn new(connect_timeout: Duration, timeout: Duration) -> Result<Self> {
+        let config = Config::builder()
+            .http_status_as_error(false)
+            // A peer must not send the client elsewhere.
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            // Phases only: a global, per-call or resolve timeout starts a thread a request.
+            .timeout_connect(Some(connect_timeout))
+            .timeout_send_request(Some(timeout))
+            .timeout_recv_response(Some(timeout))
+            .timeout_recv_body(Some(timeout))
+            .max_response_header_size(MAX_HEAD)
+            .input_buffer_size(MAX_HEAD)
+            .output_buffer_size(OUTPUT)
+            .max_idle_age(MAX_IDLE_AGE)
+            .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))
+            .accept(AutoHeaderValue::None)
+            .accept_encoding(AutoHeaderValue::None)
+            .proxy(proxy()?)
+            .build();
+        let agent = Agent::with_parts(config, DefaultConnector::default(), ResolveOnce::default());
+        Ok(Fetcher {
+            agent,
+            connect_timeout,
+            timeout,
+        })
+    }
+
+    /// Asks `server` for a block.
+    ///
+    /// # Errors
+    /// When this machine is too short of something to ask.
+    pub fn fetch(&self, server: &Url, hash: &Hash) -> Result<Answer> {
+        let url = server.block(hash);
+        let response = match self.request(&url, false) {
+            // Once more, on a connection that is fresh for certain.
+            Err(Failure::HungUp(_)) => self.request(&url, true),
+            done => done,
+        };
+        match response.and_then(|response| self.receive(response, hash)) {
+            Ok(answer) => Ok(answer),
+            Err(Failure::HungUp(reason) | Failure::Malformed(reason)) => Ok(Answer::Wrong(reason)),
+            Err(Failure::Unreachable(reason)) => Ok(Answer::Unreachable(reason)),
+            Err(Failure::Local(error)) => Err(error),
+        }
+    }
+
+    fn request(
+        &self,
+        url: &str,
+        fresh: bool,
+    ) -> std::result::Result<Response<ureq::Body>, Failure> {
+        let mut request = self.agent.get(url);
+        if fresh {
+            // No kept connection is younger than this.
+            request = request.config().max_idle_age(Duration::ZERO).build();
+        }
+        request.call().map_err(|e| self.failure(e, url))
+    }
+
+    fn failure(&self, error: ureq::Error, url: &str) -> Failure {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+        match error {
+            ureq::Error::Timeout(ureq::Timeout::Connect) => Failure::Unreachable(format!(
+                "no connection within {} s",
+                self.connect_timeout.as_secs_f32()
+            )),
+            ureq::Error::Timeout(_) => {
+                Failure::Unreachable(format!("no answer within {} s", self.timeout.as_secs_f32()))
+            }
+            ureq::Error::Io(e) if sys::is_shortage(&e) => Failure::Local(Error::io("ask", url, &e)),
+            ureq::Error::Io(e)
+                if matches!(
+                    e.kind(),
+                    UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
+                ) =>
+            {
+                Failure::HungUp("it hung up without an answer".to_owned())
+            }
+            ureq::Error::Io(e) => Failure::Unreachable(Cause(&e).to_string()),
+            ureq::Error::HostNotFound => Failure::Unreachable("host not found".to_owned()),
+            ureq::Error::ConnectionFailed => Failure::Unreachable("no connection".to_owned()),
+            ureq::Error::ConnectProxyFailed(e) => {
+                Failure::Unreachable(format!("the proxy refused: {e}"))
+            }
+            ureq::Error::LargeResponseHeader(..) => {
+                Failure::Malformed(format!("a head of over {MAX_HEAD} bytes"))
+            }
+            e => Failure::Malformed(format!("not HTTP: {e}")),
+        }
+    }
+
+    /// Takes an answer for what it is. Its body is read to the end, or its connection is lost.
+    fn receive(
+        &self,
+        mut response: Response<ureq::Body>,
+        hash: &Hash,
+    ) -> std::result::Result<Answer, Failure> {
+        let status = response.status();
+        if status == 200 {
+            return self.receive_block(&mut response, hash);
+        }
+        let reason = format!(
+            "HTTP {} {}",
+            status.as_str(),
+            status.canonical_reason().unwrap_or_default()
+        );
+        let reason = reason.trim_end().to_owned();
+        // What the page says, and whether it can be read at all, changes nothing.
+        let _ = block::fill(&mut response.body_mut().as_reader(), &mut [0; MAX_PAGE]);
+        Ok(match status.as_u16() {
+            403 | 404 | 410 => Answer::Missing(reason),
+            _ => Answer::Wrong(reason),
+        })
+    }
+
+    fn receive_block(
+        &self,
+        response: &mut Response<ureq::Body>,
+        hash: &Hash,
+    ) -> std::result::Result<Answer, Failure> {
+        let length = response
+            .headers()
+            .get(header::CONTENT_LENGTH)
+            .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+        if let Some(length) = length.filter(|&length| length > BLOCK_SIZE as u64) {
+            return Ok(Answer::Wrong(format!("{length} bytes, which no block has")));
+        }
+        let mut bytes = Vec::with_capacity(READ_SIZE);
+        let read = response
+            .body_mut()
+            .as_reader()
+            .take(READ_SIZE as u64)
+            .read_to_end(&mut bytes);
+        if let Err(e) = read {
+            return Err(match e.downcast::<ureq::Error>() {
+                Ok(ureq::Error::Timeout(_)) => Failure::Unreachable(format!(
+                    "no whole answer within {} s",
+                    self.timeout.as_secs_f32()
+                )),
+                Ok(e) => Failure::Malformed(format!("the body is not HTTP: {e}")),
+                Err(_) => Failure::Malformed(format!(
+                    "it broke off after {} bytes of a block",
+                    bytes.len()
+                )),
+            });
+        }
+        let reason = match bytes.len() {
+            0 => "an empty answer".to_owned(),
+            READ_SIZE.. => "more bytes than a block has".to_owned(),
+            length => format!("wrong bytes ({length})"),
+        };
+        Ok(Block::verify(bytes, hash).map_or(Answer::Wrong(reason), Answer::Block))
+    }
+}
+
+/// The proxy for plain http, from the environment as curl reads it.
+fn proxy() -> Result<Option<ureq::Proxy>> {
+    let variable = |names: [&'static str; 2]| {
+        names
+            .into_iter()
+            .find_map(|name| Some((name, env::var(name).ok().filter(|value| !value.is_empty())?)))
+    };
+    let Some((name, value)) = variable(["http_proxy", "all_proxy"]) else {
+        return Ok(None);
+    };
+    let refused = |_| {
+        Error::local(
+            "use",
+            format_args!("{name}={value}"),
+            "not the URL of a proxy",
+        )
+    };
+    let given = ureq::Proxy::new(&value).map_err(refused)?;
+    if given.protocol() != ureq::ProxyProtocol::Http {
+        return Err(Error::local(
+            "use",
+            format_args!("{name}={value}"),
+            "psync speaks to http:// proxies only",
+        ));
+    }
+    let mut proxy = ureq::Proxy::builder(given.protocol())
+        .host(given.host())
+        .port(given.port());
+    if let Some(user) = given.username() {
+        proxy = proxy.username(user);
+    }
+    if let Some(password) = given.password() {
+        proxy = proxy.password(password);
+    }
+    if let Some((_, hosts)) = variable(["no_proxy", "NO_PROXY"]) {
+        proxy = hosts
+            .split(',')
+            .map(str::trim)
+            .fold(proxy, ureq::ProxyBuilder::no_proxy);
+    }
+    proxy.build().map(Some).map_err(refused)
+}
+
+/// Looks each host up once: the default resolver does it before every request.
+#[derive(Debug, Default)]
+struct ResolveOnce {
+    resolver: DefaultResolver,
+    known: Mutex<HashMap<String, ResolvedSocketAddrs>>,
+}
+
+impl Resolver for ResolveOnce {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = uri.authority().map_or("", |authority| authority.as_str());
+        if let Some(addresses) = self
+            .known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(host)
+        {
+            return Ok(addresses.clone());
+        }
+        let addresses = self.resolver.resolve(uri, config, timeout)?;
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(host.to_owned(), addresses.clone());
+        Ok(addresses)
+    }
+}

@@ -1,0 +1,156 @@
+//! The hashlist: text to hashes and back, a line at a time.
+//!
+//! This file owns the grammar and its refusals. It opens nothing, and holds one line of at most
+//! [`MAX_LINE`] bytes whatever the length of the list or of a line.
+
+use std::io::{BufRead, Read};
+
+use crate::error::{Error, Result};
+use crate::hash::{HEX_LEN, Hash};
+
+/// A hash and CRLF, in bytes.
+const MAX_LINE: u64 = HEX_LEN as u64 + 2;
+
+/// Appends the line of `hash`.
+pub fn push_line(text: &mut Vec<u8>, hash: &Hash) {
+    text.extend_from_slice(&hash.to_hex());
+    text.push(b'\n');
+}
+
+/// Reads hashes one after the other, refusing whatever is not exactly one hash a line.
+pub struct Reader<R> {
+    input: R,
+    name: String,
+    line: u64,
+    buffer: Vec<u8>,
+}
+
+impl<R: BufRead> Reader<R> {
+    /// `name` is what refusals call the list.
+    pub fn new(input: R, name: String) -> Self {
+        Reader {
+            input,
+            name,
+            line: 0,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// The next hash, or none at the end.
+    ///
+    /// # Errors
+    /// Exit code 2, as `NAME:LINE`, for a line that is not a hash; 1 when the input fails.
+    pub fn next(&mut self) -> Result<Option<Hash>> {
+        self.line += 1;
+        self.buffer.clear();
+        let read = self
+            .input
+            .by_ref()
+            .take(MAX_LINE)
+            .read_until(b'\n', &mut self.buffer);
+        read.map_err(|e| Error::io("read hashlist", &self.name, &e))?;
+        if self.buffer.is_empty() {
+            return Ok(None);
+        }
+        let line = match self.buffer.strip_suffix(b"\n") {
+            Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
+            None => &self.buffer,
+        };
+        let refusal = || {
+            Error::malformed(
+                "read hashlist",
+                format_args!("{}:{}", self.name, self.line),
+                refusal(line),
+            )
+        };
+        Hash::parse(line).map(Some).ok_or_else(refusal)
+    }
+}
+
+/// Says what is wrong with a line that is not a hash.
+fn refusal(line: &[u8]) -> String {
+    const DUE: &str = "where a hash (64 characters 0-9a-f) is due";
+    if line.is_empty() {
+        return format!("a blank line {DUE}");
+    }
+    if line.starts_with(b"\xef\xbb\xbf") {
+        return format!("a byte order mark {DUE}");
+    }
+    if let Some(at) = line
+        .iter()
+        .position(|c| !c.is_ascii_digit() && !(b'a'..=b'f').contains(c))
+    {
+        let found = match line[at] {
+            c @ b'A'..=b'F' => format!("upper-case '{}'", char::from(c)),
+            c if c.is_ascii_graphic() => format!("'{}'", char::from(c)),
+            c => format!("byte 0x{c:02x}"),
+        };
+        return format!("{found} in column {} {DUE}", at + 1);
+    }
+    if line.len() > HEX_LEN {
+        return format!("more than {HEX_LEN} characters {DUE}");
+    }
+    format!("{} characters {DUE}", line.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const B: &str = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    fn read(text: &str) -> std::result::Result<Vec<String>, String> {
+        let mut reader = Reader::new(text.as_bytes(), "LIST".to_owned());
+        let mut hashes = Vec::new();
+        loop {
+            match reader.next() {
+                Ok(Some(hash)) => hashes.push(hash.to_string()),
+                Ok(None) => return Ok(hashes),
+                Err(error) => return Err(format!("{error:?}")),
+            }
+        }
+    }
+
+    #[test]
+    fn accepts_every_line_end_of_the_contract() {
+        for text in ["{A}\n{B}\n", "{A}\r\n{B}\r\n", "{A}\n{B}", "{A}\r\n{B}"] {
+            let text = text.replace("{A}", A).replace("{B}", B);
+            assert_eq!(read(&text).unwrap(), [A, B], "{text:?}");
+        }
+        assert_eq!(read("").unwrap(), [""; 0]);
+        assert_eq!(read(&format!("{A}\n{A}\n")).unwrap(), [A, A]);
+    }
+
+    #[test]
+    fn refuses_everything_else_by_line() {
+        let cases = [
+            ("\n".to_owned(), "LIST:1: a blank line"),
+            (format!("{A}\n\n{B}\n"), "LIST:2: a blank line"),
+            (format!("{A}\n{B}\n\n"), "LIST:3: a blank line"),
+            (format!("# list\n{A}\n"), "LIST:1: '#' in column 1"),
+            (format!("{A}\n{}\n", &A[1..]), "LIST:2: 63 characters"),
+            (format!("{A}0\n"), "LIST:1: more than 64 characters"),
+            (format!("{A}00000\n"), "LIST:1: more than 64 characters"),
+            (format!("{A} \n"), "LIST:1: byte 0x20 in column 65"),
+            (format!(" {A}\n"), "LIST:1: byte 0x20 in column 1"),
+            (format!("{A}\r"), "LIST:1: byte 0x0d in column 65"),
+            (format!("{A}\r\r\n"), "LIST:1: byte 0x0d in column 65"),
+            (format!("\u{feff}{A}\n"), "LIST:1: a byte order mark"),
+            (
+                format!("{}\n", A.to_uppercase()),
+                "LIST:1: upper-case 'B' in column 1",
+            ),
+            (format!("{}\0\n", &A[1..]), "LIST:1: byte 0x00 in column 64"),
+            (format!("{}é\n", &A[2..]), "LIST:1: byte 0xc3 in column 63"),
+            (format!("{A}  file\n"), "LIST:1: byte 0x20 in column 65"),
+        ];
+        for (text, due) in cases {
+            let refusal = read(&text).unwrap_err();
+            assert!(
+                refusal.contains(due) && refusal.contains("Usage"),
+                "{text:?}: {refusal}"
+            );
+        }
+    }
+}

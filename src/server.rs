@@ -1,0 +1,256 @@
+//! `psync server`: serves a block directory over HTTP. It only ever reads.
+//!
+//! This file owns the listening sockets: one thread each, which accepts and gives every
+//! connection a thread. What a connection does is `server/connection.rs`, who has to go when
+//! there are too many is `server/clients.rs`, what is understood is `server/http.rs`.
+
+mod clients;
+mod connection;
+mod http;
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::console::Stdout;
+use crate::error::{Error, Result};
+use crate::store::BlockDir;
+use clients::{Admitted, Clients};
+use connection::Connection;
+use http::{Request, Status};
+
+/// Stack of a connection's thread, in bytes: its deepest path takes a quarter of it, a panic's
+/// backtrace the rest.
+const STACK: usize = 128 * 1024;
+
+/// How long an accept waits that failed for want of descriptors, memory or threads.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Connections ended to end a shortage: descriptors for blocks are needed too, not only for the
+/// one connection that could not be accepted.
+const SHORTAGE_ROOM: usize = 4;
+
+/// What the command line asks for.
+pub struct Options {
+    pub dir: BlockDir,
+    /// Whether the directory was named, and so must be there.
+    pub dir_named: bool,
+    pub addresses: Vec<Address>,
+    pub max_connections: usize,
+    pub timeout: Duration,
+    pub verbose: bool,
+}
+
+/// `HOST:PORT`, `[v6]:PORT`, or `:PORT` for all interfaces.
+pub struct Address {
+    text: String,
+    host: String,
+    port: u16,
+}
+
+impl Address {
+    /// None when it is not of that form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        if port.is_empty() || !port.bytes().all(|c| c.is_ascii_digit()) {
+            return None;
+        }
+        let host = match host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'))
+        {
+            Some(v6) => v6.parse::<Ipv6Addr>().is_ok().then_some(v6)?,
+            None if host.contains([':', '[', ']', '/']) => return None,
+            None => host,
+        };
+        Some(Address {
+            text: text.to_owned(),
+            host: host.to_owned(),
+            port: port.parse().ok()?,
+        })
+    }
+
+    /// Binds every address that the host stands for, all to one port. One that this machine has
+    /// no interface for is passed over as long as another can be had.
+    fn bind(&self) -> Result<Vec<TcpListener>> {
+        let failed = |e: io::Error| Error::io("listen on", &self.text, &e);
+        let mut listeners: Vec<TcpListener> = Vec::new();
+        let mut failure = None;
+        let mut port = self.port;
+        let mut hosts = self.hosts().map_err(failed)?;
+        hosts.dedup();
+        for host in hosts {
+            match TcpListener::bind((host, port)) {
+                Ok(listener) => {
+                    port = listener.local_addr().map_err(failed)?.port();
+                    listeners.push(listener);
+                }
+                // [::] is every interface of both kinds, unless the system keeps them apart.
+                Err(e)
+                    if e.kind() == io::ErrorKind::AddrInUse
+                        && self.host.is_empty()
+                        && !listeners.is_empty() => {}
+                Err(e) if is_no_interface(&e) => failure = Some(e),
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        match failure {
+            Some(e) if listeners.is_empty() => Err(failed(e)),
+            _ => Ok(listeners),
+        }
+    }
+
+    fn hosts(&self) -> io::Result<Vec<IpAddr>> {
+        if self.host.is_empty() {
+            return Ok(vec![
+                Ipv6Addr::UNSPECIFIED.into(),
+                Ipv4Addr::UNSPECIFIED.into(),
+            ]);
+        }
+        Ok((self.host.as_str(), self.port)
+            .to_socket_addrs()?
+            .map(|address| address.ip())
+            .collect())
+    }
+}
+
+/// EAFNOSUPPORT, which std has no name for, on Linux and on the BSDs.
+const NO_SUCH_FAMILY: [i32; 2] = [97, 47];
+
+fn is_no_interface(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error
+            .raw_os_error()
+            .is_some_and(|code| NO_SUCH_FAMILY.contains(&code))
+}
+
+/// Serves until killed.
+///
+/// # Errors
+/// When the directory is not there, or an address cannot be had.
+pub fn run(options: Options) -> Result<()> {
+    check_directory(&options)?;
+    let mut listeners = Vec::new();
+    for address in &options.addresses {
+        listeners.extend(address.bind()?);
+    }
+    let mut text = String::new();
+    for listener in &listeners {
+        let address = listener
+            .local_addr()
+            .map_err(|e| Error::io("listen on", "a socket", &e))?;
+        text.push_str(&format!("listening on {address}\n"));
+    }
+    Stdout::new()?.write(text.as_bytes())?;
+
+    let server = Arc::new(Server {
+        clients: Clients::new(options.max_connections),
+        options,
+    });
+    for listener in listeners.split_off(1) {
+        let server = Arc::clone(&server);
+        let started = thread::Builder::new().spawn(move || server.accept(&listener));
+        started.map_err(|e| Error::io("start", "a thread", &e))?;
+    }
+    listeners.iter().for_each(|first| server.accept(first));
+    Ok(())
+}
+
+fn check_directory(options: &Options) -> Result<()> {
+    let path = options.dir.path();
+    match path.metadata() {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(Error::local("serve", path.display(), "Not a directory")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound && !options.dir_named => Ok(()),
+        Err(e) => Err(Error::io("serve", path.display(), &e)),
+    }
+}
+
+struct Server {
+    options: Options,
+    clients: Arc<Clients>,
+}
+
+impl Server {
+    /// Accepts for ever. No failure of an accept ends it, and none makes it spin.
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        loop {
+            match listener.accept() {
+                Ok((stream, address)) => self.admit(stream, address),
+                Err(e)
+                    if e.kind() == io::ErrorKind::Interrupted
+                        || e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(_) => self.wait_out_shortage(),
+            }
+        }
+    }
+
+    fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
+        let admitted = match self.clients.admit(stream, address) {
+            Ok(admitted) => admitted,
+            Err(stream) => return send_unavailable(&stream),
+        };
+        let client = Arc::clone(&admitted.client);
+        let server = Arc::clone(self);
+        let started = thread::Builder::new()
+            .stack_size(STACK)
+            .spawn(move || server.converse(&admitted));
+        if started.is_err() {
+            send_unavailable(&client.stream);
+            self.wait_out_shortage();
+        }
+    }
+
+    fn converse(&self, admitted: &Admitted) {
+        let options = &self.options;
+        Connection::new(
+            &admitted.client,
+            options.dir.view(),
+            options.timeout,
+            options.verbose,
+        )
+        .run();
+    }
+
+    fn wait_out_shortage(&self) {
+        for _ in 0..SHORTAGE_ROOM {
+            self.clients.make_room();
+        }
+        thread::sleep(SHORTAGE_PAUSE);
+    }
+}
+
+/// Turns a connection away without a thread: what does not fit into its socket's buffer is lost.
+fn send_unavailable(mut stream: &TcpStream) {
+    let mut answer = Vec::new();
+    let status = Status::Unavailable;
+    http::push_refusal(&mut answer, &Request::broken(status), status);
+    let _ = stream.set_nonblocking(true);
+    let _ = stream.write_all(&answer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_host_and_port() {
+        for (text, host, port) in [
+            ("127.0.0.1:80", "127.0.0.1", 80),
+            ("[::1]:8080", "::1", 8080),
+            (":0", "", 0),
+            ("box.example:65535", "box.example", 65535),
+        ] {
+            let address = Address::parse(text).unwrap();
+            assert_eq!((address.host.as_str(), address.port), (host, port));
+        }
+        for wrong in [
+            "", "80", "host", "host:", "::1:80", "[::1]", "[x]:1", "h:65536", "h:-1", "h:+1",
+            "h/p:1", "[h:1",
+        ] {
+            assert!(Address::parse(wrong).is_none(), "{wrong}");
+        }
+    }
+}

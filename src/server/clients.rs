@@ -1,0 +1,178 @@
+//! Who is connected, and who makes room when there are too many.
+
+use std::collections::BTreeMap;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// A connection as the others see it.
+pub struct Client {
+    pub stream: TcpStream,
+    pub address: SocketAddr,
+    start: Instant,
+    /// Milliseconds from `start` to the end of the last answer, or to the first byte of none.
+    /// 32 bits wrap after 49 days, so only differences are used; MIPS32 has no AtomicU64.
+    quiet_since: AtomicU32,
+    /// Whether a whole request is being answered.
+    answering: AtomicBool,
+}
+
+impl Client {
+    pub fn begin_answer(&self) {
+        self.answering.store(true, Relaxed);
+    }
+
+    pub fn end_answer(&self) {
+        self.quiet_since.store(milliseconds(self.start), Relaxed);
+        self.answering.store(false, Relaxed);
+    }
+
+    /// Milliseconds without a whole request; none while one is being answered.
+    fn quiet_for(&self, now: u32) -> Option<u32> {
+        (!self.answering.load(Relaxed)).then(|| now.wrapping_sub(self.quiet_since.load(Relaxed)))
+    }
+}
+
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "wraps on purpose, see quiet_since"
+)]
+fn milliseconds(start: Instant) -> u32 {
+    start.elapsed().as_millis() as u32
+}
+
+/// All connections of a server.
+pub struct Clients {
+    max: usize,
+    start: Instant,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    clients: BTreeMap<u64, Arc<Client>>,
+}
+
+impl Clients {
+    pub fn new(max: usize) -> Arc<Self> {
+        Arc::new(Clients {
+            max,
+            start: Instant::now(),
+            table: Mutex::default(),
+        })
+    }
+
+    /// Takes a connection in; the one longest without a whole request makes room where there is
+    /// none. Gives the stream back when all are being answered.
+    pub fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Result<Admitted, TcpStream> {
+        let mut table = self.table();
+        if table.clients.len() >= self.max && !table.evict(milliseconds(self.start)) {
+            return Err(stream);
+        }
+        let client = Arc::new(Client {
+            stream,
+            address,
+            start: self.start,
+            quiet_since: AtomicU32::new(milliseconds(self.start)),
+            answering: AtomicBool::new(false),
+        });
+        let key = table.next;
+        table.next += 1;
+        table.clients.insert(key, Arc::clone(&client));
+        Ok(Admitted {
+            clients: Arc::clone(self),
+            key,
+            client,
+        })
+    }
+
+    /// Ends the connection longest without a whole request, if any is without one.
+    pub fn make_room(&self) -> bool {
+        self.table().evict(milliseconds(self.start))
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn evict(&mut self, now: u32) -> bool {
+        let quiet = self
+            .clients
+            .iter()
+            .filter_map(|(key, client)| Some((client.quiet_for(now)?, *key)));
+        // Of equals the first that came: the order of keys is that of arrival.
+        let Some((_, key)) = quiet.max_by_key(|&(quiet, key)| (quiet, std::cmp::Reverse(key)))
+        else {
+            return false;
+        };
+        if let Some(client) = self.clients.remove(&key) {
+            // Wakes its thread, which then lets go of it.
+            let _ = client.stream.shutdown(Shutdown::Both);
+        }
+        true
+    }
+}
+
+/// A place among the clients, given up when dropped, also by a panic.
+pub struct Admitted {
+    clients: Arc<Clients>,
+    key: u64,
+    pub client: Arc<Client>,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        self.clients.table().clients.remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    /// A connection's two ends.
+    fn connect(listener: &TcpListener) -> (TcpStream, TcpStream, SocketAddr) {
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (far, address) = listener.accept().unwrap();
+        (near, far, address)
+    }
+
+    fn ended(mut near: &TcpStream) -> bool {
+        near.set_nonblocking(true).unwrap();
+        matches!(near.read(&mut [0]), Ok(0))
+    }
+
+    #[test]
+    fn the_longest_quiet_makes_room_and_the_answered_stay() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let clients = Clients::new(2);
+        let (first_end, stream, address) = connect(&listener);
+        let first = clients.admit(stream, address).ok().unwrap();
+        let (second_end, stream, address) = connect(&listener);
+        let second = clients.admit(stream, address).ok().unwrap();
+        first.client.begin_answer();
+        let (third_end, stream, address) = connect(&listener);
+        let third = clients.admit(stream, address).ok().unwrap();
+        assert_eq!(
+            [&first_end, &second_end, &third_end].map(ended),
+            [false, true, false]
+        );
+        drop(second);
+        third.client.begin_answer();
+        let (_, stream, address) = connect(&listener);
+        assert!(clients.admit(stream, address).is_err() && !clients.make_room());
+        drop(first);
+        let (_, stream, address) = connect(&listener);
+        assert!(clients.admit(stream, address).is_ok());
+    }
+}

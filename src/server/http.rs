@@ -1,0 +1,353 @@
+//! The HTTP that the server speaks: bytes to requests, and the heads of answers. Pure: no
+//! sockets, no files, no clock.
+//!
+//! The parser yields a [`Hash`] or one of a few words, so a path cannot be said. Everything that
+//! is not wholly regular is refused (RFC 9112, sections 3, 5, 6 and 11.2): a second reading of the
+//! same bytes, by a proxy in front, is how requests are smuggled.
+
+use std::io::Write;
+
+use crate::hash::Hash;
+
+/// Bytes of a request line without its CRLF (RFC 9112, section 3, recommends at least 8,000).
+pub const MAX_LINE: usize = 8_000;
+
+/// Bytes of a whole head.
+pub const MAX_HEAD: usize = 16 * 1024;
+
+/// What is to be answered.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wanted {
+    /// `/`: name and version.
+    Index,
+    Block(Hash),
+    /// There is no path, no query, no percent decoding: anything else is refused.
+    Refusal(Status),
+}
+
+/// A request, as far as its answer depends on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Request {
+    pub wanted: Wanted,
+    /// `HEAD`: the answer without its body.
+    pub head_only: bool,
+    /// Whether the connection may live on after the answer.
+    pub keep_alive: bool,
+    /// Whether the client must be told that it does (RFC 9112, section 9.3).
+    pub say_keep_alive: bool,
+}
+
+impl Request {
+    /// Stands for bytes that are no request: it is not certain where the next one would begin.
+    pub fn broken(status: Status) -> Self {
+        Request {
+            wanted: Wanted::Refusal(status),
+            head_only: false,
+            keep_alive: false,
+            say_keep_alive: false,
+        }
+    }
+}
+
+/// Why there is not what was asked for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Status {
+    BadRequest = 400,
+    NotFound = 404,
+    MethodNotAllowed = 405,
+    RequestTimeout = 408,
+    ContentTooLarge = 413,
+    UriTooLong = 414,
+    HeadTooLarge = 431,
+    NotImplemented = 501,
+    Unavailable = 503,
+    VersionNotSupported = 505,
+}
+
+impl Status {
+    pub fn reason(self) -> &'static str {
+        match self {
+            Status::BadRequest => "Bad Request",
+            Status::NotFound => "Not Found",
+            Status::MethodNotAllowed => "Method Not Allowed",
+            Status::RequestTimeout => "Request Timeout",
+            Status::ContentTooLarge => "Content Too Large",
+            Status::UriTooLong => "URI Too Long",
+            Status::HeadTooLarge => "Request Header Fields Too Large",
+            Status::NotImplemented => "Not Implemented",
+            Status::Unavailable => "Service Unavailable",
+            Status::VersionNotSupported => "HTTP Version Not Supported",
+        }
+    }
+}
+
+/// Parses the first request in `bytes`; tells the length of its head. None when the head is not
+/// complete, and nothing is wrong with it yet.
+pub fn parse(bytes: &[u8]) -> Option<(Request, usize)> {
+    parse_head(bytes).unwrap_or_else(|status| Some((Request::broken(status), bytes.len())))
+}
+
+fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
+    // One empty line before a request is to be ignored (RFC 9112, section 2.2).
+    let mut rest = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    let Some(line) = take_line(&mut rest, MAX_LINE, Status::UriTooLong)? else {
+        return Ok(None);
+    };
+    let line = RequestLine::parse(line)?;
+    let mut fields = Fields::default();
+    loop {
+        let room = MAX_HEAD.saturating_sub(bytes.len() - rest.len());
+        match take_line(&mut rest, room, Status::HeadTooLarge)? {
+            None => return Ok(None),
+            Some([]) => break,
+            Some(field) => fields.add(field)?,
+        }
+    }
+    Ok(Some((fields.finish(&line)?, bytes.len() - rest.len())))
+}
+
+/// Takes a line of at most `limit` bytes off `rest`, without its CRLF. None when its end is not
+/// there yet. A CR or LF alone is refused as soon as it is seen.
+fn take_line<'a>(
+    rest: &mut &'a [u8],
+    limit: usize,
+    too_long: Status,
+) -> Result<Option<&'a [u8]>, Status> {
+    let bytes = *rest;
+    let Some(end) = bytes.iter().position(|c| matches!(c, b'\r' | b'\n')) else {
+        return if bytes.len() > limit {
+            Err(too_long)
+        } else {
+            Ok(None)
+        };
+    };
+    if end > limit {
+        return Err(too_long);
+    }
+    match bytes[end..] {
+        [b'\r', b'\n', ..] => {
+            *rest = &bytes[end + 2..];
+            Ok(Some(&bytes[..end]))
+        }
+        [b'\r'] => Ok(None),
+        _ => Err(Status::BadRequest),
+    }
+}
+
+struct RequestLine {
+    wanted: Wanted,
+    head_only: bool,
+    /// HTTP/1.1 or later: connections live on unless said otherwise.
+    persistent: bool,
+}
+
+impl RequestLine {
+    /// `METHOD SP TARGET SP HTTP/1.x` (RFC 9112, section 3).
+    fn parse(line: &[u8]) -> Result<Self, Status> {
+        let mut words = line.split(|&c| c == b' ');
+        let (Some(method), Some(target), Some(version), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
+            return Err(Status::BadRequest);
+        };
+        if method.is_empty() || !method.iter().all(|&c| is_token(c)) {
+            return Err(Status::BadRequest);
+        }
+        let persistent = match version {
+            [
+                b'H',
+                b'T',
+                b'T',
+                b'P',
+                b'/',
+                b'1',
+                b'.',
+                minor @ b'0'..=b'9',
+            ] => *minor > b'0',
+            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
+                return Err(Status::VersionNotSupported);
+            }
+            _ => return Err(Status::BadRequest),
+        };
+        let wanted = parse_target(target)?;
+        let wanted = match method {
+            b"GET" | b"HEAD" => wanted,
+            b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"TRACE" | b"CONNECT" => {
+                Wanted::Refusal(Status::MethodNotAllowed)
+            }
+            _ => return Err(Status::NotImplemented),
+        };
+        Ok(RequestLine {
+            wanted,
+            head_only: method == b"HEAD",
+            persistent,
+        })
+    }
+}
+
+/// Origin form, or absolute form, which every server must take (RFC 9112, section 3.2.2).
+fn parse_target(target: &[u8]) -> Result<Wanted, Status> {
+    if !target.iter().all(u8::is_ascii_graphic) {
+        return Err(Status::BadRequest);
+    }
+    let path = match target {
+        [b'/', path @ ..] => path,
+        // OPTIONS * is the server as a whole, which has no options.
+        b"*" => return Ok(Wanted::Refusal(Status::NotFound)),
+        _ => {
+            let scheme = target.get(..7).ok_or(Status::BadRequest)?;
+            if !scheme.eq_ignore_ascii_case(b"http://") {
+                return Err(Status::BadRequest);
+            }
+            match target[7..].iter().position(|&c| c == b'/') {
+                Some(slash) if slash > 0 => &target[7 + slash + 1..],
+                _ => return Err(Status::BadRequest),
+            }
+        }
+    };
+    if path.is_empty() {
+        return Ok(Wanted::Index);
+    }
+    Ok(Hash::parse(path).map_or(Wanted::Refusal(Status::NotFound), Wanted::Block))
+}
+
+/// What the header fields say, of the few that matter here.
+#[derive(Default)]
+struct Fields {
+    hosts: usize,
+    length: Option<u64>,
+    encoded: bool,
+    close: bool,
+    keep_alive: bool,
+}
+
+impl Fields {
+    fn add(&mut self, field: &[u8]) -> Result<(), Status> {
+        let colon = field
+            .iter()
+            .position(|&c| c == b':')
+            .ok_or(Status::BadRequest)?;
+        let (name, value) = (&field[..colon], field[colon + 1..].trim_ascii());
+        // A fold begins with white space, so it ends here, as does white space before the colon.
+        if name.is_empty()
+            || !name.iter().all(|&c| is_token(c))
+            || !value.iter().all(|&c| is_field_byte(c))
+        {
+            return Err(Status::BadRequest);
+        }
+        if name.eq_ignore_ascii_case(b"host") {
+            self.hosts += 1;
+            if !value
+                .iter()
+                .all(|&c| c.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&c))
+            {
+                return Err(Status::BadRequest);
+            }
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            if self.length.is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+                return Err(Status::BadRequest);
+            }
+            let digits = std::str::from_utf8(value).map_err(|_| Status::BadRequest)?;
+            self.length = Some(digits.parse().map_err(|_| Status::ContentTooLarge)?);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.encoded = true;
+        } else if name.eq_ignore_ascii_case(b"connection") {
+            for option in value.split(|&c| c == b',').map(<[u8]>::trim_ascii) {
+                self.close |= option.eq_ignore_ascii_case(b"close");
+                self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, line: &RequestLine) -> Result<Request, Status> {
+        if self.hosts > 1 || (line.persistent && self.hosts == 0) {
+            return Err(Status::BadRequest);
+        }
+        if self.encoded {
+            // With a length too, or from HTTP/1.0, it is an attack (RFC 9112, section 6.1).
+            let forged = self.length.is_some() || !line.persistent;
+            return Err(if forged {
+                Status::BadRequest
+            } else {
+                Status::NotImplemented
+            });
+        }
+        // No request here has use for a body: rather than read it, the connection ends.
+        let keep_alive =
+            !self.close && self.length.unwrap_or(0) == 0 && (line.persistent || self.keep_alive);
+        Ok(Request {
+            wanted: line.wanted,
+            head_only: line.head_only,
+            keep_alive,
+            say_keep_alive: keep_alive && !line.persistent,
+        })
+    }
+}
+
+/// A token's characters (RFC 9110, section 5.6.2).
+fn is_token(c: u8) -> bool {
+    c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c)
+}
+
+/// A field value's (RFC 9110, section 5.5).
+fn is_field_byte(c: u8) -> bool {
+    c == b'\t' || (c >= b' ' && c != 0x7f)
+}
+
+/// Appends the head of a block's answer. No `Date`: it is for servers with a clock that can be
+/// trusted (RFC 9110, section 6.6.1), which small boxes lack, and a block does not age.
+pub fn push_block_head(out: &mut Vec<u8>, request: &Request, hash: &Hash, length: usize) {
+    push_line(out, format_args!("HTTP/1.1 200 OK"));
+    push_line(out, format_args!("Content-Length: {length}"));
+    out.extend_from_slice(b"Content-Type: application/octet-stream\r\nETag: \"");
+    out.extend_from_slice(&hash.to_hex());
+    out.extend_from_slice(b"\"\r\nCache-Control: public, max-age=31536000, immutable\r\n");
+    push_connection(out, request);
+}
+
+/// Appends the whole answer to `/`.
+pub fn push_index(out: &mut Vec<u8>, request: &Request) {
+    push_line(out, format_args!("HTTP/1.1 200 OK"));
+    push_text(
+        out,
+        request,
+        concat!("psync ", env!("CARGO_PKG_VERSION"), "\n"),
+    );
+}
+
+/// Appends a whole refusal.
+pub fn push_refusal(out: &mut Vec<u8>, request: &Request, status: Status) {
+    push_line(
+        out,
+        format_args!("HTTP/1.1 {} {}", status as u16, status.reason()),
+    );
+    if status == Status::MethodNotAllowed {
+        push_line(out, format_args!("Allow: GET, HEAD"));
+    }
+    push_text(out, request, &format!("{}\n", status.reason()));
+}
+
+fn push_text(out: &mut Vec<u8>, request: &Request, text: &str) {
+    push_line(out, format_args!("Content-Length: {}", text.len()));
+    push_line(out, format_args!("Content-Type: text/plain; charset=utf-8"));
+    push_connection(out, request);
+    if !request.head_only {
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Ends the head.
+fn push_connection(out: &mut Vec<u8>, request: &Request) {
+    if !request.keep_alive {
+        out.extend_from_slice(b"Connection: close\r\n");
+    } else if request.say_keep_alive {
+        out.extend_from_slice(b"Connection: keep-alive\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn push_line(out: &mut Vec<u8>, line: std::fmt::Arguments) {
+    // Writing to memory does not fail.
+    let _ = write!(out, "{line}\r\n");
+}

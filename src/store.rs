@@ -1,0 +1,372 @@
+//! The block directory: one flat directory of blocks, each named by its hash.
+//!
+//! This file alone knows how a hash becomes a path, how a block is read back and how one is put
+//! there. It deletes nothing but psync's own temporaries of writers that are dead.
+//!
+//! # How a block is written
+//!
+//! Under a temporary name in the same directory, then renamed, so that a name never shows half a
+//! block. A batch of temporaries is synced with one call before the renames, and the directory
+//! after them: a rename alone leaves empty files under the right names when ext4 or XFS lose
+//! power, and without the second sync the names may be gone.
+//!
+//! A writer owns the names `.psync-W` and `.psync-W-N`: the file `.psync-W`, made by it, is locked
+//! (flock) while it lives; N counts its temporaries. The lock goes with the process, whatever
+//! kills it, so a file that can be locked is a dead writer's; only then is the directory read, and
+//! what the dead left removed. A process id in the names would prove nothing where the directory
+//! is shared between containers.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fmt::Display;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use crate::block::{self, Block, READ_SIZE};
+use crate::error::{Error, Result};
+use crate::hash::Hash;
+use crate::sys;
+
+/// First characters of every temporary name; no hash begins so.
+const TEMPORARY: &str = ".psync-";
+
+/// Writers in one directory at once. Each start looks at every number, a microsecond each.
+const MAX_WRITERS: u32 = 64;
+
+/// A block directory, which need not exist as long as it is only read.
+#[derive(Clone)]
+pub struct BlockDir {
+    path: PathBuf,
+}
+
+impl BlockDir {
+    pub fn new(path: PathBuf) -> Self {
+        BlockDir { path }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A view for one thread, which reuses the memory for the path.
+    pub fn view(&self) -> View {
+        let mut path = self.path.as_os_str().as_bytes().to_vec();
+        path.push(b'/');
+        View {
+            prefix: path.len(),
+            path,
+        }
+    }
+
+    /// Makes the directory where there is none, and claims a writer's names in it. Removes what
+    /// dead writers left.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or written to.
+    pub fn writer(&self) -> Result<Writer> {
+        fs::create_dir_all(&self.path).map_err(|e| match e.kind() {
+            // What create_dir_all says of a file in the way.
+            io::ErrorKind::AlreadyExists => {
+                Error::local("create", self.path.display(), "Not a directory")
+            }
+            _ => Error::create(self.path.display(), &e),
+        })?;
+        let open = File::open(&self.path);
+        let directory =
+            open.map_err(|e| Error::io("open block directory", self.path.display(), &e))?;
+        let (owner, dead) = claim(&self.path)?;
+        let writer = Writer {
+            dir: self.clone(),
+            directory,
+            owner,
+            next: AtomicU32::new(0),
+            staged: AtomicU32::new(0),
+        };
+        if !dead.is_empty() {
+            writer.sweep(&dead.iter().map(|owner| owner.number).collect())?;
+        }
+        Ok(writer)
+    }
+}
+
+/// One thread's way to the blocks of a directory.
+pub struct View {
+    path: Vec<u8>,
+    prefix: usize,
+}
+
+impl View {
+    /// The one place where a hash becomes a path.
+    fn block_path(&mut self, hash: &Hash) -> &Path {
+        self.named(hash)
+    }
+
+    fn temporary_path(&mut self, owner: &Owner, temporary: Temporary) -> &Path {
+        self.named(format_args!("{TEMPORARY}{}-{}", owner.number, temporary.0))
+    }
+
+    fn named(&mut self, name: impl Display) -> &Path {
+        self.path.truncate(self.prefix);
+        // Writing to memory does not fail.
+        let _ = write!(self.path, "{name}");
+        Path::new(OsStr::from_bytes(&self.path))
+    }
+
+    /// Reads a block into `buffer` and verifies it. None when it is absent, and whatever is there
+    /// but is not it (a directory, a FIFO, a link to nowhere, a damaged file) counts as absent.
+    ///
+    /// # Errors
+    /// Only when the machine is short of descriptors or memory, which says nothing of the block.
+    pub fn read<'b>(
+        &mut self,
+        hash: &Hash,
+        buffer: &'b mut [u8; READ_SIZE],
+    ) -> io::Result<Option<Block<&'b [u8]>>> {
+        let read = self
+            .open(hash)
+            .and_then(|mut file| Block::read(&mut file, hash, buffer));
+        match read {
+            Err(e) if !sys::is_shortage(&e) => Ok(None),
+            read => read,
+        }
+    }
+
+    /// Without waiting where the name is a FIFO's. No look at what it is: the hash decides.
+    fn open(&mut self, hash: &Hash) -> io::Result<File> {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(sys::O_NONBLOCK)
+            .open(self.block_path(hash))
+    }
+
+    /// Whether `block` lies in the directory as it should.
+    fn holds(&mut self, block: &Block<impl AsRef<[u8]>>) -> io::Result<bool> {
+        let mut buffer = [0; READ_SIZE];
+        let read = self
+            .open(&block.hash())
+            .and_then(|mut file| block::read_some(&mut file, &mut buffer));
+        match read {
+            Ok(length) => Ok(buffer[..length] == *block.bytes()),
+            Err(e) if sys::is_shortage(&e) => Err(e),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+/// The right to write into a block directory, held until dropped. Shared by threads.
+pub struct Writer {
+    dir: BlockDir,
+    directory: File,
+    owner: Owner,
+    /// Number of the next temporary.
+    next: AtomicU32,
+    /// Temporaries that are not yet renamed.
+    staged: AtomicU32,
+}
+
+/// A block that is written but not yet in place: the number in its temporary name.
+#[derive(Clone, Copy)]
+pub struct Temporary(u32);
+
+impl Writer {
+    /// Writes `block` under a temporary name, or does nothing where it is in place already.
+    ///
+    /// # Errors
+    /// When the disk or the directory refuses.
+    pub fn stage(
+        &self,
+        view: &mut View,
+        block: &Block<impl AsRef<[u8]>>,
+    ) -> Result<Option<Temporary>> {
+        let held = view.holds(block);
+        if held.map_err(|e| Error::io("read", view.block_path(&block.hash()).display(), &e))? {
+            return Ok(None);
+        }
+        loop {
+            let temporary = Temporary(self.next.fetch_add(1, Relaxed));
+            let path = view.temporary_path(&self.owner, temporary);
+            let mut file = match File::create_new(path) {
+                Ok(file) => file,
+                // Left by somebody whose lock file is gone. Numbers are plenty.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(e) => return Err(Error::create(path.display(), &e)),
+            };
+            self.staged.fetch_add(1, Relaxed);
+            let written = file.write_all(block.bytes());
+            #[cfg(not(target_os = "linux"))]
+            let written = written.and_then(|()| file.sync_all());
+            written.map_err(|e| Error::io("write", path.display(), &e))?;
+            return Ok(Some(temporary));
+        }
+    }
+
+    /// Puts staged blocks in place, to survive a power cut if `durable`.
+    ///
+    /// # Errors
+    /// When the disk or the directory refuses; then some blocks may be in place, none wrong.
+    pub fn publish(
+        &self,
+        staged: impl Iterator<Item = (Temporary, Hash)>,
+        durable: bool,
+    ) -> Result<()> {
+        if durable {
+            sys::sync_file_system(&self.directory).map_err(|e| self.error("sync", &e))?;
+        }
+        let (mut from, mut to) = (self.dir.view(), self.dir.view());
+        for (temporary, hash) in staged {
+            let (from, to) = (
+                from.temporary_path(&self.owner, temporary),
+                to.block_path(&hash),
+            );
+            fs::rename(from, to).map_err(|e| Error::io("put in place", to.display(), &e))?;
+            self.staged.fetch_sub(1, Relaxed);
+        }
+        if durable {
+            self.directory
+                .sync_all()
+                .map_err(|e| self.error("sync", &e))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the temporaries of the `dead`, who cannot be at work on them any more.
+    fn sweep(&self, dead: &HashSet<u32>) -> Result<()> {
+        let entries =
+            fs::read_dir(&self.dir.path).map_err(|e| self.error("read block directory", &e))?;
+        for entry in entries {
+            let name = entry
+                .map_err(|e| self.error("read block directory", &e))?
+                .file_name();
+            if temporary_owner(name.as_bytes()).is_some_and(|owner| dead.contains(&owner)) {
+                // One that another sweeper took first, or that cannot be removed, is no failure.
+                let _ = fs::remove_file(self.dir.path.join(name));
+            }
+        }
+        Ok(())
+    }
+
+    fn error(&self, action: &str, cause: &io::Error) -> Error {
+        Error::io(action, self.dir.path.display(), cause)
+    }
+}
+
+impl Drop for Writer {
+    /// Leaves no temporary behind where a batch was given up half-way.
+    fn drop(&mut self) {
+        if self.staged.load(Relaxed) > 0 {
+            let _ = self.sweep(&HashSet::from([self.owner.number]));
+        }
+    }
+}
+
+/// A claimed writer's number. Gives it up when dropped: the file goes first, then the lock.
+struct Owner {
+    number: u32,
+    path: PathBuf,
+    _lock: File,
+}
+
+/// The W of `.psync-W-N`, if `name` is one.
+fn temporary_owner(name: &[u8]) -> Option<u32> {
+    let name = std::str::from_utf8(name).ok()?;
+    let (owner, number) = name.strip_prefix(TEMPORARY)?.split_once('-')?;
+    number.parse::<u32>().ok()?;
+    owner.parse().ok()
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Claims a free writer's number in `dir` for this process, and those of all dead writers.
+fn claim(dir: &Path) -> Result<(Owner, Vec<Owner>)> {
+    let (mut mine, mut dead) = (None, Vec::new());
+    for number in 0..MAX_WRITERS {
+        let path = dir.join(format!("{TEMPORARY}{number}"));
+        // One that cannot be opened or locked belongs to somebody else.
+        if let Ok(Some(lock)) = lock(&path, false) {
+            dead.push(Owner {
+                number,
+                path,
+                _lock: lock,
+            });
+        } else if mine.is_none() {
+            let lock = lock(&path, true).map_err(|e| Error::create(path.display(), &e))?;
+            mine = lock.map(|lock| Owner {
+                number,
+                path,
+                _lock: lock,
+            });
+        }
+    }
+    let busy = || {
+        Error::local(
+            "write to",
+            dir.display(),
+            format_args!("{MAX_WRITERS} writers are at work in it"),
+        )
+    };
+    mine.map(|mine| (mine, dead)).ok_or_else(busy)
+}
+
+/// Locks the file at `path`, which is to be there already, or is to be made if `create`. None
+/// where it is not so, or where somebody holds it.
+fn lock(path: &Path, create: bool) -> io::Result<Option<File>> {
+    let opened = OpenOptions::new()
+        .write(true)
+        .create_new(create)
+        .custom_flags(sys::O_NONBLOCK)
+        .open(path);
+    let file = match opened {
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
+            ) =>
+        {
+            return Ok(None);
+        }
+        opened => opened?,
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(e)) => return Err(e),
+    }
+    // Its owner may have removed it since it was opened here: then the lock is on nothing.
+    let (locked, named) = (file.metadata()?, fs::metadata(path));
+    Ok(named
+        .is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino()))
+        .then_some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_temporaries_have_an_owner() {
+        let hash = Hash::of(b"x").to_string();
+        for (name, owner) in [
+            (".psync-0-0", Some(0)),
+            (".psync-63-4294967295", Some(63)),
+            (".psync-7", None),
+            (".psync--1", None),
+            (".psync-1-", None),
+            (".psync-1-x", None),
+            (".psync-1-2-3", None),
+            (".psyncs-1-2", None),
+            ("psync-1-2", None),
+            (&hash, None),
+        ] {
+            assert_eq!(temporary_owner(name.as_bytes()), owner, "{name}");
+        }
+        assert_eq!(temporary_owner(b".psync-1-\xff"), None);
+    }
+}
