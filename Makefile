@@ -1,0 +1,67 @@
+# What can be done here: `make help`. Only wraps cargo and the scripts of tests/; holds no logic of psync.
+
+PREFIX ?= /usr/local
+# Fresh from rustup, cargo is not yet on the PATH of the shell that installed it.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+
+RUST   := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(TARGET)/release/psync
+SOURCE := Cargo.toml Cargo.lock $(shell find src -type f)
+
+define need-cargo
+@command -v cargo >/dev/null || { \
+    echo "psync needs Rust $(RUST) or newer, and cargo is missing: install it from https://rustup.rs or as your distribution's package" >&2; exit 1; }
+endef
+
+.PHONY: all demo test test-root lint static bench install clean help
+
+all: $(BINARY)                 # the release binary
+
+$(BINARY): $(SOURCE)
+	$(need-cargo)
+	cargo build --locked --release
+
+demo: $(BINARY)                # export, serve, get and compare a real file (or FILE=...)
+	@PSYNC='$(BINARY)' FILE='$(FILE)' sh tests/demo.sh
+
+test:                          # every test, without the feature tls and with it
+	$(need-cargo)
+	cargo test --locked
+	cargo test --locked --features tls
+
+test-root:                     # the slow tests and, for root, those that only root can run
+	$(need-cargo)
+	@if [ "$$(id -u)" = 0 ]; then skip=; else \
+	    skip='--skip ::root_'; \
+	    echo 'Not root, so these are skipped (they mount, chroot or use up what others need):'; \
+	    cargo test --locked --quiet --test it -- --ignored --list | sed -n '/::root_/s/: test$$//p'; \
+	fi; \
+	cargo test --locked --test it -- --ignored --test-threads=1 $$skip
+
+lint:                          # formatting, clippy, shellcheck
+	$(need-cargo)
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features tls -- -D warnings
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/*.sh tests/bench/*.sh; \
+	else echo 'shellcheck is not installed: the shell scripts go unchecked'; fi
+
+static:                        # a binary that needs no library of the machine it runs on
+	$(need-cargo)
+	@sh tests/static.sh
+
+bench: $(BINARY)               # how fast it is beside split, sha256sum, nginx and curl
+	@for bench in export server get; do PSYNC='$(BINARY)' sh tests/bench/$$bench.sh || exit; done
+
+install: $(BINARY)             # into DESTDIR, PREFIX (/usr/local)
+	install -d '$(DESTDIR)$(PREFIX)/bin'
+	install -m 755 $(BINARY) '$(DESTDIR)$(PREFIX)/bin/psync'
+	for name in export server get; do ln -sf psync "$(DESTDIR)$(PREFIX)/bin/psync-$$name"; done
+
+clean:                         # what was built
+	$(need-cargo)
+	cargo clean
+
+help:                          # this
+	@sed -n 's/^\([a-z-]*\):.*#/  make \1\t/p' Makefile | expand -t 20

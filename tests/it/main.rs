@@ -1,0 +1,15 @@
+//! psync from outside: the real binary, real sockets and files, exact output. One crate, so that it
+//! links once; what the tests share is in `support`, and each other file says what it holds.
+//!
+//! Tests named `root_…` need root and `slow_…` minutes; both are `#[ignore]`d, for `make test-root`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    reason = "a panic is a test's verdict, and its stderr is captured with it"
+)]
+
+mod harness;
+mod smoke;
+mod support;

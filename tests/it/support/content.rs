@@ -1,0 +1,59 @@
+//! Files made from a seed, and the formats of the contract worked out a second time, without psync.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::slice::Chunks;
+
+use sha2::{Digest, Sha256};
+
+pub const BLOCK_SIZE: usize = 4096;
+
+pub type BlockMap = BTreeMap<String, Vec<u8>>;
+
+/// `len` bytes that look random and are the same for the same seed (xorshift64*).
+pub fn random(len: usize, seed: u64) -> Vec<u8> {
+    // Zero would stay zero, and small seeds start out alike.
+    let mut x = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        x ^= x >> 12;
+        x ^= x << 25;
+        x ^= x >> 27;
+        bytes.extend_from_slice(&x.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+pub fn blocks(bytes: &[u8]) -> Chunks<'_, u8> {
+    bytes.chunks(BLOCK_SIZE)
+}
+
+pub fn hash_hex(block: &[u8]) -> String {
+    Sha256::digest(block)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+pub fn hashlist(bytes: &[u8]) -> String {
+    blocks(bytes).map(|block| hash_hex(block) + "\n").collect()
+}
+
+pub fn block_map(bytes: &[u8]) -> BlockMap {
+    blocks(bytes)
+        .map(|block| (hash_hex(block), block.to_vec()))
+        .collect()
+}
+
+/// Fills a block directory, made if missing, and returns the hashlist.
+#[track_caller]
+pub fn write_blocks(dir: impl AsRef<Path>, bytes: &[u8]) -> String {
+    let dir = dir.as_ref();
+    fs::create_dir_all(dir).unwrap();
+    for (hash, block) in block_map(bytes) {
+        fs::write(dir.join(hash), block).unwrap();
+    }
+    hashlist(bytes)
+}

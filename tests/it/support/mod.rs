@@ -1,0 +1,20 @@
+//! What the tests share: programs run under watch, files made from a seed, servers and clients that
+//! keep no rule. Knows psync only by its command line.
+
+mod client;
+mod content;
+mod daemon;
+mod hostile;
+mod need;
+mod process;
+mod run;
+mod tempdir;
+
+pub use client::*;
+pub use content::*;
+pub use daemon::*;
+pub use hostile::*;
+pub use need::*;
+pub use process::*;
+pub use run::*;
+pub use tempdir::*;
