@@ -7,16 +7,17 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
+use std::panic::resume_unwind;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::block::{self, BLOCK_SIZE, Block};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
-use crate::hash::Hash;
+use crate::hash::{HEX_LEN, Hash};
 use crate::hashlist;
-use crate::store::{BlockDir, Temporary, View, Writer};
+use crate::store::{BlockDir, Hand, Temporary, Writer};
 
 /// Blocks that one thread takes at a time: 256 KiB, little enough to stay in a processor's cache.
 const RUN: usize = 64;
@@ -45,21 +46,23 @@ pub fn run(options: &Options) -> Result<()> {
     let mut stdout = Stdout::new()?;
     let mut source = Source::open(options)?;
     let writer = options.store.as_ref().map(BlockDir::writer).transpose()?;
-    let mut workers: Vec<Worker> = (0..threads())
-        .map(|_| Worker::new(options.store.as_ref()))
-        .collect();
+    let writer = writer.as_ref();
+    let mut workers: Vec<Worker> = (0..threads()).map(|_| Worker::new(writer)).collect();
     loop {
-        let batch = stage_batch(&mut source, writer.as_ref(), &mut workers)?;
-        if let Some(writer) = &writer {
-            let staged = batch
-                .iter()
-                .filter_map(|line| Some((line.staged?, line.hash)));
-            writer.publish(staged, options.durable)?;
+        let batch = stage_batch(&mut source, &mut workers)?;
+        if let Some(writer) = writer {
+            if options.durable {
+                writer.sync()?;
+            }
+            publish_batch(&batch, &mut workers)?;
+            if options.durable {
+                writer.sync_names()?;
+            }
         }
-        let mut text = Vec::with_capacity(batch.len() * (crate::hash::HEX_LEN + 1));
-        batch
-            .iter()
-            .for_each(|line| hashlist::push_line(&mut text, &line.hash));
+        let mut text = Vec::with_capacity(batch.len() * (HEX_LEN + 1));
+        for line in &batch {
+            hashlist::push_line(&mut text, &line.hash);
+        }
         stdout.write(&text)?;
         if source.ended {
             return Ok(());
@@ -126,54 +129,52 @@ struct Line {
 }
 
 /// What a thread keeps from batch to batch.
-struct Worker {
+struct Worker<'a> {
     buffer: Vec<u8>,
-    view: Option<View>,
+    hand: Option<Hand<'a>>,
 }
 
-impl Worker {
-    fn new(store: Option<&BlockDir>) -> Self {
+impl<'a> Worker<'a> {
+    fn new(writer: Option<&'a Writer>) -> Self {
         Worker {
             buffer: vec![0; RUN * BLOCK_SIZE],
-            view: store.map(BlockDir::view),
+            hand: writer.map(Writer::hand),
         }
     }
 }
 
-/// Takes runs until the batch is full or the input ends, on all workers at once. Does with fewer
-/// where the machine gives no more threads.
-fn stage_batch(
-    source: &mut Source,
-    writer: Option<&Writer>,
-    workers: &mut [Worker],
-) -> Result<Vec<Line>> {
+/// Does `work` with all workers at once, or with fewer where the machine gives no more threads.
+fn with_all<'a, R: Send>(
+    workers: &mut [Worker<'a>],
+    work: impl Fn(&mut Worker<'a>) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    let Some((own, others)) = workers.split_first_mut() else {
+        return Ok(Vec::new());
+    };
+    thread::scope(|scope| {
+        let start = |worker| {
+            let work = &work;
+            thread::Builder::new().spawn_scoped(scope, move || work(worker))
+        };
+        let others: Vec<_> = others
+            .iter_mut()
+            .map_while(|worker| start(worker).ok())
+            .collect();
+        let mut done = vec![work(own)];
+        for other in others {
+            done.push(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        }
+        done.into_iter().collect()
+    })
+}
+
+/// Takes runs until the batch is full or the input ends.
+fn stage_batch(source: &mut Source, workers: &mut [Worker]) -> Result<Vec<Line>> {
     source.taken = 0;
     let source = Mutex::new(source);
     let seen = Mutex::new(HashSet::new());
-    let work = |worker: &mut Worker| stage_runs(&source, writer, worker, &seen);
-    let mut runs = thread::scope(|scope| {
-        let mut workers = workers.iter_mut();
-        let own = workers.next();
-        let others: Vec<_> = workers
-            .map_while(|worker| {
-                thread::Builder::new()
-                    .spawn_scoped(scope, || work(worker))
-                    .ok()
-            })
-            .collect();
-        let mut done: Vec<_> = own.into_iter().map(work).collect();
-        for other in others {
-            done.push(
-                other
-                    .join()
-                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-            );
-        }
-        done.into_iter().collect::<Result<Vec<_>>>()
-    })?
-    .into_iter()
-    .flatten()
-    .collect::<Vec<_>>();
+    let runs = with_all(workers, |worker| stage_runs(&source, worker, &seen))?;
+    let mut runs: Vec<_> = runs.into_iter().flatten().collect();
     runs.sort_unstable_by_key(|(place, _)| *place);
     Ok(runs.into_iter().flat_map(|(_, lines)| lines).collect())
 }
@@ -181,38 +182,54 @@ fn stage_batch(
 /// One worker's part of a batch: runs with their places.
 fn stage_runs(
     source: &Mutex<&mut Source>,
-    writer: Option<&Writer>,
     worker: &mut Worker,
     seen: &Mutex<HashSet<Hash>>,
 ) -> Result<Vec<(usize, Vec<Line>)>> {
     let mut runs = Vec::new();
     loop {
-        let taken = source
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take(&mut worker.buffer)?;
+        // A statement of its own, so that the lock is let go before the work.
+        let taken = lock(source).take(&mut worker.buffer)?;
         let Some((place, length)) = taken else {
             return Ok(runs);
         };
         let mut lines = Vec::with_capacity(RUN);
         for bytes in worker.buffer[..length].chunks(BLOCK_SIZE) {
             let block = Block::new(bytes);
-            let mut staged = None;
-            if let (Some(writer), Some(view)) = (writer, &mut worker.view) {
-                // A block that occurs again in a batch needs no second look: files of zeros.
-                if seen
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(block.hash())
-                {
-                    staged = writer.stage(view, &block)?;
-                }
-            }
-            lines.push(Line {
-                hash: block.hash(),
-                staged,
-            });
+            let hash = block.hash();
+            let staged = match &mut worker.hand {
+                // One that occurs again in a batch needs no second look: files full of zeros.
+                Some(hand) if lock(seen).insert(hash) => hand.stage(&block)?,
+                _ => None,
+            };
+            lines.push(Line { hash, staged });
         }
         runs.push((place, lines));
     }
+}
+
+/// Puts the staged blocks of a batch in place.
+fn publish_batch(batch: &[Line], workers: &mut [Worker]) -> Result<()> {
+    let runs = Mutex::new(batch.chunks(RUN));
+    with_all(workers, |worker| {
+        let Some(hand) = &mut worker.hand else {
+            return Ok(());
+        };
+        loop {
+            let run = lock(&runs).next();
+            let Some(run) = run else {
+                return Ok(());
+            };
+            for line in run {
+                if let Some(temporary) = line.staged {
+                    hand.publish(temporary, &line.hash)?;
+                }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// A worker that panicked is told of when it is joined.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

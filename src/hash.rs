@@ -28,6 +28,15 @@ impl Hash {
         Some(Hash(bytes))
     }
 
+    /// The hash as numbers, for where a table keeps it.
+    pub fn words(&self) -> [u32; 8] {
+        let mut words = [0; 8];
+        for (word, bytes) in words.iter_mut().zip(self.0.as_chunks().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        words
+    }
+
     pub fn to_hex(self) -> [u8; HEX_LEN] {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut hex = [0; HEX_LEN];
