@@ -37,7 +37,9 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(600);
 
 /// Asks servers for blocks, over connections that are kept. Shared by all workers.
 pub struct Fetcher {
-    agent: Agent,
+    http: Agent,
+    /// Apart, since it has another proxy. None in a psync without the feature `tls`.
+    https: Option<Agent>,
     connect_timeout: Duration,
     timeout: Duration,
 }
@@ -59,30 +61,36 @@ impl Fetcher {
     /// its answer and for its body, each.
     ///
     /// # Errors
-    /// When `http_proxy` is set to what is not a proxy's URL.
+    /// When the environment names a proxy that is not one.
     pub fn new(connect_timeout: Duration, timeout: Duration) -> Result<Self> {
-        let config = Config::builder()
-            .http_status_as_error(false)
-            // A peer must not send the client elsewhere.
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            // Phases only: a global, per-call or resolve timeout starts a thread a request.
-            .timeout_connect(Some(connect_timeout))
-            .timeout_send_request(Some(timeout))
-            .timeout_recv_response(Some(timeout))
-            .timeout_recv_body(Some(timeout))
-            .max_response_header_size(MAX_HEAD)
-            .input_buffer_size(MAX_HEAD)
-            .output_buffer_size(OUTPUT)
-            .max_idle_age(MAX_IDLE_AGE)
-            .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))
-            .accept(AutoHeaderValue::None)
-            .accept_encoding(AutoHeaderValue::None)
-            .proxy(proxy()?)
-            .build();
-        let agent = Agent::with_parts(config, DefaultConnector::default(), ResolveOnce::default());
+        let agent = |proxy| {
+            let config = Config::builder()
+                .http_status_as_error(false)
+                // A peer must not send the client elsewhere.
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                // Phases only: a global, per-call or resolve timeout starts a thread a request.
+                .timeout_connect(Some(connect_timeout))
+                .timeout_send_request(Some(timeout))
+                .timeout_recv_response(Some(timeout))
+                .timeout_recv_body(Some(timeout))
+                .max_response_header_size(MAX_HEAD)
+                .input_buffer_size(MAX_HEAD)
+                .output_buffer_size(OUTPUT)
+                .max_idle_age(MAX_IDLE_AGE)
+                .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))
+                .accept(AutoHeaderValue::None)
+                .accept_encoding(AutoHeaderValue::None)
+                .proxy(proxy)
+                .build();
+            Agent::with_parts(config, DefaultConnector::default(), ResolveOnce::default())
+        };
+        let https = cfg!(feature = "tls")
+            .then(|| proxy("https_proxy"))
+            .transpose()?;
         Ok(Fetcher {
-            agent,
+            http: agent(proxy("http_proxy")?),
+            https: https.map(agent),
             connect_timeout,
             timeout,
         })
@@ -112,7 +120,8 @@ impl Fetcher {
         url: &str,
         fresh: bool,
     ) -> std::result::Result<Response<ureq::Body>, Failure> {
-        let mut request = self.agent.get(url);
+        let https = self.https.as_ref().filter(|_| url.starts_with("https:"));
+        let mut request = https.unwrap_or(&self.http).get(url);
         if fresh {
             // No kept connection is younger than this.
             request = request.config().max_idle_age(Duration::ZERO).build();
@@ -216,30 +225,19 @@ impl Fetcher {
     }
 }
 
-/// The proxy for plain http, from the environment as curl reads it.
-fn proxy() -> Result<Option<ureq::Proxy>> {
-    let variable = |names: [&'static str; 2]| {
-        names
-            .into_iter()
-            .find_map(|name| Some((name, env::var(name).ok().filter(|value| !value.is_empty())?)))
-    };
-    let Some((name, value)) = variable(["http_proxy", "all_proxy"]) else {
+/// The proxy that the environment names for a scheme, read as curl reads it.
+fn proxy(scheme_proxy: &'static str) -> Result<Option<ureq::Proxy>> {
+    let set = |name: &&'static str| env::var(name).ok().filter(|value| !value.is_empty());
+    let variable = |names: &[&'static str]| names.iter().find_map(|name| Some((*name, set(name)?)));
+    let Some((name, value)) = variable(&[scheme_proxy, "all_proxy", "ALL_PROXY"]) else {
         return Ok(None);
     };
-    let refused = |_| {
-        Error::local(
-            "use",
-            format_args!("{name}={value}"),
-            "not the URL of a proxy",
-        )
-    };
+    // Without its value, which may hold a password.
+    let refused = |_| Error::local("use", name, "not the URL of a proxy");
     let given = ureq::Proxy::new(&value).map_err(refused)?;
     if given.protocol() != ureq::ProxyProtocol::Http {
-        return Err(Error::local(
-            "use",
-            format_args!("{name}={value}"),
-            "psync speaks to http:// proxies only",
-        ));
+        let cause = "psync goes through http:// proxies only";
+        return Err(Error::local("use", name, cause));
     }
     let mut proxy = ureq::Proxy::builder(given.protocol())
         .host(given.host())
@@ -250,7 +248,7 @@ fn proxy() -> Result<Option<ureq::Proxy>> {
     if let Some(password) = given.password() {
         proxy = proxy.password(password);
     }
-    if let Some((_, hosts)) = variable(["no_proxy", "NO_PROXY"]) {
+    if let Some((_, hosts)) = variable(&["no_proxy", "NO_PROXY"]) {
         proxy = hosts
             .split(',')
             .map(str::trim)

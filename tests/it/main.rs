@@ -11,5 +11,6 @@
 )]
 
 mod harness;
+mod readme;
 mod smoke;
 mod support;
