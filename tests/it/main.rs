@@ -10,6 +10,7 @@
     reason = "a panic is a test's verdict, and its stderr is captured with it"
 )]
 
+mod get_answers;
 mod harness;
 mod smoke;
 mod support;
