@@ -11,6 +11,12 @@
 )]
 
 mod get_answers;
+mod get_hashlist;
+mod get_local;
+mod get_messages;
+mod get_servers;
 mod harness;
+mod help;
+mod interop;
 mod smoke;
 mod support;
