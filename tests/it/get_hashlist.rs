@@ -62,7 +62,7 @@ fn refusals() -> Vec<(Vec<u8>, &'static str)> {
     // Not UTF-8; UTF-16; packed; binary hashes.
     all.push((b"\xff\xfe\xfd\n".to_vec(), "1: byte 0xff in column 1"));
     all.push((
-        [A[..62].as_bytes(), b"\xc3\x28\n"].concat(),
+        [&A.as_bytes()[..62], b"\xc3\x28\n"].concat(),
         "1: byte 0xc3 in column 63",
     ));
     all.push((

@@ -259,7 +259,6 @@ fn a_bad_proxy_is_one_clear_line() {
         ("two words", "not the URL of a proxy"),
         ("ftp://host", "not the URL of a proxy"),
         ("http://[::1", "not the URL of a proxy"),
-        ("http://host:99999", "not the URL of a proxy"),
         (
             "socks5://127.0.0.1:1",
             "psync speaks to http:// proxies only",
@@ -276,9 +275,9 @@ fn a_bad_proxy_is_one_clear_line() {
 }
 
 #[test]
-fn a_proxy_without_a_host_is_refused_as_such() {
+fn a_proxy_without_a_host_or_a_port_that_exists_is_refused_as_such() {
     let sample = Sample::new(1);
-    for value in [":80", "http://:80"] {
+    for value in [":80", "http://:80", "http://host:99999"] {
         let out = sample
             .get(&[&sample.honest()])
             .env("http_proxy", value)
@@ -288,4 +287,80 @@ fn a_proxy_without_a_host_is_refused_as_such() {
             &format!("psync: use http_proxy={value}: not the URL of a proxy\n"),
         );
     }
+}
+
+/// As curl has it: a domain stands for what is below it, a leading dot for nothing, and case does not matter.
+#[test]
+fn no_proxy_names_domains() {
+    let sample = Sample::new(0);
+    let mut wrong = Vec::new();
+    for (no_proxy, host, direct) in [
+        ("blocks.invalid", "blocks.invalid", true),
+        ("blocks.invalid", "a.blocks.invalid", true),
+        (".blocks.invalid", "a.blocks.invalid", true),
+        (".blocks.invalid", "blocks.invalid", true),
+        ("BLOCKS.invalid", "blocks.INVALID", true),
+        ("::1", "[::1]:1", true),
+        ("locks.invalid", "blocks.invalid", false),
+        ("a.blocks.invalid", "blocks.invalid", false),
+        ("", "blocks.invalid", false),
+    ] {
+        let proxy = proxy(&sample);
+        let get = sample.get(&[&host]).env("http_proxy", proxy.url());
+        let out = get.env("no_proxy", no_proxy).run();
+        let due = if direct { (3, 0) } else { (0, 1) };
+        if (out.status, proxy.connections()) != due {
+            wrong.push((no_proxy, host));
+        }
+    }
+    assert_eq!(wrong, []);
+}
+
+#[test]
+fn a_proxy_that_is_silent_or_never_ends_is_given_up() {
+    let sample = Sample::new(3);
+    for answer in [
+        Reply::raw("").then_silence(),
+        Reply::raw("HTTP/1.1 200 OK\r\nX: ").then_forever([b'x'; 4096]),
+        Reply::raw("SSH-2.0\r\n").then_close(),
+    ] {
+        let proxy = HostileServer::http(move |_| answer.clone());
+        let get =
+            sample
+                .get(&[&"blocks.invalid"])
+                .args(["--timeout", "0.4", "--connect-timeout", "0.4"]);
+        let out = get
+            .env("http_proxy", proxy.url())
+            .sh("ulimit -v 16384")
+            .limit(std::time::Duration::from_secs(10))
+            .run();
+        out.fails_naming(3, &["psync: ask http://blocks.invalid: "]);
+    }
+}
+
+/// With too few descriptors the machine is at fault, never a server: a block is not missing for that.
+#[test]
+fn descriptors_used_up_are_no_missing_block() {
+    let sample = Sample::new(3);
+    let good = sample.honest();
+    let mut failed = 0;
+    for descriptors in 3..8 {
+        let out = sample
+            .get(&[&good])
+            .sh(&format!("ulimit -n {descriptors}"))
+            .run();
+        if out.status == 0 {
+            sample.is_whole(out);
+            continue;
+        }
+        failed += 1;
+        // With three, not even the program's libraries open: that is the loader's message.
+        if descriptors > 3 {
+            assert!(
+                out.status == 1 && out.stderr.contains("see ulimit -n"),
+                "{descriptors}: {out}"
+            );
+        }
+    }
+    assert!((1..5).contains(&failed), "{failed}");
 }

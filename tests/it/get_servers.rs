@@ -341,3 +341,43 @@ fn what_answers_in_time_is_waited_for() {
     });
     sample.is_whole(sample.get(&[&slow]).args(["--timeout", "10"]).run());
 }
+
+/// The page that goes with a status is nothing to wait for, block after block.
+#[test]
+fn a_server_that_falls_silent_in_a_page_costs_its_timeout_once() {
+    let sample = Sample::new(9);
+    for status in [
+        "404 Not Found",
+        "403 Forbidden",
+        "500 Internal Server Error",
+        "302 Found",
+    ] {
+        for length in ["Content-Length: 100\r\n", ""] {
+            let answer =
+                Reply::raw(format!("HTTP/1.1 {status}\r\n{length}\r\n<html>")).then_silence();
+            let (silent, good) = (
+                HostileServer::http(move |_| answer.clone()),
+                sample.honest(),
+            );
+            sample.is_whole(
+                sample
+                    .get(&[&silent, &good])
+                    .args(["--timeout", "0.3"])
+                    .run(),
+            );
+            assert_eq!(silent.requests().len(), 1, "{status} {length}");
+        }
+    }
+}
+
+/// A page longer than a head of sixteen KiB may cost its connection, and no more.
+#[test]
+fn a_long_page_is_no_failure() {
+    let sample = Sample::new(9);
+    let (wordy, good) = (
+        HostileServer::http(|_| Reply::status(404, [b'x'; 200_000])),
+        sample.honest(),
+    );
+    sample.is_whole(sample.get(&[&wordy, &good]).run());
+    assert_eq!((wordy.requests().len(), good.requests().len()), (10, 10));
+}
