@@ -150,7 +150,8 @@ fn a_current_directory_that_is_gone_and_an_empty_environment_do_not_matter() {
             .env("PATH", std::env::var_os("PATH").unwrap())
             .run(),
     );
-    sample.is_whole(sample.get(&[&good]).no_env("HOME").run());
+    let get = psync!("get", good.url(), &sample.list);
+    sample.is_whole(get.no_env("HOME").run());
 }
 
 /// 16 MiB of memory, few descriptors, no thread beside the first.
@@ -203,6 +204,23 @@ fn the_proxy_of_the_environment_is_used() {
             );
         }
     }
+}
+
+#[test]
+fn a_proxy_is_told_the_name_and_password_in_its_url() {
+    let sample = Sample::new(0);
+    let proxy = proxy(&sample);
+    let value = format!("http://user:pass@{proxy}");
+    sample.is_whole(
+        sample
+            .get(&[&"blocks.invalid"])
+            .env("http_proxy", value)
+            .run(),
+    );
+    let requests = proxy.requests();
+    let told = requests[0].header("proxy-authorization");
+    assert_eq!(told, Some("Basic dXNlcjpwYXNz"));
+    assert_eq!(requests[1].header("proxy-authorization"), None);
 }
 
 #[test]

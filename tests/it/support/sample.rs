@@ -45,7 +45,11 @@ impl Sample {
     /// `psync get SERVER... HASHLIST`; options may follow.
     pub fn get(&self, servers: &[&dyn Display]) -> Run {
         let servers = servers.iter().map(ToString::to_string);
-        psync!("get").args(servers).arg(&self.list)
+        // Where there is no network, looking up a name that does not exist shall fail soon.
+        psync!("get")
+            .args(servers)
+            .arg(&self.list)
+            .env("RES_OPTIONS", "timeout:1 attempts:1")
     }
 
     /// The whole file on stdout, exit 0, and not a word.
