@@ -255,20 +255,20 @@ fn other_statuses_are_not_the_block() {
 fn slow_and_silent_answers_cost_their_timeout_and_no_more() {
     const PACE: Duration = Duration::from_millis(100);
     let table: &[(&str, Answer, &str)] = &[
-        ("silence", |_| Reply::raw("").then_silence(), "no answer within 0.4 s (given up)"),
-        ("silence in the head", |_| Reply::raw("HTTP/1.1 ").then_silence(), "no answer within 0.4 s (given up)"),
-        ("silence in the body", |b| length("4096", &b[1..]).then_silence(), "no whole answer within 0.4 s (given up)"),
-        ("a slow head", |b| Reply::ok(b).paced(PACE), "no answer within 0.4 s (given up)"),
-        ("a slow body", |_| length("4096", b"").then_forever("x").paced_from_here(PACE), "no whole answer within 0.4 s (given up)"),
-        ("a slow chunk size", |_| chunked("").then_forever("1").paced_from_here(PACE), "no whole answer within 0.4 s (given up)"),
-        ("endless trailers", |b| chunked(chunks(b, 512, "0\r\n")).then_forever("X: y\r\n"), "no whole answer within 0.4 s (given up)"),
-        ("a flood of 100", |_| Reply::raw("").then_forever("HTTP/1.1 100 Continue\r\n\r\n"), "no answer within 0.4 s (given up)"),
-        ("a flood of 102", |_| Reply::raw("").then_forever("HTTP/1.1 102 Processing\r\n\r\n"), "no answer within 0.4 s (given up)"),
+        ("silence", |_| Reply::raw("").then_silence(), "no answer within 1 s (given up)"),
+        ("silence in the head", |_| Reply::raw("HTTP/1.1 ").then_silence(), "no answer within 1 s (given up)"),
+        ("silence in the body", |b| length("4096", &b[1..]).then_silence(), "no whole answer within 1 s (given up)"),
+        ("a slow head", |b| Reply::ok(b).paced(PACE), "no answer within 1 s (given up)"),
+        ("a slow body", |_| length("4096", b"").then_forever("x").paced_from_here(PACE), "no whole answer within 1 s (given up)"),
+        ("a slow chunk size", |_| chunked("").then_forever("1").paced_from_here(PACE), "no whole answer within 1 s (given up)"),
+        ("endless trailers", |b| chunked(chunks(b, 512, "0\r\n")).then_forever("X: y\r\n"), "no whole answer within 1 s (given up)"),
+        ("a flood of 100", |_| Reply::raw("").then_forever("HTTP/1.1 100 Continue\r\n\r\n"), "no answer within 1 s (given up)"),
+        ("a flood of 102", |_| Reply::raw("").then_forever("HTTP/1.1 102 Processing\r\n\r\n"), "no answer within 1 s (given up)"),
     ];
     thread::scope(|scope| {
         for (name, answer, why) in table {
             scope.spawn(|| {
-                falls_back(name, |sample| server(sample, *answer), why, &["--timeout", "0.4"]);
+                falls_back(name, |sample| server(sample, *answer), why, &["--timeout", "1"]);
             });
         }
     });
@@ -328,6 +328,8 @@ fn right_bytes_are_taken_however_they_come() {
         ("other case", |b| with(&format!("cONTENT-lENGTH:{}", b.len()), b), 1),
         ("Connection: close", |b| and("Connection: close", b).then_close(), 4),
         ("closed unannounced", |b| Reply::ok(b).then_close(), 4),
+        ("close, and kept open", |b| and("Connection: close", b), 4),
+        ("HTTP/1.0, kept open", |b| sized("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", b), 4),
         ("reset afterwards", |b| and("Connection: close", b).then_reset(), 4),
     ];
     for (name, answer, connections) in table {
