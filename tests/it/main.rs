@@ -10,7 +10,14 @@
     reason = "a panic is a test's verdict, and its stderr is captured with it"
 )]
 
+mod get_answers;
+mod get_hashlist;
+mod get_local;
+mod get_messages;
+mod get_servers;
 mod harness;
+mod help;
+mod interop;
 mod readme;
 mod smoke;
 mod support;

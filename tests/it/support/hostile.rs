@@ -340,6 +340,8 @@ fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 pub struct Reply {
     bytes: Vec<u8>,
     pace: Option<Duration>,
+    /// Bytes that are sent at once for all that.
+    at_once: usize,
     then: Then,
 }
 
@@ -357,6 +359,7 @@ impl Reply {
         Self {
             bytes: bytes.as_ref().to_vec(),
             pace: None,
+            at_once: 0,
             then: Then::Keep,
         }
     }
@@ -426,13 +429,26 @@ impl Reply {
         }
     }
 
+    /// What was said so far at once, and one byte each `pace` of what comes after it.
+    pub fn paced_from_here(self, pace: Duration) -> Self {
+        Self {
+            at_once: self.bytes.len(),
+            ..self.paced(pace)
+        }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Whether the connection goes on.
     fn send(&self, conn: &mut Conn) -> bool {
         let send = |conn: &mut Conn, bytes: &[u8]| match self.pace {
             Some(pace) => conn.dribble(bytes, pace),
             None => conn.send(bytes),
         };
-        let sent = send(conn, &self.bytes);
+        let (at_once, rest) = self.bytes.split_at(self.at_once);
+        let sent = conn.send(at_once) && send(conn, rest);
         match &self.then {
             Then::Keep => return sent,
             Then::Close => conn.close(),

@@ -8,6 +8,7 @@ mod hostile;
 mod need;
 mod process;
 mod run;
+mod sample;
 mod tempdir;
 
 pub use client::*;
@@ -17,4 +18,5 @@ pub use hostile::*;
 pub use need::*;
 pub use process::*;
 pub use run::*;
+pub use sample::*;
 pub use tempdir::*;
