@@ -10,6 +10,10 @@
     reason = "a panic is a test's verdict, and its stderr is captured with it"
 )]
 
+mod export;
 mod harness;
+mod machine;
+mod root;
 mod smoke;
+mod store;
 mod support;
