@@ -199,7 +199,13 @@ fn too_few_descriptors_are_one_clear_error() {
 
 fn make(words: &[&str]) -> Run {
     let keep = ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR"];
-    let mut run = tool!("make", "-C", env!("CARGO_MANIFEST_DIR")).args(words);
+    let mut run = tool!(
+        "make",
+        "--no-print-directory",
+        "-C",
+        env!("CARGO_MANIFEST_DIR")
+    )
+    .args(words);
     for (name, value) in keep
         .iter()
         .filter_map(|name| Some((name, std::env::var_os(name)?)))
