@@ -220,20 +220,30 @@ fn assert_survived(blocks: &Path, printed: &str, bytes: &[u8], what: &str) {
 fn root_after_exit_0_a_power_cut_takes_no_block() {
     let bytes = random(20 * MIB, 3);
     for mkfs in journaled() {
-        let mount = Mount::made_by(mkfs, &[], DISK);
-        let out = psync!("export", "-d", mount.blocks())
-            .stdin(&bytes)
-            .run()
-            .ok();
-        // As pulled at that moment: the disk as it is, copied past the file system.
-        let image = mount.image.clone().unwrap();
-        let copy = image.with_extension("copy");
-        tool!("cp", "--sparse=always", &image, &copy).run().ok();
-        mount.shut_down();
-        for image in [&image, &copy] {
-            mount.unmount();
-            mount.mount(image);
-            assert_survived(&mount.blocks(), out.text(), &bytes, mkfs);
+        // The second time all of it is there already, put there by one that did not sync.
+        for unsynced_before in [false, true] {
+            let mount = Mount::made_by(mkfs, &[], DISK);
+            if unsynced_before {
+                psync!("export", "--no-sync", "-d", mount.blocks())
+                    .stdin(&bytes)
+                    .run()
+                    .ok();
+            }
+            let out = psync!("export", "-d", mount.blocks())
+                .stdin(&bytes)
+                .run()
+                .ok();
+            // As pulled at that moment: the disk as it is, copied past the file system.
+            let image = mount.image.clone().unwrap();
+            let copy = image.with_extension("copy");
+            tool!("cp", "--sparse=always", &image, &copy).run().ok();
+            mount.shut_down();
+            for image in [&image, &copy] {
+                mount.unmount();
+                mount.mount(image);
+                let what = format!("{mkfs}, {}", image.display());
+                assert_survived(&mount.blocks(), out.text(), &bytes, &what);
+            }
         }
     }
 }
@@ -337,18 +347,23 @@ fn root_sixteen_megabytes_of_memory_are_enough_for_a_hundred() {
 #[ignore = "takes another user id"]
 fn root_few_threads_are_enough() {
     // Nobody's: the limit counts all that a user runs.
-    const USER: u32 = 54321;
-    for threads in [16, 4] {
-        let dir = TempDir::new();
-        chown(&dir, Some(USER), Some(USER)).unwrap();
-        // Where the binary was built, that user may not go.
-        let program = dir.join("psync");
-        fs::copy(PSYNC, &program).unwrap();
-        let id = ["--reuid", "54321", "--regid", "54321", "--clear-groups"];
-        let limit = format!("--nproc={threads}");
-        let limited = |run: Run| run.under("setpriv", id).under("prlimit", [&limit]);
-        round_trip(&dir, 16, program.to_str().unwrap(), &limited);
-    }
+    let id = ["--reuid", "54321", "--regid", "54321", "--clear-groups"];
+    let dir = TempDir::new();
+    chown(&dir, Some(54321), Some(54321)).unwrap();
+    // Where the binary was built, that user may not go.
+    let program = dir.join("psync");
+    fs::copy(PSYNC, &program).unwrap();
+    let limited = |run: Run, threads: &str| run.under("setpriv", id).under("prlimit", [threads]);
+    round_trip(&dir, 16, program.to_str().unwrap(), &|run| {
+        limited(run, "--nproc=16")
+    });
+    let bytes = fs::read(dir.join("in")).unwrap();
+    let alone = Run::new(&program)
+        .args(["export", "-d", "b2", "in"])
+        .cwd(&dir);
+    let out = limited(alone, "--nproc=1").run().ok();
+    assert!(out.text() == hashlist(&bytes));
+    assert_stored(dir.join("b2"), out.text());
 }
 
 #[test]

@@ -311,6 +311,25 @@ fn no_sync_leaves_it_to_the_system() {
     }
 }
 
+#[test]
+fn a_block_that_was_there_is_synced_too_before_its_line_is_printed() {
+    // Whoever put it there may not have: --no-sync, rsync, another export at work this moment.
+    let (dir, bytes) = (TempDir::new(), random(MIB, 23));
+    let (blocks, list) = (dir.join("b"), dir.join("list"));
+    write_blocks(&blocks, &bytes);
+    let run = psync!("export", "-d", &blocks).stdin(&bytes);
+    let run = run.stdout_to(File::create(&list).unwrap());
+    let (out, calls) = trace("write,syncfs,fsync", &[], run);
+    out.ok();
+    let printed = |call: &&Call| call.is(&["write"]) && call.paths().next() == list.to_str();
+    let first = calls.iter().find(printed).unwrap();
+    assert!(
+        calls
+            .iter()
+            .any(|call| call.is(&["syncfs"]) && call.end < first.begin)
+    );
+}
+
 /// Whatever is named by a hash is that block of `bytes`, or absent.
 fn assert_nothing_wrong(dir: &Path, bytes: &[u8]) {
     let map = block_map(bytes);

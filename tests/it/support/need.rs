@@ -20,10 +20,9 @@ pub fn need(program: &str) -> PathBuf {
 fn package(program: &str) -> &str {
     match program {
         "nginx" => "nginx-light",
-        "sha256sum" | "split" | "cut" | "cmp" | "sleep" | "chroot" | "timeout" | "mkfifo" => {
-            "coreutils"
-        }
-        "unshare" | "mount" | "prlimit" | "setpriv" | "fallocate" => "util-linux",
+        "sha256sum" | "split" | "cut" | "cmp" | "sleep" | "chroot" | "timeout" | "mkfifo"
+        | "chmod" | "cp" => "coreutils",
+        "unshare" | "mount" | "umount" | "prlimit" | "setpriv" | "fallocate" => "util-linux",
         "mkfs.ext4" => "e2fsprogs",
         "mkfs.xfs" | "xfs_io" => "xfsprogs",
         "sh" => "dash",
