@@ -10,6 +10,7 @@
     reason = "a panic is a test's verdict, and its stderr is captured with it"
 )]
 
+mod export;
 mod get_answers;
 mod get_hashlist;
 mod get_local;
@@ -18,6 +19,9 @@ mod get_servers;
 mod harness;
 mod help;
 mod interop;
+mod machine;
 mod readme;
+mod root;
 mod smoke;
+mod store;
 mod support;

@@ -57,3 +57,43 @@ pub fn write_blocks(dir: impl AsRef<Path>, bytes: &[u8]) -> String {
     }
     hashlist(bytes)
 }
+
+/// Fails unless every hash of the list names exactly its block in `dir`.
+#[track_caller]
+pub fn assert_stored(dir: impl AsRef<Path>, list: &str) {
+    let mut hashes: Vec<_> = list.lines().collect();
+    hashes.sort_unstable();
+    hashes.dedup();
+    for hash in hashes {
+        let path = dir.as_ref().join(hash);
+        let block = fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let sized = (1..=BLOCK_SIZE).contains(&block.len());
+        assert!(
+            sized && hash_hex(&block) == hash,
+            "{}: wrong",
+            path.display()
+        );
+    }
+}
+
+/// What lies in `dir` apart from files named by a hash: nothing, where all was cleaned up.
+#[track_caller]
+pub fn strangers(dir: impl AsRef<Path>) -> Vec<String> {
+    let is_hash = |name: &str| {
+        name.len() == 64 && name.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let mut names = names(dir);
+    names.retain(|name| !is_hash(name));
+    names
+}
+
+/// Names in `dir`, sorted.
+#[track_caller]
+pub fn names(dir: impl AsRef<Path>) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<_> = entries
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}

@@ -20,9 +20,11 @@ pub fn need(program: &str) -> PathBuf {
 fn package(program: &str) -> &str {
     match program {
         "nginx" => "nginx-light",
-        "sha256sum" | "split" | "cut" | "cmp" | "sleep" | "chroot" | "timeout" => "coreutils",
-        "unshare" | "mount" | "prlimit" | "setpriv" | "fallocate" => "util-linux",
+        "sha256sum" | "split" | "cut" | "cmp" | "sleep" | "chroot" | "timeout" | "mkfifo"
+        | "chmod" | "cp" => "coreutils",
+        "unshare" | "mount" | "umount" | "prlimit" | "setpriv" | "fallocate" => "util-linux",
         "mkfs.ext4" => "e2fsprogs",
+        "mkfs.xfs" | "xfs_io" => "xfsprogs",
         "sh" => "dash",
         "ip" => "iproute2",
         _ => Path::new(program)

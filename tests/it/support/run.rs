@@ -4,6 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -141,6 +142,21 @@ impl Run {
         let prefix = [need(program).into_os_string()].into_iter().chain(args);
         self.argv.splice(0..0, prefix);
         self
+    }
+
+    /// Without the rights that set root above file modes, so that those mean something under any
+    /// user. It stays the same user, who may reach the binary wherever it was built.
+    #[track_caller]
+    pub fn powerless(self) -> Self {
+        let rights = [
+            "--securebits=+noroot",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+        ];
+        match std::fs::metadata("/proc/self").unwrap().uid() {
+            0 => self.under("setpriv", rights),
+            _ => self,
+        }
     }
 
     /// After these shell commands: `sh("ulimit -n 32")`, `sh("umask 077; exec 2>&-")`.

@@ -51,12 +51,7 @@ impl TempDir {
     /// Names in it, sorted.
     #[track_caller]
     pub fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(&self.0).unwrap();
-        let mut names: Vec<_> = entries
-            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
-            .collect();
-        names.sort();
-        names
+        super::names(&self.0)
     }
 }
 

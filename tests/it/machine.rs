@@ -1,0 +1,264 @@
+//! The process around psync: standard streams that are closed or full, no environment, no current
+//! directory, few descriptors, little memory; and the Makefile's ways to install and to show it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use crate::support::*;
+
+const MIB: usize = 1 << 20;
+
+fn full() -> File {
+    OpenOptions::new().write(true).open("/dev/full").unwrap()
+}
+
+/// A pipe whose reader has gone.
+fn broken() -> io::PipeWriter {
+    io::pipe().unwrap().1
+}
+
+#[test]
+fn a_full_standard_output_is_an_error() {
+    let (dir, bytes) = (TempDir::new(), random(MIB, 1));
+    let list = dir.file("list", write_blocks(dir.join("b"), &bytes));
+    let told = "psync: write standard output: No space left on device; see df, and df -i\n";
+    let server = Server::start(dir.join("b"));
+    for run in [
+        psync!("export", "--no-store").stdin(&bytes),
+        psync!("export", "-d", dir.join("c")).stdin(&bytes),
+        psync!("get", "-d", dir.join("none"), server.to_string(), &list),
+        psync!("get", "-d", dir.join("b"), &list),
+        psync!("--help"),
+        psync!("export", "--version"),
+        psync!("server", "-d", &dir, "127.0.0.1:0"),
+    ] {
+        run.stdout_to(full()).run().fails(1, told);
+    }
+    // What was stored before stays, and nothing else does.
+    assert_stored(dir.join("c"), &hashlist(&bytes));
+    assert_eq!(strangers(dir.join("c")), [""; 0]);
+}
+
+#[test]
+fn a_reader_that_goes_away_ends_it_quietly() {
+    let (dir, bytes) = (TempDir::new(), random(20 * MIB, 2));
+    let list = dir.file("list", write_blocks(dir.join("b"), &bytes));
+    let server = Server::start(dir.join("b"));
+    let export = || psync!("export", "-d", dir.join("c")).stdin(&bytes);
+    for run in [
+        psync!("export", "--no-store").stdin(&bytes),
+        export(),
+        psync!("get", "-d", dir.join("none"), server.to_string(), &list),
+        psync!("get", "-d", dir.join("b"), &list),
+        psync!("--help"),
+        psync!("server", "-d", &dir, "127.0.0.1:0"),
+    ] {
+        run.stdout_to(broken()).run().fails(1, "");
+    }
+    assert_eq!(strangers(dir.join("c")), [""; 0]);
+    // In the middle, as with `| head -1`.
+    let (mut reader, writer) = io::pipe().unwrap();
+    let run = export().stdout_to(writer).start();
+    let mut line = [0; 65];
+    reader.read_exact(&mut line).unwrap();
+    drop(reader);
+    run.wait().fails(1, "");
+    assert!(hashlist(&bytes).as_bytes().starts_with(&line));
+    assert_eq!(strangers(dir.join("c")), [""; 0]);
+}
+
+#[test]
+fn a_closed_standard_output_loses_no_list_unnoticed() {
+    for run in [
+        psync!("export", "--no-store").stdin("x"),
+        psync!("--version"),
+    ] {
+        run.sh("exec >&-").run().fails(1, "");
+    }
+}
+
+#[test]
+fn a_closed_or_full_standard_error_changes_nothing() {
+    let (dir, bytes) = (TempDir::new(), random(MIB, 3));
+    let good = || psync!("export", "-d", dir.join("b")).stdin(&bytes);
+    let bad = || psync!("export", "--no-store", dir.join("gone"));
+    let usage = || psync!("export", "--frob");
+    let runs: [(&dyn Fn() -> Run, i32); 3] = [(&good, 0), (&bad, 1), (&usage, 2)];
+    for (run, status) in runs {
+        for run in [
+            run().sh("exec 2>&-"),
+            run().stderr_to(full()),
+            run().stderr_to(broken()),
+        ] {
+            let out = run.run();
+            assert_eq!(out.status, status, "{out}");
+            assert!(status > 0 || out.text() == hashlist(&bytes));
+        }
+    }
+    // Both at once: what is opened next must not be taken for a standard stream.
+    let out = good().sh("exec 2>&- >&-").run();
+    assert!(matches!(out.status, 0 | 1), "{out}");
+    assert_stored(dir.join("b"), &hashlist(&bytes));
+}
+
+#[test]
+fn no_environment_and_no_current_directory_are_done_without() {
+    let (dir, bytes) = (TempDir::new(), random(MIB, 4));
+    let (blocks, sub) = (dir.join("b"), dir.join("sub"));
+    let bare = |run: Run| {
+        fs::create_dir(&sub).unwrap();
+        run.no_env("HOME")
+            .cwd(&sub)
+            .sh(&format!("rmdir '{}'", sub.display()))
+    };
+    let out = bare(psync!("export", "-d", &blocks).stdin(&bytes))
+        .run()
+        .ok();
+    assert!(out.text() == hashlist(&bytes));
+    assert_stored(&blocks, out.text());
+    let list = dir.file("list", &out.stdout);
+    let server = Server::of(bare(psync!("server", "-d", &blocks, "127.0.0.1:0")));
+    let back = bare(psync!("get", server.to_string(), &list)).run().ok();
+    assert!(back.stdout == bytes);
+    let none = bare(psync!("export", "--no-store").stdin(&bytes))
+        .run()
+        .ok();
+    assert!(none.stdout == out.stdout);
+    let relative = bare(psync!("export", "-d", "x").stdin("x")).run();
+    relative.fails(1, "psync: create x: No such file or directory\n");
+}
+
+/// Exports `in` of `dir`, serves it and gets it back, each run as `limited` makes it, with `dir` as
+/// current directory: paths are relative, and so the same in a chroot.
+pub fn round_trip(dir: &Path, mib: usize, program: &str, limited: &dyn Fn(Run) -> Run) {
+    let run = |words: &[&str]| {
+        let run = limited(Run::new(program).args(words).cwd(dir));
+        run.limit(Duration::from_secs(300))
+    };
+    let bytes = random(mib * MIB, 5);
+    fs::write(dir.join("in"), &bytes).unwrap();
+    let list = File::create(dir.join("list")).unwrap();
+    run(&["export", "-d", "b", "in"]).stdout_to(list).run().ok();
+    assert!(fs::read_to_string(dir.join("list")).unwrap() == hashlist(&bytes));
+    let server = Server::of(run(&["server", "-d", "b", "127.0.0.1:0"]));
+    let get = ["get", "-d", "none", &server.to_string(), "list"];
+    assert!(run(&get).run().ok().stdout == bytes);
+}
+
+/// Data is what a program fills with its own: heap and the stacks of its threads. A limit of the
+/// address space would count code and reservations, which cost no memory.
+fn few_descriptors_and_little_memory(run: Run) -> Run {
+    run.sh("ulimit -n 64; ulimit -d 16384")
+}
+
+#[test]
+fn few_descriptors_and_little_memory_are_enough() {
+    round_trip(
+        &TempDir::new(),
+        16,
+        PSYNC,
+        &few_descriptors_and_little_memory,
+    );
+}
+
+#[test]
+#[ignore = "a hundred megabytes"]
+fn slow_few_descriptors_and_little_memory_are_enough_for_a_hundred_megabytes() {
+    round_trip(
+        &TempDir::new(),
+        100,
+        PSYNC,
+        &few_descriptors_and_little_memory,
+    );
+}
+
+#[test]
+fn too_few_descriptors_are_one_clear_error() {
+    let dir = TempDir::new();
+    // At 3 the loader itself fails, at some of the next psync does; from some number on all is well.
+    let mut enough = false;
+    for n in 4..16 {
+        let blocks = dir.join(n.to_string());
+        let run = psync!("export", "-d", &blocks).stdin("x");
+        let out = run.sh(&format!("ulimit -n {n}")).run();
+        if out.status == 0 {
+            enough = true;
+            assert_stored(&blocks, out.text());
+        } else {
+            assert!(!enough, "{out}");
+            let told = out.stderr.contains("see ulimit -n\n") || out.status == 127;
+            assert!(told && out.stdout.is_empty(), "{out}");
+        }
+        assert!(!blocks.exists() || strangers(&blocks).is_empty());
+    }
+    assert!(enough);
+}
+
+fn make(words: &[&str]) -> Run {
+    let keep = ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR"];
+    let mut run = tool!(
+        "make",
+        "--no-print-directory",
+        "-C",
+        env!("CARGO_MANIFEST_DIR")
+    )
+    .args(words);
+    for (name, value) in keep
+        .iter()
+        .filter_map(|name| Some((name, std::env::var_os(name)?)))
+    {
+        run = run.env(name, value);
+    }
+    run.stderr_to(Stdio::null()).limit(Duration::from_secs(600))
+}
+
+#[test]
+#[ignore = "a release build"]
+fn slow_make_install_puts_the_binary_and_its_links_in_place() {
+    let dir = TempDir::new();
+    let destination = format!("DESTDIR={}", dir.display());
+    let out = make(&["install", &destination, "PREFIX=/opt/p"]).run();
+    assert_eq!(out.status, 0, "{out}");
+    let bin = dir.join("opt/p/bin");
+    assert_eq!(
+        names(&bin),
+        ["psync", "psync-export", "psync-get", "psync-server"]
+    );
+    let size = fs::metadata(bin.join("psync")).unwrap().len();
+    assert!(size < 1 << 20, "{size} bytes");
+    for name in names(&bin) {
+        let version = Run::new(bin.join(&name)).arg("--version").run().ok();
+        assert!(version.text().starts_with("psync "));
+    }
+    let out = Run::new(bin.join("psync-export"))
+        .arg("--no-store")
+        .stdin("x")
+        .run()
+        .ok();
+    assert_eq!(out.text(), hashlist(b"x"));
+    // Again, over what is there.
+    assert_eq!(
+        make(&["install", &destination, "PREFIX=/opt/p"])
+            .run()
+            .status,
+        0
+    );
+}
+
+#[test]
+#[ignore = "a release build"]
+fn slow_make_demo_shows_the_main_job_on_any_file() {
+    let dir = TempDir::new();
+    let file = dir.file("some file", random(MIB, 6));
+    let out = make(&["demo", &format!("FILE={}", file.display())]).run();
+    assert_eq!(out.status, 0, "{out}");
+    let text = out.text();
+    assert!(text.contains("export:   256 hashes"), "{text}");
+    assert!(
+        text.ends_with("compare:  the same, byte for byte\n"),
+        "{text}"
+    );
+}
