@@ -11,5 +11,8 @@
 )]
 
 mod harness;
+mod server_cli;
+mod server_files;
+mod server_http;
 mod smoke;
 mod support;
