@@ -14,5 +14,6 @@ mod harness;
 mod server_cli;
 mod server_files;
 mod server_http;
+mod server_limits;
 mod smoke;
 mod support;

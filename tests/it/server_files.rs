@@ -1,7 +1,9 @@
 //! What the server makes of whatever lies in its block directory under a hash's name: the exact
 //! block, or 404 and no waiting. The directory may change under it at any time.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
@@ -171,6 +173,77 @@ fn blocks_come_and_go_while_it_runs() {
     assert_eq!(ask(), 404);
     write_blocks(&home, &block);
     assert_eq!(ask(), 200);
+}
+
+#[test]
+fn a_block_being_written_is_absent_or_whole() {
+    let (dir, bytes) = (TempDir::new(), random(500 * BLOCK_SIZE, 1));
+    let (home, file) = (dir.join("blocks"), dir.file("in", &bytes));
+    fs::create_dir(&home).unwrap();
+    let server = Server::start(&home);
+    let mut export = psync!("export", "--no-sync", "-d", &home, &file).start();
+    let mut client = Client::connect(server.addr());
+    while export.is_alive() {
+        for block in blocks(&bytes).step_by(7) {
+            client.send(format!(
+                "GET /{} HTTP/1.1\r\nHost: test\r\n\r\n",
+                hash_hex(block)
+            ));
+            let answer = client.response();
+            assert!(answer.status == 404 || (answer.status == 200 && answer.body == block));
+        }
+    }
+    export.wait().ok();
+    for block in blocks(&bytes).step_by(7) {
+        assert!(get(server.addr(), &format!("/{}", hash_hex(block))).body == block);
+    }
+}
+
+#[test]
+fn the_directory_may_have_any_name() {
+    let (dir, block) = (TempDir::new(), random(77, 1));
+    for name in [
+        &b"-d"[..],
+        b"--",
+        b"\xff\xfe",
+        b" ",
+        b"a\nb",
+        b"x=y",
+        &[b'n'; 255],
+    ] {
+        let name = OsStr::from_bytes(name);
+        write_blocks(dir.join(name), &block);
+        let server =
+            Server::of(psync!("server", "127.0.0.1:0", "-d", Path::new(".").join(name)).cwd(&dir));
+        assert_eq!(
+            get(server.addr(), &format!("/{}", hash_hex(&block))).body,
+            block
+        );
+        let variable = psync!("server", "127.0.0.1:0")
+            .env("PSYNC_DIR", name)
+            .cwd(&dir);
+        let server = Server::of(variable);
+        assert_eq!(
+            get(server.addr(), &format!("/{}", hash_hex(&block))).body,
+            block
+        );
+    }
+}
+
+#[test]
+fn it_needs_no_environment_and_no_current_directory() {
+    let (dir, block) = (TempDir::new(), random(77, 1));
+    let gone = TempDir::new();
+    write_blocks(&dir, &block);
+    let run = psync!("server", "-d", &dir, "127.0.0.1:0")
+        .no_env("HOME")
+        .cwd(&gone);
+    let server = Server::of(run.sh("rmdir \"$PWD\"; umask 077; unset PWD OLDPWD"));
+    assert!(!gone.exists());
+    assert_eq!(
+        get(server.addr(), &format!("/{}", hash_hex(&block))).body,
+        block
+    );
 }
 
 #[test]

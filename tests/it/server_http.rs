@@ -745,6 +745,95 @@ fn half_closed_is_answered_and_cut_short_is_not() {
     }
 }
 
+/// Every status that the contract knows.
+const STATUSES: [u16; 12] = [200, 400, 404, 405, 408, 411, 413, 414, 431, 501, 503, 505];
+
+#[test]
+fn whatever_is_sent_is_answered_in_order_or_not_at_all() {
+    let served = Served::start();
+    let text =
+        "GET /HASH HTTP/1.1\r\nHost: test\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n";
+    let text = served.fill(text).repeat(2);
+    // Bytes that mean something turn up more often than others.
+    let marks = b"\r\n\r\n \t:/.,%?#*0159\0\x0b\x0c\x7f\x80\xffHGPT";
+    for seed in 0..1000 {
+        let dice = random(32, seed);
+        let mut bytes = text.clone().into_bytes();
+        for die in dice.chunks(8).take(1 + usize::from(dice[31]) % 4) {
+            let at = usize::from(u16::from_le_bytes([die[0], die[1]])) % bytes.len();
+            let byte = match die[2] % 8 {
+                0 => die[3],
+                _ => marks[usize::from(die[3]) % marks.len()],
+            };
+            match die[4] % 4 {
+                0 => drop(bytes.remove(at)),
+                1 => bytes.insert(at, byte),
+                2 => bytes.truncate(at.max(20)),
+                _ => bytes[at] = byte,
+            }
+        }
+        let answers = responses(&exchange(served.server.addr(), &bytes));
+        let shown = String::from_utf8_lossy(&bytes);
+        assert!(answers.len() <= 2, "{shown:?}: {}", answers.len());
+        for (n, answer) in answers.iter().enumerate() {
+            assert!(
+                STATUSES.contains(&answer.status),
+                "{shown:?}: {}",
+                answer.status
+            );
+            let last = answer.header("Connection") == Some("close");
+            assert!(!last || n + 1 == answers.len(), "{shown:?}");
+            let block = answer.status == 200 && answer.header("ETag").is_some();
+            assert!(!block || answer.body == served.bytes, "{shown:?}");
+        }
+    }
+}
+
+#[test]
+fn noise_is_refused_at_most_once() {
+    let served = Served::start();
+    for seed in 0..200 {
+        let noise = random(1 + 40 * seed as usize, seed);
+        let answers = responses(&exchange(served.server.addr(), noise));
+        let statuses: Vec<_> = answers.iter().map(|answer| answer.status).collect();
+        assert!(
+            matches!(statuses[..], [] | [400 | 414]),
+            "{seed}: {statuses:?}"
+        );
+    }
+}
+
+#[test]
+fn an_upload_is_refused_and_the_client_told_so() {
+    let served = Served::start();
+    let file = served.dir.file("upload", vec![0; 3_000_000]);
+    for more in [
+        &["-H", "Expect:"][..],
+        &["-H", "Transfer-Encoding: chunked"],
+        &[],
+    ] {
+        let out = tool!(
+            "curl",
+            "-sS",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            "-T",
+            &file
+        )
+        .args(more)
+        .arg(served.server.url() + "/upload")
+        .run();
+        let status = if more.iter().any(|word| word.contains("chunked")) {
+            "501"
+        } else {
+            "405"
+        };
+        assert_eq!(out.text(), status, "{out}");
+    }
+}
+
 #[test]
 fn browsers_and_scripts_can_fetch_a_block() {
     let served = Served::start();
