@@ -98,11 +98,30 @@ fn raise_descriptors() {
     tool!("prlimit", "--pid", pid, "--nofile=4096:").run().ok();
 }
 
-/// Processor time used over `interval`, in ticks.
-fn ticks_over(pid: u32, interval: Duration) -> u64 {
+/// Waits until no thread of the server has anything to do: an answer is with its client before the
+/// thread that sent it has turned to the next.
+#[track_caller]
+fn settled(pid: u32) {
+    // The state follows the name, which stands in parentheses. A thread may end while it is looked at.
+    let sleeps = |stat: String| {
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with('S'))
+    };
+    wait_until("all threads sleep", || {
+        let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        tasks.all(|task| fs::read_to_string(task.path().join("stat")).is_ok_and(sleeps))
+    });
+}
+
+/// With everybody waiting for something: the server uses next to no processor time.
+#[track_caller]
+fn assert_not_spinning(pid: u32) {
+    settled(pid);
     let before = cpu_ticks(pid);
-    thread::sleep(interval);
-    cpu_ticks(pid) - before
+    // Nothing is waited for: time is what is measured.
+    thread::sleep(Duration::from_millis(400));
+    let ticks = cpu_ticks(pid) - before;
+    assert!(ticks < 12, "{ticks} ticks of 40");
 }
 
 #[test]
@@ -214,12 +233,14 @@ fn the_longest_idle_makes_room() {
         .map(|_| {
             let mut client = Client::connect(server.addr());
             assert_eq!(ask(&mut client, &target), 200);
+            settled(server.pid());
             client
         })
         .collect();
     // The first is heard of again, some milliseconds later, and so the second is the longest idle.
     clients[0].send_split(request(&target).as_bytes(), &[10, 20, 30, 40, 50]);
     assert_eq!(clients[0].response().status, 200);
+    settled(server.pid());
     served(server.addr(), &target);
     clients.remove(1).closed();
     for client in &mut clients {
@@ -292,8 +313,21 @@ fn clients_that_linger_after_their_last_answer_shut_nobody_out() {
         client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
         assert_eq!(client.response().status, 200);
     }
+    settled(server.pid());
     // They have all been answered, and do not close: nobody is being answered any more.
     served(server.addr(), &target);
+}
+
+#[test]
+fn one_at_a_time_is_enough_for_clients_one_after_the_other() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "1"]);
+    for _ in 0..200 {
+        let mut client = Client::connect(server.addr());
+        client.send(format!("GET {target} HTTP/1.0\r\n\r\n"));
+        assert_eq!(client.response().status, 200);
+        client.closed();
+    }
 }
 
 #[test]
@@ -307,6 +341,7 @@ fn dribblers_whose_time_is_up_shut_nobody_out() {
     for client in &mut dribblers {
         assert_eq!(client.response().status, 408);
     }
+    settled(server.pid());
     served(server.addr(), &target);
 }
 
@@ -404,7 +439,7 @@ fn used_up_descriptors_are_waited_out() {
         is_served(server.addr(), &target)
     });
     assert!(started.elapsed() < SOON);
-    assert!(ticks_over(server.pid(), Duration::from_millis(400)) < 12);
+    assert_not_spinning(server.pid());
     drop(silent);
     wait_until("their threads have ended", || threads(server.pid()) == 1);
     served(server.addr(), &target);
@@ -423,7 +458,7 @@ fn descriptors_that_nobody_can_give_up_are_waited_for_without_spinning() {
         stuff(&client, &target);
         greedy.push(client);
     }
-    assert!(ticks_over(server.pid(), Duration::from_millis(400)) < 12);
+    assert_not_spinning(server.pid());
     assert_eq!(descriptors(server.pid()), 16);
     drop(greedy);
     wait_until("their threads have ended", || threads(server.pid()) == 1);
@@ -501,7 +536,7 @@ fn used_up_threads_are_waited_out() {
         .collect();
     let answer = Client::connect(server.addr()).read_to_any_end();
     assert!(answer.starts_with(b"HTTP/1.1 503 "));
-    assert!(ticks_over(server.pid(), Duration::from_millis(400)) < 12);
+    assert_not_spinning(server.pid());
     drop(stuck);
     wait_until("their threads have ended", || threads(server.pid()) == 1);
     served(server.addr(), &target);

@@ -20,7 +20,8 @@ pub fn need(program: &str) -> PathBuf {
 fn package(program: &str) -> &str {
     match program {
         "nginx" => "nginx-light",
-        "sha256sum" | "split" | "cut" | "cmp" | "sleep" | "chroot" | "timeout" => "coreutils",
+        "sha256sum" | "split" | "cut" | "cmp" | "sleep" | "chroot" | "timeout" | "mkfifo"
+        | "id" => "coreutils",
         "unshare" | "mount" | "prlimit" | "setpriv" | "fallocate" => "util-linux",
         "mkfs.ext4" => "e2fsprogs",
         "sh" => "dash",
