@@ -92,7 +92,7 @@ Options:
         --timeout SECS   for a request's head from its first byte on, and for an
                          answer from the last byte taken on, 0.001 to 86400 [15]
     -v, --verbose        a line on standard error for each request: client,
-                         request line, status, bytes sent, microseconds
+                         request line, status, bytes of body, microseconds
     -h, --help           this text
     -V, --version        name and version
 
@@ -193,7 +193,7 @@ pub fn parse(
 }
 
 fn parse_export(words: &mut Words) -> Result<Command> {
-    let dir = words.value(["-d", "--dir"])?;
+    let dir = words.dir()?;
     let store = !words.flag("--no-store");
     let durable = !words.flag("--no-sync");
     let mut operands = words.operands()?.into_iter();
@@ -213,7 +213,7 @@ fn parse_export(words: &mut Words) -> Result<Command> {
 }
 
 fn parse_server(words: &mut Words) -> Result<Command> {
-    let dir = words.value(["-d", "--dir"])?;
+    let dir = words.dir()?;
     let max_connections = words
         .number("--max-conns", 1..=100_000)?
         .unwrap_or(MAX_CONNECTIONS);
@@ -244,7 +244,7 @@ fn parse_server(words: &mut Words) -> Result<Command> {
 }
 
 fn parse_get(words: &mut Words) -> Result<Command> {
-    let dir = words.value(["-d", "--dir"])?;
+    let dir = words.dir()?;
     let timeout = words
         .seconds("--timeout")?
         .unwrap_or(Duration::from_secs(30));
@@ -335,9 +335,8 @@ impl<'a> Words<'a> {
 
     /// The value of an option, the last one where it was given more than once.
     fn value(&mut self, keys: impl Into<pico_args::Keys> + Copy) -> Result<Option<OsString>> {
-        let values = self
-            .args
-            .values_from_os_str(keys, |value| Ok::<_, String>(value.to_owned()));
+        let take = |value: &OsStr| Ok::<_, String>(value.to_owned());
+        let values = self.args.values_from_os_str(keys, take);
         let mut values = values.map_err(|e| match e {
             pico_args::Error::OptionWithoutAValue(key) => {
                 self.usage(format_args!("{key}: its value is missing"))
@@ -345,6 +344,15 @@ impl<'a> Words<'a> {
             e => self.usage(e),
         })?;
         Ok(values.pop())
+    }
+
+    /// The value of -d, which is no directory where it is empty: `-d "$UNSET"`.
+    fn dir(&mut self) -> Result<Option<OsString>> {
+        let dir = self.value(["-d", "--dir"])?;
+        if dir.as_ref().is_some_and(|dir| dir.is_empty()) {
+            return Err(self.usage("-d: its value is empty"));
+        }
+        Ok(dir)
     }
 
     fn seconds(&mut self, key: &'static str) -> Result<Option<Duration>> {

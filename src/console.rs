@@ -9,14 +9,18 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 
 use crate::error::{Error, Result};
+use crate::sys;
 
 /// Standard output, unbuffered.
 pub struct Stdout(File);
 
 impl Stdout {
     /// # Errors
-    /// When standard output cannot be duplicated, as without a free descriptor.
+    /// When there is none, or it cannot be duplicated for want of a descriptor.
     pub fn new() -> Result<Self> {
+        if sys::was_closed_at_start(1) {
+            return Err(Error::stdout(&io::ErrorKind::BrokenPipe.into()));
+        }
         let fd = io::stdout().as_fd().try_clone_to_owned();
         Ok(Stdout(
             fd.map_err(|e| Error::io("open", "standard output", &e))?
@@ -27,6 +31,17 @@ impl Stdout {
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.0.write_all(bytes).map_err(|e| Error::stdout(&e))
     }
+}
+
+/// Standard input.
+///
+/// # Errors
+/// When there is none, which is not the same as an empty one.
+pub fn stdin() -> Result<io::Stdin> {
+    if sys::was_closed_at_start(0) {
+        return Err(Error::local("read", "standard input", "it is closed"));
+    }
+    Ok(io::stdin())
 }
 
 /// Writes one line to standard error, in one write. A closed or full stderr is nothing to die of.

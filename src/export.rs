@@ -6,14 +6,14 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::block::{self, BLOCK_SIZE, Block};
-use crate::console::Stdout;
+use crate::console::{self, Stdout};
 use crate::error::{Error, Result};
 use crate::hash::{HEX_LEN, Hash};
 use crate::hashlist;
@@ -95,7 +95,7 @@ impl Source {
                     name,
                 )
             }
-            None => (Box::new(io::stdin()), "standard input".to_owned()),
+            None => (Box::new(console::stdin()?), "standard input".to_owned()),
         };
         Ok(Source {
             input,

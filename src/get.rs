@@ -9,6 +9,7 @@ mod fetch;
 mod list;
 mod local;
 mod output;
+mod proxy;
 mod servers;
 
 use std::ffi::OsString;

@@ -25,13 +25,6 @@ use http::{Request, Status};
 /// backtrace the rest.
 const STACK: usize = 128 * 1024;
 
-/// How long an accept waits that failed for want of descriptors, memory or threads.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
-
-/// Connections ended to end a shortage: descriptors for blocks are needed too, not only for the
-/// one connection that could not be accepted.
-const SHORTAGE_ROOM: usize = 4;
-
 /// What the command line asks for.
 pub struct Options {
     pub dir: BlockDir,
@@ -182,7 +175,7 @@ impl Server {
                 Err(e)
                     if e.kind() == io::ErrorKind::Interrupted
                         || e.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(_) => self.wait_out_shortage(),
+                Err(_) => self.clients.wait_out_shortage(),
             }
         }
     }
@@ -199,26 +192,19 @@ impl Server {
             .spawn(move || server.converse(&admitted));
         if started.is_err() {
             send_unavailable(&client.stream);
-            self.wait_out_shortage();
+            self.clients.wait_out_shortage();
         }
     }
 
     fn converse(&self, admitted: &Admitted) {
         let options = &self.options;
         Connection::new(
-            &admitted.client,
+            admitted,
             options.dir.view(),
             options.timeout,
             options.verbose,
         )
         .run();
-    }
-
-    fn wait_out_shortage(&self) {
-        for _ in 0..SHORTAGE_ROOM {
-            self.clients.make_room();
-        }
-        thread::sleep(SHORTAGE_PAUSE);
     }
 }
 

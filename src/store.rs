@@ -81,18 +81,16 @@ impl BlockDir {
         let open = File::open(&self.path);
         let directory =
             open.map_err(|e| Error::io("open block directory", self.path.display(), &e))?;
-        let (owner, dead) = claim(&self.path)?;
+        let dead = dead_owners(&self.path);
         let mut writer = Writer {
             dir: self.clone(),
             directory,
-            owner,
+            owner: claim(&self.path, &dead)?,
             next: AtomicU32::new(0),
             staged: AtomicU32::new(0),
             put: None,
         };
-        if !dead.is_empty() {
-            writer.sweep(&dead.iter().map(|owner| owner.number).collect())?;
-        }
+        writer.bury(&dead)?;
         writer.put = writer.is_empty()?.then(Filter::new);
         Ok(writer)
     }
@@ -218,18 +216,35 @@ impl Writer {
         fs::read_dir(&self.dir.path).map_err(|e| self.error("read block directory", &e))
     }
 
-    /// Removes the temporaries of the `dead`, who cannot be at work on them any more.
-    fn sweep(&self, dead: &HashSet<u32>) -> Result<()> {
+    /// Removes what dead writers left. Their marks go last: as long as those are there, the next
+    /// writer tries again.
+    fn bury(&self, dead: &[Owner]) -> Result<()> {
+        if !dead.is_empty() && self.sweep(&dead.iter().map(|owner| owner.number).collect())? {
+            for owner in dead
+                .iter()
+                .filter(|owner| owner.number != self.owner.number)
+            {
+                let _ = fs::remove_file(&owner.path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the temporaries of the `dead`, who cannot be at work on them any more. False if any
+    /// could not be removed.
+    fn sweep(&self, dead: &HashSet<u32>) -> Result<bool> {
+        let mut swept = true;
         for entry in self.entries()? {
             let name = entry
                 .map_err(|e| self.error("read block directory", &e))?
                 .file_name();
             if temporary_owner(name.as_bytes()).is_some_and(|owner| dead.contains(&owner)) {
-                // One that another sweeper took first, or that cannot be removed, is no failure.
-                let _ = fs::remove_file(self.dir.path.join(name));
+                // Another sweeper may have taken it first.
+                let removed = fs::remove_file(self.dir.path.join(name));
+                swept &= removed.map_or_else(|e| e.kind() == io::ErrorKind::NotFound, |()| true);
             }
         }
-        Ok(())
+        Ok(swept)
     }
 
     fn error(&self, action: &str, cause: &io::Error) -> Error {
@@ -238,10 +253,17 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Leaves no temporary behind where a batch was given up half-way.
+    /// Leaves no temporary behind where a batch was given up half-way, nor those of a writer that
+    /// was being killed as this one began: the kernel lets go of a lock a little after the end.
     fn drop(&mut self) {
-        if self.staged.load(Relaxed) > 0 {
-            let _ = self.sweep(&HashSet::from([self.owner.number]));
+        let _ = self.bury(&dead_owners(&self.dir.path));
+        let left = self.staged.load(Relaxed) > 0;
+        if !left
+            || self
+                .sweep(&HashSet::from([self.owner.number]))
+                .unwrap_or(false)
+        {
+            let _ = fs::remove_file(&self.owner.path);
         }
     }
 }
@@ -319,11 +341,22 @@ impl Hand<'_> {
     }
 }
 
-/// A claimed writer's number. Gives it up when dropped: the file goes first, then the lock.
+/// A claimed writer's number. The lock on its file lasts as long as the file is open.
 struct Owner {
     number: u32,
     path: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Owner {
+    /// The same claim once more: a lock is shared by all descriptors of one opening.
+    fn share(&self) -> io::Result<Self> {
+        Ok(Owner {
+            number: self.number,
+            path: self.path.clone(),
+            lock: self.lock.try_clone()?,
+        })
+    }
 }
 
 /// The W of `.psync-W-N`, if `name` is one.
@@ -334,41 +367,36 @@ fn temporary_owner(name: &[u8]) -> Option<u32> {
     owner.parse().ok()
 }
 
-impl Drop for Owner {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
+fn owner_path(dir: &Path, number: u32) -> PathBuf {
+    dir.join(format!("{TEMPORARY}{number}"))
 }
 
-/// Claims a free writer's number in `dir` for this process, and those of all dead writers.
-fn claim(dir: &Path) -> Result<(Owner, Vec<Owner>)> {
-    let (mut mine, mut dead) = (None, Vec::new());
-    for number in 0..MAX_WRITERS {
-        let path = dir.join(format!("{TEMPORARY}{number}"));
+/// Claims the numbers of all dead writers in `dir`.
+fn dead_owners(dir: &Path) -> Vec<Owner> {
+    let claim = |number| {
+        let path = owner_path(dir, number);
         // One that cannot be opened or locked belongs to somebody else.
-        if let Ok(Some(lock)) = lock(&path, false) {
-            dead.push(Owner {
-                number,
-                path,
-                _lock: lock,
-            });
-        } else if mine.is_none() {
-            let lock = lock(&path, true).map_err(|e| Error::create(path.display(), &e))?;
-            mine = lock.map(|lock| Owner {
-                number,
-                path,
-                _lock: lock,
-            });
+        let lock = lock(&path, false).ok()??;
+        Some(Owner { number, path, lock })
+    };
+    (0..MAX_WRITERS).filter_map(claim).collect()
+}
+
+/// Claims a number for this process: that of a dead writer, which needs no new file where there
+/// may be no room for one, else a free one.
+fn claim(dir: &Path, dead: &[Owner]) -> Result<Owner> {
+    let failed = |path: &Path, e| Error::create(path.display(), &e);
+    if let Some(first) = dead.first() {
+        return first.share().map_err(|e| failed(&first.path, e));
+    }
+    for number in 0..MAX_WRITERS {
+        let path = owner_path(dir, number);
+        if let Some(lock) = lock(&path, true).map_err(|e| failed(&path, e))? {
+            return Ok(Owner { number, path, lock });
         }
     }
-    let busy = || {
-        Error::local(
-            "write to",
-            dir.display(),
-            format_args!("{MAX_WRITERS} writers are at work in it"),
-        )
-    };
-    mine.map(|mine| (mine, dead)).ok_or_else(busy)
+    let cause = format_args!("{MAX_WRITERS} writers are at work in it");
+    Err(Error::local("write to", dir.display(), cause))
 }
 
 /// Locks the file at `path`, which is to be there already, or is to be made if `create`. None

@@ -1,9 +1,10 @@
-//! What the system has and std does not say: one call and a few numbers.
+//! What the system has and std does not say: two calls and a few numbers.
 //!
 //! This is the only file with `unsafe`. It holds no state and knows nothing of blocks.
 
 use std::fs::File;
 use std::io;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 /// Opens without waiting for the other end of a FIFO (open(2)); the number is the kernel's, a
 /// machine's own.
@@ -62,6 +63,37 @@ pub fn sync_file_system(dir: &File) -> io::Result<()> {
 pub fn sync_file_system(_: &File) -> io::Result<()> {
     Ok(())
 }
+
+/// Which of the first three descriptors were closed when the program began: std opens /dev/null in
+/// their place before `main`, and what is written there would be lost without a word.
+static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
+
+/// Whether standard input (0), output (1) or error (2) was closed when the program began.
+pub fn was_closed_at_start(descriptor: u8) -> bool {
+    CLOSED_AT_START.load(Relaxed) & 1 << descriptor != 0
+}
+
+/// Runs before `main`, and before std: the loader calls what this section lists.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+#[used]
+// SAFETY: the section holds pointers to functions of C's calling convention, and this is one.
+#[unsafe(link_section = ".init_array")]
+static NOTE_CLOSED: extern "C" fn() = {
+    extern "C" fn note_closed() {
+        unsafe extern "C" {
+            fn fcntl(fd: i32, command: i32, ...) -> i32;
+        }
+        const F_GETFD: i32 = 1;
+        for descriptor in 0..3_u8 {
+            // SAFETY: F_GETFD takes no further argument and only fails for a closed descriptor.
+            if unsafe { fcntl(i32::from(descriptor), F_GETFD) } == -1 {
+                CLOSED_AT_START.fetch_or(1 << descriptor, Relaxed);
+            }
+        }
+    }
+    note_closed
+};
 
 /// ENFILE and EMFILE, the same numbers on every Unix.
 const DESCRIPTORS_USED_UP: [i32; 2] = [23, 24];

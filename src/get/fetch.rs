@@ -16,14 +16,19 @@ use ureq::http::{Response, Uri, header};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
+use super::proxy::{Proxies, Variable};
 use super::servers::{Answer, Url};
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Cause, Error, Result};
 use crate::hash::Hash;
 use crate::sys;
 
-/// Bytes of an answer's head; also what is read at once, which a block with its head fits into.
+/// Bytes of an answer's head.
 const MAX_HEAD: usize = 16 * 1024;
+
+/// Bytes read at once: a block with its head fits, and one more byte than a head may have, without
+/// which ureq takes a full buffer for the end of the connection.
+const INPUT: usize = MAX_HEAD + 1;
 
 /// A request is one line and four fields.
 const OUTPUT: usize = 4 * 1024;
@@ -37,8 +42,10 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(600);
 
 /// Asks servers for blocks, over connections that are kept. Shared by all workers.
 pub struct Fetcher {
-    http: Agent,
-    /// Apart, since it has another proxy. None in a psync without the feature `tls`.
+    proxies: Proxies,
+    direct: Agent,
+    /// By a proxy, where the environment names one for the scheme.
+    http: Option<Agent>,
     https: Option<Agent>,
     connect_timeout: Duration,
     timeout: Duration,
@@ -63,6 +70,7 @@ impl Fetcher {
     /// # Errors
     /// When the environment names a proxy that is not one.
     pub fn new(connect_timeout: Duration, timeout: Duration) -> Result<Self> {
+        let proxies = Proxies::new(|name| env::var(name).ok());
         let agent = |proxy| {
             let config = Config::builder()
                 .http_status_as_error(false)
@@ -75,7 +83,7 @@ impl Fetcher {
                 .timeout_recv_response(Some(timeout))
                 .timeout_recv_body(Some(timeout))
                 .max_response_header_size(MAX_HEAD)
-                .input_buffer_size(MAX_HEAD)
+                .input_buffer_size(INPUT)
                 .output_buffer_size(OUTPUT)
                 .max_idle_age(MAX_IDLE_AGE)
                 .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))
@@ -85,15 +93,38 @@ impl Fetcher {
                 .build();
             Agent::with_parts(config, DefaultConnector::default(), ResolveOnce::default())
         };
-        let https = cfg!(feature = "tls")
-            .then(|| proxy("https_proxy"))
-            .transpose()?;
+        let by = |proxy: &Option<Variable>| -> Result<Option<Agent>> {
+            Ok(proxy
+                .as_ref()
+                .map(parse_proxy)
+                .transpose()?
+                .map(|proxy| agent(Some(proxy))))
+        };
         Ok(Fetcher {
-            http: agent(proxy("http_proxy")?),
-            https: https.map(agent),
+            direct: agent(None),
+            http: by(&proxies.http)?,
+            https: if cfg!(feature = "tls") {
+                by(&proxies.https)?
+            } else {
+                None
+            },
+            proxies,
             connect_timeout,
             timeout,
         })
+    }
+
+    /// By a proxy or directly, as the environment has it for this server.
+    fn agent(&self, server: &Url) -> &Agent {
+        let by_proxy = if server.is_https() {
+            &self.https
+        } else {
+            &self.http
+        };
+        let by_proxy = by_proxy
+            .as_ref()
+            .filter(|_| !self.proxies.is_direct(server.host()));
+        by_proxy.unwrap_or(&self.direct)
     }
 
     /// Asks `server` for a block.
@@ -102,9 +133,10 @@ impl Fetcher {
     /// When this machine is too short of something to ask.
     pub fn fetch(&self, server: &Url, hash: &Hash) -> Result<Answer> {
         let url = server.block(hash);
-        let response = match self.request(&url, false) {
+        let agent = self.agent(server);
+        let response = match self.request(agent, &url, false) {
             // Once more, on a connection that is fresh for certain.
-            Err(Failure::HungUp(_)) => self.request(&url, true),
+            Err(Failure::HungUp(_)) => self.request(agent, &url, true),
             done => done,
         };
         match response.and_then(|response| self.receive(response, hash)) {
@@ -117,11 +149,11 @@ impl Fetcher {
 
     fn request(
         &self,
+        agent: &Agent,
         url: &str,
         fresh: bool,
     ) -> std::result::Result<Response<ureq::Body>, Failure> {
-        let https = self.https.as_ref().filter(|_| url.starts_with("https:"));
-        let mut request = https.unwrap_or(&self.http).get(url);
+        let mut request = agent.get(url);
         if fresh {
             // No kept connection is younger than this.
             request = request.config().max_idle_age(Duration::ZERO).build();
@@ -161,6 +193,11 @@ impl Fetcher {
         }
     }
 
+    fn silence(&self) -> Failure {
+        let seconds = self.timeout.as_secs_f32();
+        Failure::Unreachable(format!("no whole answer within {seconds} s"))
+    }
+
     /// Takes an answer for what it is. Its body is read to the end, or its connection is lost.
     fn receive(
         &self,
@@ -177,8 +214,11 @@ impl Fetcher {
             status.canonical_reason().unwrap_or_default()
         );
         let reason = reason.trim_end().to_owned();
-        // What the page says, and whether it can be read at all, changes nothing.
-        let _ = block::fill(&mut response.body_mut().as_reader(), &mut [0; MAX_PAGE]);
+        // What the page says changes nothing, but one that never ends must cost its time once.
+        let page = block::fill(&mut response.body_mut().as_reader(), &mut [0; MAX_PAGE]);
+        if page.is_err_and(|e| is_timeout(&e)) {
+            return Err(self.silence());
+        }
         Ok(match status.as_u16() {
             403 | 404 | 410 => Answer::Missing(reason),
             _ => Answer::Wrong(reason),
@@ -204,16 +244,16 @@ impl Fetcher {
             .take(READ_SIZE as u64)
             .read_to_end(&mut bytes);
         if let Err(e) = read {
-            return Err(match e.downcast::<ureq::Error>() {
-                Ok(ureq::Error::Timeout(_)) => Failure::Unreachable(format!(
-                    "no whole answer within {} s",
-                    self.timeout.as_secs_f32()
-                )),
-                Ok(e) => Failure::Malformed(format!("the body is not HTTP: {e}")),
-                Err(_) => Failure::Malformed(format!(
-                    "it broke off after {} bytes of a block",
-                    bytes.len()
-                )),
+            return Err(if is_timeout(&e) {
+                self.silence()
+            } else if e
+                .get_ref()
+                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<ureq::Error>)
+            {
+                Failure::Malformed(format!("the body is not HTTP: {e}"))
+            } else {
+                let length = bytes.len();
+                Failure::Malformed(format!("it broke off after {length} bytes of a block"))
             });
         }
         let reason = match bytes.len() {
@@ -225,36 +265,32 @@ impl Fetcher {
     }
 }
 
-/// The proxy that the environment names for a scheme, read as curl reads it.
-fn proxy(scheme_proxy: &'static str) -> Result<Option<ureq::Proxy>> {
-    let set = |name: &&'static str| env::var(name).ok().filter(|value| !value.is_empty());
-    let variable = |names: &[&'static str]| names.iter().find_map(|name| Some((*name, set(name)?)));
-    let Some((name, value)) = variable(&[scheme_proxy, "all_proxy", "ALL_PROXY"]) else {
-        return Ok(None);
-    };
-    // Without its value, which may hold a password.
-    let refused = |_| Error::local("use", name, "not the URL of a proxy");
-    let given = ureq::Proxy::new(&value).map_err(refused)?;
-    if given.protocol() != ureq::ProxyProtocol::Http {
-        let cause = "psync goes through http:// proxies only";
-        return Err(Error::local("use", name, cause));
+/// Whether reading a body took too long.
+fn is_timeout(error: &io::Error) -> bool {
+    let inner = error.get_ref().and_then(|e| e.downcast_ref());
+    matches!(inner, Some(ureq::Error::Timeout(_)))
+}
+
+fn parse_proxy(variable: &Variable) -> Result<ureq::Proxy> {
+    let refused = |cause| Error::local("use", variable.name, cause);
+    const NO_URL: &str = "not the URL of a proxy";
+    let proxy = ureq::Proxy::new(&variable.value).map_err(|_| refused(NO_URL))?;
+    if proxy.protocol() != ureq::ProxyProtocol::Http {
+        return Err(refused("psync goes through http:// proxies only"));
     }
-    let mut proxy = ureq::Proxy::builder(given.protocol())
-        .host(given.host())
-        .port(given.port());
-    if let Some(user) = given.username() {
-        proxy = proxy.username(user);
+    // ureq takes an empty host, and the usual port for one that does not exist.
+    let authority = proxy
+        .uri()
+        .authority()
+        .map_or("", |authority| authority.as_str());
+    let host_and_port = authority.rsplit('@').next().unwrap_or_default();
+    let port = host_and_port.strip_prefix(proxy.host());
+    let port_is_right =
+        port.is_some_and(|port| port.is_empty() || port == format!(":{}", proxy.port()));
+    if proxy.host().is_empty() || !port_is_right {
+        return Err(refused(NO_URL));
     }
-    if let Some(password) = given.password() {
-        proxy = proxy.password(password);
-    }
-    if let Some((_, hosts)) = variable(&["no_proxy", "NO_PROXY"]) {
-        proxy = hosts
-            .split(',')
-            .map(str::trim)
-            .fold(proxy, ureq::ProxyBuilder::no_proxy);
-    }
-    proxy.build().map(Some).map_err(refused)
+    Ok(proxy)
 }
 
 /// Looks each host up once: the default resolver does it before every request.

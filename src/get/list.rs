@@ -5,8 +5,9 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek};
+use std::io::{BufRead, BufReader, Seek};
 
+use crate::console;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::hashlist::Reader;
@@ -25,7 +26,11 @@ impl List {
     pub fn open(path: &OsStr) -> Result<Self> {
         let name = path.display().to_string();
         if path == "-" {
-            return Ok(List::new(Box::new(BufReader::new(io::stdin())), name, None));
+            return Ok(List::new(
+                Box::new(BufReader::new(console::stdin()?)),
+                name,
+                None,
+            ));
         }
         let failed = |e| Error::io("read hashlist", path.display(), &e);
         let mut file = File::open(path).map_err(failed)?;

@@ -38,10 +38,7 @@ impl Url {
         let (authority, path) = rest
             .find('/')
             .map_or((rest, ""), |slash| rest.split_at(slash));
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.contains(']') => (host, Some(port)),
-            _ => (authority, None),
-        };
+        let (host, port) = split_port(authority);
         let port = port.map_or(Some(port_due), parse_port).ok_or(FORM)?;
         if !is_host(host)
             || !path
@@ -59,9 +56,27 @@ impl Url {
         Ok(Url(format!("{scheme}://{host}{port}{path}")))
     }
 
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+
+    /// In lower case, a v6 address in brackets.
+    pub fn host(&self) -> &str {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or_default();
+        split_port(authority).0
+    }
+
     /// Where the block is, if this server has it.
     pub fn block(&self, hash: &Hash) -> String {
         format!("{}/{hash}", self.0)
+    }
+}
+
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
     }
 }
 
@@ -213,6 +228,8 @@ mod tests {
         ] {
             assert_eq!(Url::parse(text).unwrap().to_string(), url);
         }
+        assert_eq!(Url::parse("http://[::1]:9/x:y").unwrap().host(), "[::1]");
+        assert_eq!(Url::parse("Host").unwrap().host(), "host");
         for wrong in [
             "",
             ":80",

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// A connection as the others see it.
 pub struct Client {
@@ -16,6 +17,8 @@ pub struct Client {
     quiet_since: AtomicU32,
     /// Whether a whole request is being answered.
     answering: AtomicBool,
+    /// Whether its head is a long one.
+    long_head: AtomicBool,
 }
 
 impl Client {
@@ -42,9 +45,21 @@ fn milliseconds(start: Instant) -> u32 {
     start.elapsed().as_millis() as u32
 }
 
+/// The pause after something failed for want of descriptors, memory or threads.
+const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+
+/// Connections ended to end a shortage: descriptors for blocks are needed too, not only for the
+/// one connection that could not be accepted.
+const SHORTAGE_ROOM: usize = 4;
+
+/// Heads too long for a connection's usual buffer, at once: 16 KiB each, so 1 MiB. More would let
+/// a thousand clients that never end theirs take the memory of a small box.
+const MAX_LONG_HEADS: usize = 64;
+
 /// All connections of a server.
 pub struct Clients {
     max: usize,
+    long_heads: AtomicUsize,
     start: Instant,
     table: Mutex<Table>,
 }
@@ -59,6 +74,7 @@ impl Clients {
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Clients {
             max,
+            long_heads: AtomicUsize::new(0),
             start: Instant::now(),
             table: Mutex::default(),
         })
@@ -72,7 +88,7 @@ impl Clients {
         address: SocketAddr,
     ) -> Result<Admitted, TcpStream> {
         let mut table = self.table();
-        if table.clients.len() >= self.max && !table.evict(milliseconds(self.start)) {
+        if table.clients.len() >= self.max && !table.evict(milliseconds(self.start), |_| true) {
             return Err(stream);
         }
         let client = Arc::new(Client {
@@ -81,6 +97,7 @@ impl Clients {
             start: self.start,
             quiet_since: AtomicU32::new(milliseconds(self.start)),
             answering: AtomicBool::new(false),
+            long_head: AtomicBool::new(false),
         });
         let key = table.next;
         table.next += 1;
@@ -93,8 +110,29 @@ impl Clients {
     }
 
     /// Ends the connection longest without a whole request, if any is without one.
-    pub fn make_room(&self) -> bool {
-        self.table().evict(milliseconds(self.start))
+    fn make_room(&self) -> bool {
+        self.table().evict(milliseconds(self.start), |_| true)
+    }
+
+    /// Ends a few connections that are silent, and waits for what they held to come back: never
+    /// spins, and never gives up.
+    pub fn wait_out_shortage(&self) {
+        for _ in 0..SHORTAGE_ROOM {
+            self.make_room();
+        }
+        thread::sleep(SHORTAGE_PAUSE);
+    }
+
+    /// Accounts for a client's long head. Where there are too many, the one among them longest
+    /// without a whole request has to go.
+    pub fn begin_long_head<'a>(&'a self, client: &'a Client) -> LongHead<'a> {
+        if self.long_heads.fetch_add(1, Relaxed) >= MAX_LONG_HEADS {
+            let now = milliseconds(self.start);
+            self.table()
+                .evict(now, |client| client.long_head.load(Relaxed));
+        }
+        client.long_head.store(true, Relaxed);
+        LongHead(self, client)
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -103,11 +141,10 @@ impl Clients {
 }
 
 impl Table {
-    fn evict(&mut self, now: u32) -> bool {
-        let quiet = self
-            .clients
-            .iter()
-            .filter_map(|(key, client)| Some((client.quiet_for(now)?, *key)));
+    /// Ends the connection longest without a whole request among those that are `due`.
+    fn evict(&mut self, now: u32, due: impl Fn(&Client) -> bool) -> bool {
+        let due = self.clients.iter().filter(|(_, client)| due(client));
+        let quiet = due.filter_map(|(key, client)| Some((client.quiet_for(now)?, *key)));
         // Of equals the first that came: the order of keys is that of arrival.
         let Some((_, key)) = quiet.max_by_key(|&(quiet, key)| (quiet, std::cmp::Reverse(key)))
         else {
@@ -121,9 +158,19 @@ impl Table {
     }
 }
 
+/// A long head, accounted for until dropped.
+pub struct LongHead<'a>(&'a Clients, &'a Client);
+
+impl Drop for LongHead<'_> {
+    fn drop(&mut self) {
+        self.0.long_heads.fetch_sub(1, Relaxed);
+        self.1.long_head.store(false, Relaxed);
+    }
+}
+
 /// A place among the clients, given up when dropped, also by a panic.
 pub struct Admitted {
-    clients: Arc<Clients>,
+    pub clients: Arc<Clients>,
     key: u64,
     pub client: Arc<Client>,
 }

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::clients::Client;
+use super::clients::{Admitted, Client, Clients, LongHead};
 use super::http::{self, Request, Status, Wanted};
 use crate::block::{self, READ_SIZE};
 use crate::console;
@@ -31,12 +31,15 @@ const HEAD_ROOM: usize = 512;
 
 /// One connection's state.
 pub struct Connection<'a> {
+    clients: &'a Clients,
     client: &'a Client,
     view: View,
     timeout: Duration,
     verbose: bool,
     /// Bytes received and not yet answered.
     input: Vec<u8>,
+    /// Held while `input` has the room for the longest head.
+    long_head: Option<LongHead<'a>>,
     head: Vec<u8>,
     /// `HEAD_ROOM`, then a block. Empty before the first block: most idle connections cost none.
     answer: Vec<u8>,
@@ -45,17 +48,20 @@ pub struct Connection<'a> {
 /// What was answered, for the log.
 struct Answered {
     status: u16,
-    bytes: usize,
+    /// Bytes of the body.
+    sent: io::Result<usize>,
 }
 
 impl<'a> Connection<'a> {
-    pub fn new(client: &'a Client, view: View, timeout: Duration, verbose: bool) -> Self {
+    pub fn new(admitted: &'a Admitted, view: View, timeout: Duration, verbose: bool) -> Self {
         Connection {
-            client,
+            clients: &admitted.clients,
+            client: &admitted.client,
             view,
             timeout,
             verbose,
             input: Vec::new(),
+            long_head: None,
             head: Vec::new(),
             answer: Vec::new(),
         }
@@ -79,15 +85,19 @@ impl<'a> Connection<'a> {
         while let Some((request, length)) = self.next_request()? {
             self.client.begin_answer();
             let started = self.verbose.then(Instant::now);
-            let answered = self.answer(&request)?;
+            let answered = self.answer(&request);
             if let Some(started) = started {
                 self.log(length, &answered, started);
             }
+            answered.sent?;
+            self.client.end_answer();
             if !request.keep_alive {
                 return self.linger();
             }
             self.input.drain(..length);
-            self.client.end_answer();
+            if self.input.len() < INPUT && self.long_head.take().is_some() {
+                self.input.shrink_to(INPUT);
+            }
         }
         Ok(())
     }
@@ -126,73 +136,79 @@ impl<'a> Connection<'a> {
 
     fn receive(&mut self) -> io::Result<usize> {
         let held = self.input.len();
+        if held >= INPUT && self.long_head.is_none() {
+            self.long_head = Some(self.clients.begin_long_head(self.client));
+            self.input.reserve_exact(http::MAX_HEAD + INPUT);
+        }
         self.input.resize(held + INPUT, 0);
         let received = block::read_some(&mut self.stream(), &mut self.input[held..]);
         self.input.truncate(held + *received.as_ref().unwrap_or(&0));
         received
     }
 
-    fn answer(&mut self, request: &Request) -> io::Result<Answered> {
+    fn answer(&mut self, request: &Request) -> Answered {
         self.head.clear();
         match request.wanted {
             Wanted::Block(hash) => self.answer_block(request, &hash),
             Wanted::Refusal(status) => self.refuse(request, status),
             Wanted::Index => {
-                http::push_index(&mut self.head, request);
-                self.send_head(200)
+                let body = http::push_index(&mut self.head, request);
+                self.send(200, &self.head, body)
             }
         }
     }
 
-    fn answer_block(&mut self, request: &Request, hash: &Hash) -> io::Result<Answered> {
-        self.answer.resize(HEAD_ROOM + READ_SIZE, 0);
-        let Some((_, room)) = self.answer.split_last_chunk_mut::<READ_SIZE>() else {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        };
-        let length = match self.view.read(hash, room) {
-            Ok(Some(block)) => block.bytes().len(),
+    fn answer_block(&mut self, request: &Request, hash: &Hash) -> Answered {
+        let length = match self.read(hash) {
+            Ok(Some(length)) => length,
             Ok(None) => return self.refuse(request, Status::NotFound),
             Err(_) => return self.refuse(request, Status::Unavailable),
         };
         http::push_block_head(&mut self.head, request, hash, length);
         let start = HEAD_ROOM - self.head.len();
         self.answer[start..HEAD_ROOM].copy_from_slice(&self.head);
-        let sent = if request.head_only { 0 } else { length };
-        self.stream()
-            .write_all(&self.answer[start..HEAD_ROOM + sent])?;
-        Ok(Answered {
-            status: 200,
-            bytes: sent,
-        })
+        let body = if request.head_only { 0 } else { length };
+        self.send(200, &self.answer[start..HEAD_ROOM + body], body)
     }
 
-    fn refuse(&mut self, request: &Request, status: Status) -> io::Result<Answered> {
-        http::push_refusal(&mut self.head, request, status);
-        self.send_head(status as u16)
+    /// Reads a block into its place in the answer; tells its length, or that it is absent. Where
+    /// the machine is short of something, somebody silent makes room before the second try.
+    fn read(&mut self, hash: &Hash) -> io::Result<Option<usize>> {
+        self.answer.resize(HEAD_ROOM + READ_SIZE, 0);
+        let Some((_, room)) = self.answer.split_last_chunk_mut() else {
+            return Ok(None);
+        };
+        let mut block = self.view.read(hash, room);
+        if block.is_err() {
+            self.clients.wait_out_shortage();
+            block = self.view.read(hash, room);
+        }
+        Ok(block?.map(|block| block.bytes().len()))
     }
 
-    fn send_head(&mut self, status: u16) -> io::Result<Answered> {
-        self.stream().write_all(&self.head)?;
-        Ok(Answered {
-            status,
-            bytes: self.head.len(),
-        })
+    fn refuse(&mut self, request: &Request, status: Status) -> Answered {
+        let body = http::push_refusal(&mut self.head, request, status);
+        self.send(status as u16, &self.head, body)
     }
 
-    /// One line a request: client, request line, status, bytes sent, microseconds.
+    fn send(&self, status: u16, answer: &[u8], body: usize) -> Answered {
+        let sent = self.stream().write_all(answer).map(|()| body);
+        Answered { status, sent }
+    }
+
+    /// One line a request: client, request line, status, bytes of the body or - where the client
+    /// was gone, microseconds. The request line is escaped, so that it cannot be taken for more.
     fn log(&self, length: usize, answered: &Answered, started: Instant) {
-        let head = &self.input[..length];
-        let line = head
-            .trim_ascii_start()
-            .split(|&c| c == b'\r')
-            .next()
-            .unwrap_or_default();
+        let head = self.input[..length].trim_ascii_start();
+        let line = head.split(|&c| c == b'\r').next().unwrap_or_default();
         let line = String::from_utf8_lossy(&line[..line.len().min(http::MAX_LINE)]);
+        let sent = answered
+            .sent
+            .as_ref()
+            .map_or("-".to_owned(), usize::to_string);
         let (client, micros) = (self.client.address, started.elapsed().as_micros());
-        console::complain(format_args!(
-            "{client} \"{line}\" {} {} {micros}",
-            answered.status, answered.bytes
-        ));
+        let status = answered.status;
+        console::complain(format_args!("{client} {line:?} {status} {sent} {micros}"));
     }
 
     /// Ends the sending side and waits a little for the client to have read the last answer.

@@ -84,7 +84,17 @@ impl Status {
 /// Parses the first request in `bytes`; tells the length of its head. None when the head is not
 /// complete, and nothing is wrong with it yet.
 pub fn parse(bytes: &[u8]) -> Option<(Request, usize)> {
-    parse_head(bytes).unwrap_or_else(|status| Some((Request::broken(status), bytes.len())))
+    parse_head(bytes).unwrap_or_else(|status| {
+        // Whatever else is wrong, to HEAD there is no body (RFC 9110, section 9.3.2).
+        let head_only = bytes.starts_with(b"HEAD ");
+        Some((
+            Request {
+                head_only,
+                ..Request::broken(status)
+            },
+            bytes.len(),
+        ))
+    })
 }
 
 fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
@@ -103,7 +113,11 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
             Some(field) => fields.add(field)?,
         }
     }
-    Ok(Some((fields.finish(&line)?, bytes.len() - rest.len())))
+    let length = bytes.len() - rest.len();
+    if length > MAX_HEAD {
+        return Err(Status::HeadTooLarge);
+    }
+    Ok(Some((fields.finish(&line)?, length)))
 }
 
 /// Takes a line of at most `limit` bytes off `rest`, without its CRLF. None when its end is not
@@ -169,10 +183,12 @@ impl RequestLine {
             }
             _ => return Err(Status::BadRequest),
         };
-        let wanted = parse_target(target)?;
         let wanted = match method {
-            b"GET" | b"HEAD" => wanted,
-            b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"TRACE" | b"CONNECT" => {
+            b"GET" | b"HEAD" => parse_target(target)?,
+            // Its target is a host and a port (RFC 9112, section 3.2.3).
+            b"CONNECT" => Wanted::Refusal(Status::MethodNotAllowed),
+            b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"TRACE" => {
+                parse_target(target)?;
                 Wanted::Refusal(Status::MethodNotAllowed)
             }
             _ => return Err(Status::NotImplemented),
@@ -199,10 +215,14 @@ fn parse_target(target: &[u8]) -> Result<Wanted, Status> {
             if !scheme.eq_ignore_ascii_case(b"http://") {
                 return Err(Status::BadRequest);
             }
-            match target[7..].iter().position(|&c| c == b'/') {
-                Some(slash) if slash > 0 => &target[7 + slash + 1..],
-                _ => return Err(Status::BadRequest),
+            let rest = &target[7..];
+            let slash = rest.iter().position(|&c| c == b'/').unwrap_or(rest.len());
+            let (host, path) = rest.split_at(slash);
+            if host.is_empty() || !host.iter().all(|&c| is_host_byte(c)) {
+                return Err(Status::BadRequest);
             }
+            // An empty path is the root (RFC 9110, section 4.2.3).
+            path.strip_prefix(b"/").unwrap_or(path)
         }
     };
     if path.is_empty() {
@@ -227,7 +247,7 @@ impl Fields {
             .iter()
             .position(|&c| c == b':')
             .ok_or(Status::BadRequest)?;
-        let (name, value) = (&field[..colon], field[colon + 1..].trim_ascii());
+        let (name, value) = (&field[..colon], trim(&field[colon + 1..]));
         // A fold begins with white space, so it ends here, as does white space before the colon.
         if name.is_empty()
             || !name.iter().all(|&c| is_token(c))
@@ -237,10 +257,7 @@ impl Fields {
         }
         if name.eq_ignore_ascii_case(b"host") {
             self.hosts += 1;
-            if !value
-                .iter()
-                .all(|&c| c.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&c))
-            {
+            if !value.iter().all(|&c| is_host_byte(c)) {
                 return Err(Status::BadRequest);
             }
         } else if name.eq_ignore_ascii_case(b"content-length") {
@@ -252,7 +269,7 @@ impl Fields {
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.encoded = true;
         } else if name.eq_ignore_ascii_case(b"connection") {
-            for option in value.split(|&c| c == b',').map(<[u8]>::trim_ascii) {
+            for option in value.split(|&c| c == b',').map(trim) {
                 self.close |= option.eq_ignore_ascii_case(b"close");
                 self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
             }
@@ -290,6 +307,20 @@ fn is_token(c: u8) -> bool {
     c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c)
 }
 
+/// Those of a host and a port (RFC 3986, section 3.2): no user, no query.
+fn is_host_byte(c: u8) -> bool {
+    c.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&c)
+}
+
+/// Takes off the white space that may surround a field's value, and no other (RFC 9110, section
+/// 5.6.3): std's counts a form feed too.
+fn trim(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
 /// A field value's (RFC 9110, section 5.5).
 fn is_field_byte(c: u8) -> bool {
     c == b'\t' || (c >= b' ' && c != 0x7f)
@@ -306,18 +337,18 @@ pub fn push_block_head(out: &mut Vec<u8>, request: &Request, hash: &Hash, length
     push_connection(out, request);
 }
 
-/// Appends the whole answer to `/`.
-pub fn push_index(out: &mut Vec<u8>, request: &Request) {
+/// Appends the whole answer to `/`; tells the length of its body.
+pub fn push_index(out: &mut Vec<u8>, request: &Request) -> usize {
     push_line(out, format_args!("HTTP/1.1 200 OK"));
     push_text(
         out,
         request,
         concat!("psync ", env!("CARGO_PKG_VERSION"), "\n"),
-    );
+    )
 }
 
-/// Appends a whole refusal.
-pub fn push_refusal(out: &mut Vec<u8>, request: &Request, status: Status) {
+/// Appends a whole refusal; tells the length of its body.
+pub fn push_refusal(out: &mut Vec<u8>, request: &Request, status: Status) -> usize {
     push_line(
         out,
         format_args!("HTTP/1.1 {} {}", status as u16, status.reason()),
@@ -325,16 +356,16 @@ pub fn push_refusal(out: &mut Vec<u8>, request: &Request, status: Status) {
     if status == Status::MethodNotAllowed {
         push_line(out, format_args!("Allow: GET, HEAD"));
     }
-    push_text(out, request, &format!("{}\n", status.reason()));
+    push_text(out, request, &format!("{}\n", status.reason()))
 }
 
-fn push_text(out: &mut Vec<u8>, request: &Request, text: &str) {
+fn push_text(out: &mut Vec<u8>, request: &Request, text: &str) -> usize {
     push_line(out, format_args!("Content-Length: {}", text.len()));
     push_line(out, format_args!("Content-Type: text/plain; charset=utf-8"));
     push_connection(out, request);
-    if !request.head_only {
-        out.extend_from_slice(text.as_bytes());
-    }
+    let body = if request.head_only { "" } else { text };
+    out.extend_from_slice(body.as_bytes());
+    body.len()
 }
 
 /// Ends the head.

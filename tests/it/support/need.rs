@@ -21,7 +21,7 @@ fn package(program: &str) -> &str {
     match program {
         "nginx" => "nginx-light",
         "sha256sum" | "split" | "cut" | "cmp" | "sleep" | "chroot" | "timeout" | "mkfifo"
-        | "chmod" | "cp" => "coreutils",
+        | "chmod" | "cp" | "id" => "coreutils",
         "unshare" | "mount" | "umount" | "prlimit" | "setpriv" | "fallocate" => "util-linux",
         "mkfs.ext4" => "e2fsprogs",
         "mkfs.xfs" | "xfs_io" => "xfsprogs",

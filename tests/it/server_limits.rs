@@ -1,0 +1,584 @@
+//! What keeps the server alive and its other clients served: deadlines, the cap on connections, used
+//! up descriptors, threads and memory. Clients here are slow, silent, greedy or rude.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::*;
+
+/// Above any answer's time on a loaded machine, and below every deadline that is not under test.
+const SOON: Duration = Duration::from_secs(8);
+
+/// A directory with one block, and the block's target.
+fn one_block() -> (TempDir, String) {
+    let (dir, block) = (TempDir::new(), random(BLOCK_SIZE, 1));
+    write_blocks(&dir, &block);
+    (dir, format!("/{}", hash_hex(&block)))
+}
+
+fn request(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n")
+}
+
+/// Asks on a connection that stays.
+#[track_caller]
+fn ask(client: &mut Client, target: &str) -> u16 {
+    client.send(request(target)).response().status
+}
+
+/// A fresh client gets the block, and is not kept waiting.
+#[track_caller]
+fn served(addr: SocketAddr, target: &str) {
+    let started = Instant::now();
+    let mut client = Client::connect(addr);
+    client.send(request(target));
+    let answer = client.response();
+    assert_eq!((answer.status, answer.body.len()), (200, BLOCK_SIZE));
+    assert!(started.elapsed() < SOON, "{:?}", started.elapsed());
+}
+
+/// Whether this one try of a fresh client brings the block: a server short of something may say 503,
+/// or have to let the client go.
+#[track_caller]
+fn is_served(addr: SocketAddr, target: &str) -> bool {
+    let mut client = Client::connect(addr);
+    client.try_send(format!("GET {target} HTTP/1.0\r\n\r\n"));
+    let answer = client.read_to_any_end();
+    assert!(!answer.starts_with(b"HTTP/1.1 404"));
+    answer.starts_with(b"HTTP/1.1 200")
+}
+
+/// Connects so many, and returns once the server has accepted them all. In bursts, since the queue
+/// of those not yet accepted is short.
+#[track_caller]
+fn connect(addr: SocketAddr, count: usize) -> Vec<Client> {
+    let mut clients = Vec::new();
+    while clients.len() < count {
+        let burst = (count - clients.len()).min(50);
+        clients.extend((0..burst).map(|_| Client::connect(addr)));
+        // Accepted in order, so an answer to one that came later says that they are in.
+        let _ = Client::connect(addr).half_close().read_to_any_end();
+    }
+    clients
+}
+
+/// A connection whose server is stuck: it was asked for more than sockets hold, and nothing is read.
+#[track_caller]
+fn never_reads(addr: SocketAddr, target: &str) -> Client {
+    let client = Client::connect(addr);
+    let end = stuff(&client, target);
+    assert_eq!(end, ErrorKind::WouldBlock);
+    client
+}
+
+/// Asks and asks until nothing more is taken; tells why.
+fn stuff(client: &Client, target: &str) -> ErrorKind {
+    let mut stream = client.stream();
+    let patience = Some(Duration::from_millis(100));
+    stream.set_write_timeout(patience).unwrap();
+    let requests = request(target).repeat(100);
+    loop {
+        if let Err(e) = stream.write_all(requests.as_bytes()) {
+            return e.kind();
+        }
+    }
+}
+
+/// Many clients need many descriptors, here and in the servers started here.
+#[track_caller]
+fn raise_descriptors() {
+    let pid = process::id().to_string();
+    tool!("prlimit", "--pid", pid, "--nofile=4096:").run().ok();
+}
+
+/// Waits until no thread of the server has anything to do: an answer is with its client before the
+/// thread that sent it has turned to the next.
+#[track_caller]
+fn settled(pid: u32) {
+    // The state follows the name, which stands in parentheses. A thread may end while it is looked at.
+    let sleeps = |stat: String| {
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with('S'))
+    };
+    wait_until("all threads sleep", || {
+        let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+        tasks.all(|task| fs::read_to_string(task.path().join("stat")).is_ok_and(sleeps))
+    });
+}
+
+/// With everybody waiting for something: the server uses next to no processor time.
+#[track_caller]
+fn assert_not_spinning(pid: u32) {
+    settled(pid);
+    let before = cpu_ticks(pid);
+    // Nothing is waited for: time is what is measured.
+    thread::sleep(Duration::from_millis(400));
+    let ticks = cpu_ticks(pid) - before;
+    assert!(ticks < 12, "{ticks} ticks of 40");
+}
+
+#[test]
+fn a_head_must_be_whole_in_time() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--timeout", "0.2"]);
+    let mut idle = Client::connect(server.addr());
+    for part in ["G", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nHost: test\r\n"] {
+        let started = Instant::now();
+        let mut client = Client::connect(server.addr());
+        client.send(part);
+        let answer = client.response();
+        assert_eq!(
+            (answer.status, answer.header("Connection")),
+            (408, Some("close")),
+            "{part:?}"
+        );
+        client.closed();
+        assert!((Duration::from_millis(200)..SOON).contains(&started.elapsed()));
+    }
+    // Also behind a whole request.
+    let mut client = Client::connect(server.addr());
+    client.send(request(&target) + "GET");
+    assert_eq!(
+        [client.response().status, client.response().status],
+        [200, 408]
+    );
+    client.closed();
+    // Nothing at all is no head: it waited all the while, and longer than the time for one.
+    assert_eq!(ask(&mut idle, &target), 200);
+}
+
+#[test]
+fn a_byte_now_and_then_does_not_make_the_time_longer() {
+    let (dir, _) = one_block();
+    let server = Server::with(&dir, &["--timeout", "0.2"]);
+    for text in ["GET /", "GET / HTTP/1.1\r\nHost: test\r\nX: "] {
+        let started = Instant::now();
+        let mut client = Client::connect(server.addr());
+        let stream = client.stream().try_clone().unwrap();
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut stream = &stream;
+                let _ = stream.write_all(text.as_bytes());
+                while !done.load(Ordering::Relaxed) && stream.write_all(b"x").is_ok() {
+                    thread::sleep(Duration::from_millis(5));
+                }
+            });
+            let status = client.response().status;
+            done.store(true, Ordering::Relaxed);
+            assert_eq!(status, 408);
+        });
+        assert!((Duration::from_millis(200)..SOON).contains(&started.elapsed()));
+    }
+}
+
+#[test]
+fn a_slow_head_within_the_time_is_answered() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--timeout", "20"]);
+    let text = request(&target);
+    let mut client = Client::connect(server.addr());
+    for _ in 0..2 {
+        client.send_split(text.as_bytes(), &[1, 10, 60, text.len() - 1]);
+        assert_eq!(client.response().status, 200);
+    }
+}
+
+#[test]
+fn a_reader_that_takes_nothing_is_dropped_in_time() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--timeout", "0.3"]);
+    served(server.addr(), &target);
+    let mut greedy = never_reads(server.addr(), &target);
+    wait_until("its thread has ended", || threads(server.pid()) == 1);
+    // What it was sent is whole answers but for the last.
+    let seen = greedy.read_to_any_end();
+    assert!(seen.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    served(server.addr(), &target);
+}
+
+#[test]
+fn a_reader_that_takes_its_time_is_not_dropped() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--timeout", "1"]);
+    let client = never_reads(server.addr(), &target);
+    let mut stream = client.stream();
+    // From here on no request is sent, and what was asked for is taken over twice the time.
+    let started = Instant::now();
+    let mut buffer = vec![0; 256 * 1024];
+    let mut taken = 0;
+    loop {
+        let n = std::io::Read::read(&mut stream, &mut buffer).unwrap();
+        assert!(n > 0, "closed after {taken} bytes");
+        taken += n;
+        if started.elapsed() > Duration::from_secs(2) {
+            break;
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_longest_idle_makes_room() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "4"]);
+    let mut clients: Vec<_> = (0..4)
+        .map(|_| {
+            let mut client = Client::connect(server.addr());
+            assert_eq!(ask(&mut client, &target), 200);
+            settled(server.pid());
+            client
+        })
+        .collect();
+    // The first is heard of again, some milliseconds later, and so the second is the longest idle.
+    clients[0].send_split(request(&target).as_bytes(), &[10, 20, 30, 40, 50]);
+    assert_eq!(clients[0].response().status, 200);
+    settled(server.pid());
+    served(server.addr(), &target);
+    clients.remove(1).closed();
+    for client in &mut clients {
+        assert_eq!(ask(client, &target), 200);
+    }
+}
+
+#[test]
+fn a_head_that_dribbles_in_counts_as_idle() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "2"]);
+    let mut dribbler = Client::connect(server.addr());
+    dribbler.send_split(
+        request(&target).as_bytes().split_last().unwrap().1,
+        &[1, 10, 20],
+    );
+    let mut healthy = Client::connect(server.addr());
+    for _ in 0..5 {
+        healthy.send_split(request(&target).as_bytes(), &[10, 20]);
+        assert_eq!(healthy.response().status, 200);
+    }
+    served(server.addr(), &target);
+    let end = dribbler.read_to_any_end();
+    assert!(end.is_empty());
+    assert_eq!(ask(&mut healthy, &target), 200);
+}
+
+#[test]
+fn silent_clients_beyond_the_cap_shut_nobody_out() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "32"]);
+    let clients = connect(server.addr(), 32 + 200);
+    for _ in 0..10 {
+        served(server.addr(), &target);
+    }
+    assert!(threads(server.pid()) <= 34);
+    drop(clients);
+    wait_until("their threads have ended", || threads(server.pid()) == 1);
+}
+
+#[test]
+fn where_all_are_being_answered_the_next_is_told_503() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "2", "--timeout", "1.5"]);
+    let stuck: Vec<_> = (0..2)
+        .map(|_| never_reads(server.addr(), &target))
+        .collect();
+    for text in ["", &request(&target)] {
+        let mut client = Client::connect(server.addr());
+        client.try_send(text);
+        let answer = client.read_to_any_end();
+        assert!(
+            answer.starts_with(b"HTTP/1.1 503 Service Unavailable\r\n"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
+        assert!(String::from_utf8_lossy(&answer).contains("\r\nConnection: close\r\n"));
+    }
+    drop(stuck);
+    wait_until("there is room again", || threads(server.pid()) < 3);
+    served(server.addr(), &target);
+}
+
+#[test]
+fn clients_that_linger_after_their_last_answer_shut_nobody_out() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "4"]);
+    let mut lingering: Vec<_> = (0..4).map(|_| Client::connect(server.addr())).collect();
+    for client in &mut lingering {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.response().status, 200);
+    }
+    settled(server.pid());
+    // They have all been answered, and do not close: nobody is being answered any more.
+    served(server.addr(), &target);
+}
+
+#[test]
+fn one_at_a_time_is_enough_for_clients_one_after_the_other() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "1"]);
+    for _ in 0..200 {
+        let mut client = Client::connect(server.addr());
+        client.send(format!("GET {target} HTTP/1.0\r\n\r\n"));
+        assert_eq!(client.response().status, 200);
+        client.closed();
+    }
+}
+
+#[test]
+fn dribblers_whose_time_is_up_shut_nobody_out() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "8", "--timeout", "0.2"]);
+    let mut dribblers: Vec<_> = (0..8).map(|_| Client::connect(server.addr())).collect();
+    for client in &mut dribblers {
+        client.send("GET /");
+    }
+    for client in &mut dribblers {
+        assert_eq!(client.response().status, 408);
+    }
+    settled(server.pid());
+    served(server.addr(), &target);
+}
+
+#[test]
+fn a_thousand_dribblers_shut_nobody_out() {
+    raise_descriptors();
+    let (dir, target) = one_block();
+    let server = Server::start(&dir);
+    let mut dribblers = connect(server.addr(), 1000);
+    let mut healthy = Client::connect(server.addr());
+    let head = format!("GET / HTTP/1.1\r\nHost: test\r\nX: {}", "x".repeat(100));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for byte in head.as_bytes().chunks(1) {
+                for client in &mut dribblers {
+                    // Those that had to make room are gone.
+                    client.try_send(byte);
+                }
+                if done.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        for _ in 0..100 {
+            assert_eq!(ask(&mut healthy, &target), 200);
+            served(server.addr(), &target);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn two_hundred_that_never_read_shut_nobody_out() {
+    raise_descriptors();
+    let (dir, target) = one_block();
+    let server = Server::start(&dir);
+    let pipelined = request(&target).repeat(200);
+    let mut greedy = connect(server.addr(), 200);
+    for client in &mut greedy {
+        let stream = client.stream();
+        // As much as is taken at once: the server's thread may be stuck by now.
+        stream.set_nonblocking(true).unwrap();
+        client.try_send(&pipelined);
+    }
+    for _ in 0..20 {
+        served(server.addr(), &target);
+    }
+    drop(greedy);
+    wait_until("their threads have ended", || threads(server.pid()) == 1);
+}
+
+#[test]
+fn a_thousand_idle_clients_take_less_than_32_mib() {
+    raise_descriptors();
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "1001"]);
+    let mut clients = connect(server.addr(), 1000);
+    for client in &mut clients {
+        assert_eq!(ask(client, &target), 200);
+    }
+    served(server.addr(), &target);
+    wait_until("all are there", || threads(server.pid()) == 1001);
+    let peak = peak_kib(server.pid());
+    assert!(peak < 32 * 1024, "{peak} KiB");
+}
+
+#[test]
+fn a_thousand_clients_take_less_than_32_mib_whatever_they_send() {
+    // A block first, whose memory is kept, then all of a head but its end. Of those heads the
+    // oldest make room.
+    let head = format!("GET / HTTP/1.1\r\nHost: test\r\nX: {}", "x".repeat(16_000));
+    raise_descriptors();
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "1001"]);
+    let mut clients = connect(server.addr(), 1000);
+    for client in &mut clients {
+        assert_eq!(ask(client, &target), 200);
+    }
+    for client in &mut clients {
+        client.send(&head);
+    }
+    served(server.addr(), &target);
+    let mut last = clients.pop().unwrap();
+    last.send("\r\n\r\n");
+    assert_eq!(last.response().status, 200);
+    let peak = peak_kib(server.pid());
+    assert!(peak < 32 * 1024, "{peak} KiB");
+}
+
+#[test]
+fn used_up_descriptors_are_waited_out() {
+    let (dir, target) = one_block();
+    let run = psync!("server", "-d", &dir, "--timeout", "60", "127.0.0.1:0");
+    let server = Server::of(run.sh("ulimit -n 32"));
+    let silent: Vec<_> = (0..200).map(|_| Client::connect(server.addr())).collect();
+    // Silent ones make room until the last is in.
+    let started = Instant::now();
+    wait_until("served beside 200 silent ones", || {
+        is_served(server.addr(), &target)
+    });
+    assert!(started.elapsed() < SOON);
+    assert_not_spinning(server.pid());
+    drop(silent);
+    wait_until("their threads have ended", || threads(server.pid()) == 1);
+    served(server.addr(), &target);
+}
+
+#[test]
+fn descriptors_that_nobody_can_give_up_are_waited_for_without_spinning() {
+    let (dir, target) = one_block();
+    let run = psync!("server", "-d", &dir, "--timeout", "60", "127.0.0.1:0");
+    let server = Server::of(run.sh("ulimit -n 16"));
+    let mut greedy = Vec::new();
+    while descriptors(server.pid()) < 16 {
+        assert!(greedy.len() < 40, "there are always some left");
+        let client = Client::connect(server.addr());
+        // One that had not yet been answered when they ran out may be let go.
+        stuff(&client, &target);
+        greedy.push(client);
+    }
+    assert_not_spinning(server.pid());
+    assert_eq!(descriptors(server.pid()), 16);
+    drop(greedy);
+    wait_until("their threads have ended", || threads(server.pid()) == 1);
+    served(server.addr(), &target);
+}
+
+#[test]
+fn a_block_that_cannot_be_opened_for_want_of_descriptors_is_503() {
+    let (dir, target) = one_block();
+    let run = psync!("server", "-d", &dir, "127.0.0.1:0");
+    // Standard input, output and error, the socket that listens, one connection, and the one that
+    // the kernel sets aside for the next.
+    let server = Server::of(run.sh("ulimit -n 6"));
+    let mut client = Client::connect(server.addr());
+    client.send(request(&target));
+    let refusal = client.response();
+    assert_eq!((refusal.status, refusal.header("Connection")), (503, None));
+    // The connection lives on.
+    assert_eq!(ask(&mut client, "/"), 200);
+}
+
+#[test]
+fn silent_clients_give_up_the_descriptors_that_a_block_needs() {
+    let (dir, target) = one_block();
+    let run = psync!("server", "-d", &dir, "127.0.0.1:0");
+    let server = Server::of(run.sh("ulimit -n 24"));
+    let mut client = Client::connect(server.addr());
+    let mut silent = Vec::new();
+    for _ in 0..30 {
+        assert_eq!(ask(&mut client, &target), 200);
+        silent.push(Client::connect(server.addr()));
+        assert_eq!(ask(silent.last_mut().unwrap(), "/"), 200);
+    }
+}
+
+#[test]
+fn used_up_threads_are_waited_out() {
+    if !is_root() {
+        skip!("needs root, to run the server as a user that has no other process");
+    }
+    let (dir, target) = one_block();
+    let home = TempDir::new();
+    // Where that user can run it, wherever it was built.
+    let psync = home.join("psync");
+    fs::copy(PSYNC, &psync).unwrap();
+    fs::set_permissions(&psync, fs::Permissions::from_mode(0o755)).unwrap();
+    let uid = (100_000 + process::id()).to_string();
+    let run = Run::new(&psync).args(["server", "--timeout", "60", "127.0.0.1:0", "-d"]);
+    let run = run.arg(&dir).under("prlimit", ["--nproc=8"]);
+    let server = Server::of(run.under("setpriv", ["--clear-groups", "--reuid", &uid, "--"]));
+    let silent: Vec<_> = (0..100).map(|_| Client::connect(server.addr())).collect();
+    wait_until("served beside 100 silent ones", || {
+        is_served(server.addr(), &target)
+    });
+    assert!(threads(server.pid()) <= 8);
+    drop(silent);
+    wait_until("their threads have ended", || threads(server.pid()) == 1);
+    // And where none can make room: 503, and no spinning.
+    let stuck: Vec<_> = (0..7)
+        .map(|_| never_reads(server.addr(), &target))
+        .collect();
+    let answer = Client::connect(server.addr()).read_to_any_end();
+    assert!(answer.starts_with(b"HTTP/1.1 503 "));
+    assert_not_spinning(server.pid());
+    drop(stuck);
+    wait_until("their threads have ended", || threads(server.pid()) == 1);
+    served(server.addr(), &target);
+}
+
+fn is_root() -> bool {
+    tool!("id", "-u").run().ok().text() == "0\n"
+}
+
+/// So many clients that go away in the middle of their answers.
+#[track_caller]
+fn resets_leave_nothing_behind(count: usize) {
+    let (dir, target) = one_block();
+    let server = Server::start(&dir);
+    served(server.addr(), &target);
+    wait_until("nobody is connected", || threads(server.pid()) == 1);
+    let before = descriptors(server.pid());
+    let asked = request(&target).repeat(30);
+    for _ in 0..count {
+        let mut client = Client::connect(server.addr());
+        client.send(&asked);
+        // Closing with bytes unread resets the connection.
+        client.stream().peek(&mut [0]).unwrap();
+    }
+    wait_until("their threads have ended", || threads(server.pid()) == 1);
+    assert_eq!(descriptors(server.pid()), before);
+    let resident = resident_kib(server.pid());
+    assert!(resident < 32 * 1024, "{resident} KiB");
+    served(server.addr(), &target);
+}
+
+#[test]
+fn three_thousand_resets_leave_nothing_behind() {
+    resets_leave_nothing_behind(3_000);
+}
+
+#[test]
+#[ignore = "takes long"]
+fn slow_ten_thousand_resets_leave_nothing_behind() {
+    resets_leave_nothing_behind(10_000);
+}
+
+#[test]
+#[ignore = "takes a minute"]
+fn slow_an_idle_connection_ends_after_a_minute() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--timeout", "1"]);
+    let mut client = Client::connect(server.addr());
+    let limit = Some(Duration::from_secs(90));
+    client.stream().set_read_timeout(limit).unwrap();
+    assert_eq!(ask(&mut client, &target), 200);
+    let started = Instant::now();
+    client.closed();
+    assert!((55..80).contains(&started.elapsed().as_secs()));
+}
