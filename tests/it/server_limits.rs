@@ -393,16 +393,21 @@ fn two_hundred_that_never_read_shut_nobody_out() {
     wait_until("their threads have ended", || threads(server.pid()) == 1);
 }
 
-#[test]
-fn a_thousand_idle_clients_take_less_than_32_mib() {
+/// A server of `dir`, and 1,000 clients that got `target` each.
+fn a_thousand_answered((dir, target): &(TempDir, String)) -> (Server, Vec<Client>) {
     raise_descriptors();
-    let (dir, target) = one_block();
-    let server = Server::with(&dir, &["--max-conns", "1001"]);
+    let server = Server::with(dir, &["--max-conns", "1001"]);
     let mut clients = connect(server.addr(), 1000);
     for client in &mut clients {
-        assert_eq!(ask(client, &target), 200);
+        assert_eq!(ask(client, target), 200);
     }
-    served(server.addr(), &target);
+    served(server.addr(), target);
+    (server, clients)
+}
+
+#[test]
+fn a_thousand_idle_clients_take_less_than_32_mib() {
+    let (server, _clients) = a_thousand_answered(&one_block());
     wait_until("all are there", || threads(server.pid()) == 1001);
     let peak = peak_kib(server.pid());
     assert!(peak < 32 * 1024, "{peak} KiB");
@@ -413,17 +418,12 @@ fn a_thousand_clients_take_less_than_32_mib_whatever_they_send() {
     // A block first, whose memory is kept, then all of a head but its end. Of those heads the
     // oldest make room.
     let head = format!("GET / HTTP/1.1\r\nHost: test\r\nX: {}", "x".repeat(16_000));
-    raise_descriptors();
-    let (dir, target) = one_block();
-    let server = Server::with(&dir, &["--max-conns", "1001"]);
-    let mut clients = connect(server.addr(), 1000);
-    for client in &mut clients {
-        assert_eq!(ask(client, &target), 200);
-    }
+    let block = one_block();
+    let (server, mut clients) = a_thousand_answered(&block);
     for client in &mut clients {
         client.send(&head);
     }
-    served(server.addr(), &target);
+    served(server.addr(), &block.1);
     let mut last = clients.pop().unwrap();
     last.send("\r\n\r\n");
     assert_eq!(last.response().status, 200);
