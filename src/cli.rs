@@ -117,8 +117,8 @@ $no_proxy are honoured.
 Options:
     -d, --dir DIR        block directory to look in first
                          [$PSYNC_DIR, else $HOME/.psync/blocks]
-        --timeout SECS   give a server up after so long without an answer,
-                         0.001 to 86400 [30]
+        --timeout SECS   give a server up after so long without the head of an
+                         answer, or its body, 0.001 to 86400 [30]
         --connect-timeout SECS
                          and after so long without a connection [5]
     -q, --quiet          errors only
@@ -430,18 +430,20 @@ impl<'a> Words<'a> {
     }
 }
 
+/// Long options that take a value.
+const VALUED: [&str; 4] = ["--dir", "--timeout", "--connect-timeout", "--max-conns"];
+
 /// `--option=value` as two words, which is the form that `pico_args` takes any value in.
 fn split_value(word: OsString) -> Vec<OsString> {
     let bytes = word.as_bytes();
-    match bytes.iter().position(|&c| c == b'=') {
-        Some(at) if bytes.starts_with(b"--") => {
-            vec![
-                OsString::from_vec(bytes[..at].to_vec()),
-                OsString::from_vec(bytes[at + 1..].to_vec()),
-            ]
-        }
-        _ => vec![word],
+    let Some(at) = bytes.iter().position(|&c| c == b'=') else {
+        return vec![word];
+    };
+    let (key, value) = (OsStr::from_bytes(&bytes[..at]), &bytes[at + 1..]);
+    if !VALUED.iter().any(|valued| key == *valued) {
+        return vec![word];
     }
+    vec![key.to_owned(), OsString::from_vec(value.to_vec())]
 }
 
 #[cfg(test)]
@@ -538,7 +540,10 @@ mod tests {
             ("psync export --root", "unknown option '--root'"),
             ("psync export a b", "unexpected word 'b'"),
             ("psync export -d", "-d: its value is missing"),
-            ("psync export --no-store=x a", "unexpected word"),
+            (
+                "psync export --no-store=x a",
+                "unknown option '--no-store=x'",
+            ),
             ("psync server", "ADDR is missing"),
             ("psync server 8080", "'8080': ADDR is"),
             (

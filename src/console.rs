@@ -22,10 +22,8 @@ impl Stdout {
             return Err(Error::stdout(&io::ErrorKind::BrokenPipe.into()));
         }
         let fd = io::stdout().as_fd().try_clone_to_owned();
-        Ok(Stdout(
-            fd.map_err(|e| Error::io("open", "standard output", &e))?
-                .into(),
-        ))
+        let fd = fd.map_err(|e| Error::io("open", "standard output", &e))?;
+        Ok(Stdout(fd.into()))
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -33,15 +31,18 @@ impl Stdout {
     }
 }
 
-/// Standard input.
+/// Standard input, unbuffered: std's own takes one that cannot be read for an empty one.
 ///
 /// # Errors
-/// When there is none, which is not the same as an empty one.
-pub fn stdin() -> Result<io::Stdin> {
+/// When there is none, which is not the same as an empty one either.
+pub fn stdin() -> Result<File> {
     if sys::was_closed_at_start(0) {
         return Err(Error::local("read", "standard input", "it is closed"));
     }
-    Ok(io::stdin())
+    let fd = io::stdin().as_fd().try_clone_to_owned();
+    Ok(fd
+        .map_err(|e| Error::io("open", "standard input", &e))?
+        .into())
 }
 
 /// Writes one line to standard error, in one write. A closed or full stderr is nothing to die of.

@@ -55,7 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     let sources = Sources {
         servers: Servers::new(options.servers.clone(), &give_up),
-        fetcher: Fetcher::new(options.connect_timeout, options.timeout)?,
+        fetcher: Fetcher::new(&options.servers, options.connect_timeout, options.timeout)?,
     };
     let mut worker = Worker {
         sources: &sources,

@@ -17,7 +17,8 @@ use std::time::Duration;
 use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::store::BlockDir;
-use clients::{Admitted, Clients};
+use crate::sys;
+use clients::{Admitted, Clients, SHORTAGE_PAUSE};
 use connection::Connection;
 use http::{Request, Status};
 
@@ -153,9 +154,9 @@ pub fn run(options: Options) -> Result<()> {
 
 fn check_directory(options: &Options) -> Result<()> {
     let path = options.dir.path();
-    match path.metadata() {
-        Ok(metadata) if metadata.is_dir() => Ok(()),
-        Ok(_) => Err(Error::local("serve", path.display(), "Not a directory")),
+    // What is in it can be opened only where it may be searched: so its own dot, not its name.
+    match path.join(".").metadata() {
+        Ok(_) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound && !options.dir_named => Ok(()),
         Err(e) => Err(Error::io("serve", path.display(), &e)),
     }
@@ -175,7 +176,9 @@ impl Server {
                 Err(e)
                     if e.kind() == io::ErrorKind::Interrupted
                         || e.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(_) => self.clients.wait_out_shortage(),
+                Err(e) if sys::is_shortage(&e) => self.clients.wait_out_shortage(),
+                // A network's failures come through accept too (accept(2)); they pass.
+                Err(_) => thread::sleep(SHORTAGE_PAUSE),
             }
         }
     }

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::env;
 use std::io::{self, Read};
-use std::sync::{Mutex, PoisonError};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ureq::Agent;
@@ -64,12 +65,12 @@ enum Failure {
 }
 
 impl Fetcher {
-    /// `connect_timeout` is for a connection; `timeout` for sending a request, for the head of
+    /// Keeps a connection to each of `servers`. `connect_timeout` is for a connection; `timeout` for sending a request, for the head of
     /// its answer and for its body, each.
     ///
     /// # Errors
     /// When the environment names a proxy that is not one.
-    pub fn new(connect_timeout: Duration, timeout: Duration) -> Result<Self> {
+    pub fn new(servers: &[Url], connect_timeout: Duration, timeout: Duration) -> Result<Self> {
         let proxies = Proxies::new(|name| env::var(name).ok());
         let agent = |proxy| {
             let config = Config::builder()
@@ -85,29 +86,34 @@ impl Fetcher {
                 .max_response_header_size(MAX_HEAD)
                 .input_buffer_size(INPUT)
                 .output_buffer_size(OUTPUT)
+                .max_idle_connections(servers.len())
+                .max_idle_connections_per_host(1)
                 .max_idle_age(MAX_IDLE_AGE)
                 .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))
                 .accept(AutoHeaderValue::None)
                 .accept_encoding(AutoHeaderValue::None)
                 .proxy(proxy)
                 .build();
-            Agent::with_parts(config, DefaultConnector::default(), ResolveOnce::default())
+            Agent::with_parts(
+                config,
+                DefaultConnector::default(),
+                ResolveOnce::new(connect_timeout),
+            )
         };
-        let by = |proxy: &Option<Variable>| -> Result<Option<Agent>> {
+        // Only where a server is reached by it does it matter whether it can be used.
+        let by = |proxy: &Option<Variable>, https: bool| -> Result<Option<Agent>> {
+            let led =
+                |server: &Url| server.is_https() == https && !proxies.is_direct(server.host());
+            let proxy = proxy.as_ref().filter(|_| servers.iter().any(led));
             Ok(proxy
-                .as_ref()
                 .map(parse_proxy)
                 .transpose()?
                 .map(|proxy| agent(Some(proxy))))
         };
         Ok(Fetcher {
             direct: agent(None),
-            http: by(&proxies.http)?,
-            https: if cfg!(feature = "tls") {
-                by(&proxies.https)?
-            } else {
-                None
-            },
+            http: by(&proxies.http, false)?,
+            https: by(&proxies.https, true)?,
             proxies,
             connect_timeout,
             timeout,
@@ -293,11 +299,38 @@ fn parse_proxy(variable: &Variable) -> Result<ureq::Proxy> {
     Ok(proxy)
 }
 
-/// Looks each host up once: the default resolver does it before every request.
-#[derive(Debug, Default)]
+/// Looks each host up once: the default resolver does it before every request. Of several
+/// addresses it gives the first that takes a connection: a dead one would cost its time again
+/// with every connection.
+#[derive(Debug)]
 struct ResolveOnce {
     resolver: DefaultResolver,
+    connect_timeout: Duration,
+    /// By scheme and authority, since the port follows from both.
     known: Mutex<HashMap<String, ResolvedSocketAddrs>>,
+}
+
+impl ResolveOnce {
+    fn new(connect_timeout: Duration) -> Self {
+        ResolveOnce {
+            resolver: DefaultResolver::default(),
+            connect_timeout,
+            known: Mutex::default(),
+        }
+    }
+
+    /// The first address that can be connected to, all of them sharing the time for one.
+    fn first_alive(&self, addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
+        let mut failure = io::ErrorKind::NotFound.into();
+        for address in addresses {
+            let share = self.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1);
+            match TcpStream::connect_timeout(address, share) {
+                Ok(_) => return Ok(*address),
+                Err(e) => failure = e,
+            }
+        }
+        Err(failure)
+    }
 }
 
 impl Resolver for ResolveOnce {
@@ -307,18 +340,24 @@ impl Resolver for ResolveOnce {
         config: &Config,
         timeout: NextTimeout,
     ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
-        let host = uri.authority().map_or("", |authority| authority.as_str());
-        if let Some(addresses) = self
-            .known
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(host)
-        {
+        let key = format!("{:?} {:?}", uri.scheme(), uri.authority());
+        if let Some(addresses) = lock(&self.known).get(&key) {
             return Ok(addresses.clone());
         }
-        let addresses = self.resolver.resolve(uri, config, timeout)?;
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.insert(host.to_owned(), addresses.clone());
+        let mut addresses = self.resolver.resolve(uri, config, timeout)?;
+        if addresses.len() > 1 {
+            let alive = self.first_alive(&addresses).map_err(|e| match e.kind() {
+                io::ErrorKind::TimedOut => ureq::Error::Timeout(ureq::Timeout::Connect),
+                _ => ureq::Error::Io(e),
+            })?;
+            addresses = self.resolver.empty();
+            addresses.push(alive);
+        }
+        lock(&self.known).insert(key, addresses.clone());
         Ok(addresses)
     }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

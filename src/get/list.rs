@@ -16,6 +16,7 @@ pub struct List {
     reader: Reader<Box<dyn BufRead>>,
     name: String,
     length: Option<u64>,
+    given: u64,
 }
 
 impl List {
@@ -55,6 +56,7 @@ impl List {
             reader: Reader::new(input, name.clone()),
             name,
             length,
+            given: 0,
         }
     }
 
@@ -70,8 +72,18 @@ impl List {
     /// The next hash, or none at the end.
     ///
     /// # Errors
-    /// As the hashlist's reader.
+    /// As the hashlist's reader; and when a file has become longer or shorter since it was opened.
     pub fn next(&mut self) -> Result<Option<Hash>> {
-        self.reader.next()
+        let hash = self.reader.next()?;
+        self.given += u64::from(hash.is_some());
+        let is_due = |length| match hash {
+            Some(_) => self.given <= length,
+            None => self.given == length,
+        };
+        if !self.length.is_none_or(is_due) {
+            let cause = "it changed while it was read";
+            return Err(Error::local("read hashlist", &self.name, cause));
+        }
+        Ok(hash)
     }
 }

@@ -14,6 +14,9 @@ use crate::hash::Hash;
 /// Wrong answers in a row after which a server is given up.
 const STRIKES: u32 = 3;
 
+/// Characters of a server's URL: more than any proxy or server takes with a hash after it.
+const MAX_URL: usize = 2_000;
+
 /// Where a server is: `http://HOST[:PORT][/PATH]` in one written form, so that the same server is
 /// the same text.
 #[derive(Clone, Debug, PartialEq)]
@@ -23,6 +26,9 @@ impl Url {
     /// Parses `HOST[:PORT]` or `http://HOST[:PORT][/PATH]`, or says why it is neither.
     pub fn parse(text: &str) -> std::result::Result<Self, &'static str> {
         const FORM: &str = "a server is HOST[:PORT] or http://HOST[:PORT][/PATH]";
+        if text.len() > MAX_URL {
+            return Err("a server's URL of over 2,000 characters");
+        }
         let (scheme, port_due, rest) = match text.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => ("http", 80, rest),
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {

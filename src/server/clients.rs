@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,12 +29,18 @@ impl Client {
 
     pub fn end_answer(&self) {
         self.quiet_since.store(milliseconds(self.start), Relaxed);
-        self.answering.store(false, Relaxed);
+        // Whoever sees that it is not being answered must see since when.
+        self.answering.store(false, Release);
     }
 
     /// Milliseconds without a whole request; none while one is being answered.
     fn quiet_for(&self, now: u32) -> Option<u32> {
-        (!self.answering.load(Relaxed)).then(|| now.wrapping_sub(self.quiet_since.load(Relaxed)))
+        if self.answering.load(Acquire) {
+            return None;
+        }
+        let quiet = now.wrapping_sub(self.quiet_since.load(Relaxed));
+        // An answer that ended after `now` was taken is no silence of 49 days.
+        Some(if quiet > u32::MAX / 2 { 0 } else { quiet })
     }
 }
 
@@ -45,8 +52,9 @@ fn milliseconds(start: Instant) -> u32 {
     start.elapsed().as_millis() as u32
 }
 
-/// The pause after something failed for want of descriptors, memory or threads.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
+/// The pause after something failed for want of descriptors, memory or threads, so that nothing
+/// spins.
+pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Connections ended to end a shortage: descriptors for blocks are needed too, not only for the
 /// one connection that could not be accepted.
@@ -88,7 +96,7 @@ impl Clients {
         address: SocketAddr,
     ) -> Result<Admitted, TcpStream> {
         let mut table = self.table();
-        if table.clients.len() >= self.max && !table.evict(milliseconds(self.start), |_| true) {
+        if table.clients.len() >= self.max && !table.evict(self.start, |_| true) {
             return Err(stream);
         }
         let client = Arc::new(Client {
@@ -111,11 +119,10 @@ impl Clients {
 
     /// Ends the connection longest without a whole request, if any is without one.
     fn make_room(&self) -> bool {
-        self.table().evict(milliseconds(self.start), |_| true)
+        self.table().evict(self.start, |_| true)
     }
 
-    /// Ends a few connections that are silent, and waits for what they held to come back: never
-    /// spins, and never gives up.
+    /// Ends a few connections that are silent, and waits for what they held to come back.
     pub fn wait_out_shortage(&self) {
         for _ in 0..SHORTAGE_ROOM {
             self.make_room();
@@ -127,9 +134,8 @@ impl Clients {
     /// without a whole request has to go.
     pub fn begin_long_head<'a>(&'a self, client: &'a Client) -> LongHead<'a> {
         if self.long_heads.fetch_add(1, Relaxed) >= MAX_LONG_HEADS {
-            let now = milliseconds(self.start);
-            self.table()
-                .evict(now, |client| client.long_head.load(Relaxed));
+            let is_long = |client: &Client| client.long_head.load(Relaxed);
+            self.table().evict(self.start, is_long);
         }
         client.long_head.store(true, Relaxed);
         LongHead(self, client)
@@ -142,7 +148,8 @@ impl Clients {
 
 impl Table {
     /// Ends the connection longest without a whole request among those that are `due`.
-    fn evict(&mut self, now: u32, due: impl Fn(&Client) -> bool) -> bool {
+    fn evict(&mut self, start: Instant, due: impl Fn(&Client) -> bool) -> bool {
+        let now = milliseconds(start);
         let due = self.clients.iter().filter(|(_, client)| due(client));
         let quiet = due.filter_map(|(key, client)| Some((client.quiet_for(now)?, *key)));
         // Of equals the first that came: the order of keys is that of arrival.
@@ -197,6 +204,22 @@ mod tests {
     fn ended(mut near: &TcpStream) -> bool {
         near.set_nonblocking(true).unwrap();
         matches!(near.read(&mut [0]), Ok(0))
+    }
+
+    #[test]
+    fn an_answer_that_ends_this_moment_is_no_long_silence() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (_near, stream, address) = connect(&listener);
+        let clients = Clients::new(1);
+        let admitted = clients.admit(stream, address).ok().unwrap();
+        let client = &admitted.client;
+        client.quiet_since.store(5, Relaxed);
+        assert_eq!(
+            [3, 5, 9].map(|now| client.quiet_for(now)),
+            [Some(0), Some(0), Some(4)]
+        );
+        client.begin_answer();
+        assert_eq!(client.quiet_for(9), None);
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Status {
 pub fn parse(bytes: &[u8]) -> Option<(Request, usize)> {
     parse_head(bytes).unwrap_or_else(|status| {
         // Whatever else is wrong, to HEAD there is no body (RFC 9110, section 9.3.2).
-        let head_only = bytes.starts_with(b"HEAD ");
+        let head_only = skip_empty_line(bytes).starts_with(b"HEAD ");
         Some((
             Request {
                 head_only,
@@ -97,9 +97,13 @@ pub fn parse(bytes: &[u8]) -> Option<(Request, usize)> {
     })
 }
 
+/// One empty line before a request is to be ignored (RFC 9112, section 2.2).
+fn skip_empty_line(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\r\n").unwrap_or(bytes)
+}
+
 fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
-    // One empty line before a request is to be ignored (RFC 9112, section 2.2).
-    let mut rest = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
+    let mut rest = skip_empty_line(bytes);
     let Some(line) = take_line(&mut rest, MAX_LINE, Status::UriTooLong)? else {
         return Ok(None);
     };
@@ -208,7 +212,7 @@ fn parse_target(target: &[u8]) -> Result<Wanted, Status> {
     }
     let path = match target {
         [b'/', path @ ..] => path,
-        // OPTIONS * is the server as a whole, which has no options.
+        // The server as a whole, of which nothing but its options can be asked.
         b"*" => return Ok(Wanted::Refusal(Status::NotFound)),
         _ => {
             let scheme = target.get(..7).ok_or(Status::BadRequest)?;

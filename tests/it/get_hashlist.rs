@@ -327,3 +327,29 @@ fn a_hash_for_a_list_is_refused() {
     );
     assert_eq!(server.connections(), 0);
 }
+
+/// A list that another program writes anew meanwhile must not end as a file cut short.
+#[test]
+fn a_list_that_changes_while_it_is_read_is_no_success() {
+    // Longer than what is read ahead of it.
+    let lines = 1000;
+    let line = format!("{}\n", hash_hex(b"abc"));
+    for change in [500, 999, 1001, 2000] {
+        let dir = TempDir::new();
+        let list = dir.file("list", line.repeat(lines));
+        let changed = list.clone();
+        let text = line.repeat(change);
+        let server = HostileServer::http(move |request| {
+            if request.nth == 0 {
+                fs::write(&changed, &text).unwrap();
+            }
+            Reply::ok("abc")
+        });
+        let out = psync!("get", server.url(), &list).run();
+        let out = out.fails_naming(
+            1,
+            &["psync: read hashlist ", "it changed while it was read"],
+        );
+        assert!(out.stdout.len() <= lines * 3);
+    }
+}

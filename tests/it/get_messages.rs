@@ -381,3 +381,17 @@ fn descriptors_used_up_are_no_missing_block() {
     }
     assert!((1..5).contains(&failed), "{failed}");
 }
+
+#[test]
+fn a_proxy_that_no_server_needs_need_not_be_usable() {
+    let sample = Sample::new(3);
+    let at_hand = sample.dir.join("at_hand");
+    write_blocks(&at_hand, &sample.bytes);
+    let bad = |run: Run| run.env("all_proxy", "socks5h://127.0.0.1:1");
+    sample.is_whole(bad(sample.get(&[])).arg("-d").arg(&at_hand).run());
+    sample.is_whole(
+        bad(sample.get(&[&sample.honest()]))
+            .env("no_proxy", "*")
+            .run(),
+    );
+}

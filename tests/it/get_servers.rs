@@ -1,6 +1,7 @@
 //! Servers over a whole run of `get`: how often each is connected to and asked, what a missing block, a
 //! closed connection, a redirect or a dead server costs, and the ways to write a SERVER.
 
+use std::fmt::Display;
 use std::io::Write;
 use std::net::TcpListener;
 use std::process::Stdio;
@@ -198,7 +199,7 @@ fn a_dead_server_costs_its_timeout_once_whatever_the_number_of_blocks() {
     assert_eq!((silent.connections(), silent.requests().len()), (1, 1));
     for (dead, why) in [
         (
-            Box::new(Refusing::new()) as Box<dyn std::fmt::Display>,
+            Box::new(Refusing::new()) as Box<dyn Display>,
             "Connection refused",
         ),
         (Box::new(Deaf::new()), "no connection within 0.3 s"),
@@ -381,4 +382,20 @@ fn a_long_page_is_no_failure() {
     );
     sample.is_whole(sample.get(&[&wordy, &good]).run());
     assert_eq!((wordy.requests().len(), good.requests().len()), (10, 10));
+}
+
+/// However many servers lack a block, each is asked on the connection that it keeps.
+#[test]
+fn a_dozen_servers_keep_their_connections() {
+    let sample = Sample::new(20);
+    let lacking: Vec<_> = (0..12)
+        .map(|_| HostileServer::http(|_| Reply::status(404, "no\n")))
+        .collect();
+    let good = sample.honest();
+    let mut servers: Vec<&dyn Display> = lacking.iter().map(|server| server as _).collect();
+    servers.push(&good);
+    sample.is_whole(sample.get(&servers).run());
+    for server in lacking.iter().chain([&good]) {
+        assert_eq!((server.connections(), server.requests().len()), (1, 21));
+    }
 }

@@ -180,7 +180,7 @@ fn a_usage_error_is_one_line_that_names_the_word() {
         ("", "-x get", "unknown option '-x'".into()),
         ("", "--", "unknown option '--'".into()),
         ("export", "-x", "unknown option '-x'".into()),
-        ("export", "--frob=1", "unknown option '--frob'".into()),
+        ("export", "--frob=1", "unknown option '--frob=1'".into()),
         ("export", "-xyz a", "unknown option '-xyz'".into()),
         ("export", "a b", "unexpected word 'b'".into()),
         ("export", "- b", "unexpected word 'b'".into()),

@@ -262,3 +262,15 @@ fn slow_make_demo_shows_the_main_job_on_any_file() {
         "{text}"
     );
 }
+
+/// `0>FILE` for `0<FILE` is a slip that must not end as the list of an empty file.
+#[test]
+fn a_standard_input_that_cannot_be_read_is_not_an_empty_one() {
+    let dir = TempDir::new();
+    for run in [psync!("export", "--no-store"), psync!("get", "-")] {
+        let slip = File::create(dir.join("slip")).unwrap();
+        let out = run.stdin_from(Stdio::from(slip)).run();
+        let out = out.fails_naming(1, &["psync: read ", "Bad file descriptor"]);
+        assert!(out.stdout.is_empty());
+    }
+}
