@@ -17,11 +17,10 @@ use crate::store::View;
 /// A connection without a request begun ends after this.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// After a last answer the client's bytes are read on for so long, and no more of them than this:
-/// closing with bytes unread resets the connection, and the answer may be lost with it (RFC 9112,
-/// section 9.6).
+/// After a last answer the client's bytes are read on for so long: closing with bytes unread resets
+/// the connection, and the answer may be lost with it (RFC 9112, section 9.6). Meanwhile the
+/// connection is one that makes room for others.
 const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 256 * 1024;
 
 /// Bytes read at once: a usual head is a tenth of it.
 const INPUT: usize = 2048;
@@ -215,17 +214,15 @@ impl<'a> Connection<'a> {
     fn linger(&mut self) -> io::Result<()> {
         self.stream().shutdown(Shutdown::Write)?;
         let end = Instant::now() + LINGER;
-        let mut discarded = 0;
-        while discarded < LINGER_BYTES {
+        loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
             }
             self.stream().set_read_timeout(Some(left))?;
             self.input.clear();
-            match self.receive()? {
-                0 => break,
-                more => discarded += more,
+            if self.receive()? == 0 {
+                break;
             }
         }
         Ok(())
