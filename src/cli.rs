@@ -4,10 +4,14 @@
 //! without a process. It opens nothing.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
+
+use pico_args::Keys;
 
 use crate::error::{Error, Result};
 use crate::hash::Hash;
@@ -105,32 +109,54 @@ psync get - puts a file together from its hashlist
 
 Usage: psync get [OPTIONS] [SERVER]... HASHLIST
 
-Each block of HASHLIST (a file, or - for standard input) is looked for in the
-block directory, then asked of each SERVER in the order listed, and believed
-only after hashing. The file is written to standard output, in order, and only
-ever verified bytes of it; it ends at the first block that nobody has. SERVER is
-HOST[:PORT] or http://HOST[:PORT][/PATH]: a psync server, or any web server that
-serves a block directory. A server that has not got a block, cannot be reached,
-is slow or sends wrong bytes means that the next one is asked. $http_proxy and
-$no_proxy are honoured.
+Each block of HASHLIST (a file, or - for standard input) is looked for at hand,
+then asked of each SERVER in the order listed, and believed only after hashing.
+The file is written to standard output, in order, and only ever verified bytes
+of it; it ends at the first block that nobody has. With -o, what is missing is
+left out until the same command is run again. SERVER is HOST[:PORT] or
+http://HOST[:PORT][/PATH]: a psync server, or any web server that serves a block
+directory. A server that has not got a block, cannot be reached, is slow or
+sends wrong bytes means that the next one is asked. $http_proxy and $no_proxy
+are honoured. With no SERVER the file is put together from what is at hand.
 
-Options:
+Output:
+    -o, --output FILE    write FILE: all or nothing, resumable. It is put
+                         together in FILE.part and renamed when complete; what
+                         is right in either is not fetched. A block device is
+                         updated in place, only the blocks that differ
+        --in-place       with -o: update a regular FILE in place, no FILE.part
+
+Blocks at hand:
     -d, --dir DIR        block directory to look in first
                          [$PSYNC_DIR, else $HOME/.psync/blocks]
+    -k, --keep           keep what is fetched in the block directory
+        --seed FILE      take blocks from FILE, an older version say (any
+                         number). Its index takes 4 MiB of memory a GiB
+
+Servers:
+        --servers FILE   more servers, one a line, # comments; any number
+    -j, --jobs N         requests under way at once, 1 to 256 [8]
         --timeout SECS   give a server up after so long without the head of an
                          answer, or its body, 0.001 to 86400 [30]
         --connect-timeout SECS
                          and after so long without a connection [5]
+        --retry N        more rounds over the servers for what failed, after 1,
+                         2, 4 ... seconds (300 at most), 0 to 1000; one that
+                         brought blocks does not count [2]
+
+Messages:
     -q, --quiet          errors only
     -v, --verbose        name each server given up, and sum up at the end
+        --stats          sum up at the end in one line, for scripts
     -h, --help           this text
     -V, --version        name and version
 
 Exit codes: 0 every byte written and verified; 1 something on this machine
-failed; 2 usage, or a malformed hashlist; 3 a block could not be had.
+failed; 2 usage, or a malformed hashlist or servers file; 3 blocks could not be
+had: the same command later goes on from there.
 
-Example:
-    psync get near:8080 far.org http://cdn.example/blocks disk.list > disk.img
+Example, for a crontab:
+    psync get -o /srv/disk.img near:8080 far.example /srv/disk.list
 ";
 
 const VERSION: &str = concat!("psync ", env!("CARGO_PKG_VERSION"), "\n");
@@ -141,6 +167,15 @@ const GET: &str = "get";
 
 /// A server's connections at once, where the command line does not say.
 const MAX_CONNECTIONS: usize = 512;
+
+/// Requests under way at once, where the command line does not say, and at most: each is a thread
+/// and a connection to every server that is asked.
+const JOBS: usize = 8;
+const MAX_JOBS: usize = 256;
+
+/// More rounds over the servers for what failed.
+const RETRY: u32 = 2;
+const MAX_RETRY: u32 = 1000;
 
 /// A day, in seconds: longer waits are slips of the finger.
 const MAX_TIMEOUT: f64 = 86_400.0;
@@ -193,7 +228,7 @@ pub fn parse(
 }
 
 fn parse_export(words: &mut Words) -> Result<Command> {
-    let dir = words.dir()?;
+    let dir = words.name(["-d", "--dir"], "-d")?;
     let store = !words.flag("--no-store");
     let durable = !words.flag("--no-sync");
     let mut operands = words.operands()?.into_iter();
@@ -213,9 +248,9 @@ fn parse_export(words: &mut Words) -> Result<Command> {
 }
 
 fn parse_server(words: &mut Words) -> Result<Command> {
-    let dir = words.dir()?;
+    let dir = words.name(["-d", "--dir"], "-d")?;
     let max_connections = words
-        .number("--max-conns", 1..=100_000)?
+        .number("--max-conns", "--max-conns", 1..=100_000)?
         .unwrap_or(MAX_CONNECTIONS);
     let timeout = words
         .seconds("--timeout")?
@@ -244,24 +279,38 @@ fn parse_server(words: &mut Words) -> Result<Command> {
 }
 
 fn parse_get(words: &mut Words) -> Result<Command> {
-    let dir = words.dir()?;
+    let dir = words.name(["-d", "--dir"], "-d")?;
     let timeout = words
         .seconds("--timeout")?
         .unwrap_or(Duration::from_secs(30));
     let connect_timeout = words
         .seconds("--connect-timeout")?
         .unwrap_or(Duration::from_secs(5));
+    let output = words.name(["-o", "--output"], "-o")?;
+    let output = output.filter(|output| output != "-").map(PathBuf::from);
+    let in_place = words.flag("--in-place");
+    let keep = words.flag(["-k", "--keep"]);
+    let seeds = words.paths("--seed")?;
+    let server_lists = words.paths("--servers")?;
+    let jobs = words
+        .number(["-j", "--jobs"], "--jobs", 1..=MAX_JOBS)?
+        .unwrap_or(JOBS);
+    let retry = words
+        .number("--retry", "--retry", 0..=MAX_RETRY)?
+        .unwrap_or(RETRY);
     let quiet = words.flag(["-q", "--quiet"]);
     let verbose = words.flag(["-v", "--verbose"]);
+    let stats = words.flag("--stats");
     let mut operands = words.operands()?;
     let Some(hashlist) = operands.pop() else {
         return Err(words.usage("HASHLIST is missing"));
     };
     if Hash::parse(hashlist.as_bytes()).is_some() {
-        return Err(words.wrong(
-            &hashlist,
-            "this psync knows no roots yet; write ./NAME for a hashlist so named",
-        ));
+        let problem = "this psync knows no roots yet; write ./NAME for a hashlist so named";
+        return Err(words.wrong(&hashlist, problem));
+    }
+    if in_place && output.is_none() {
+        return Err(words.usage("--in-place needs -o FILE"));
     }
     let mut servers = Vec::new();
     for word in &operands {
@@ -272,14 +321,25 @@ fn parse_get(words: &mut Words) -> Result<Command> {
         servers.push(url.map_err(|problem| words.wrong(word, problem))?);
     }
     let dir = words.block_dir(dir);
+    if keep && dir.is_none() {
+        return Err(words.no_block_dir());
+    }
     Ok(Command::Get(get::Options {
         servers,
+        server_lists,
         hashlist,
+        output,
+        in_place,
         dir,
+        keep,
+        seeds,
+        jobs,
+        retry,
         connect_timeout,
         timeout,
         quiet,
         verbose,
+        stats,
     }))
 }
 
@@ -325,7 +385,7 @@ impl<'a> Words<'a> {
     }
 
     /// Whether the flag was given, however often.
-    fn flag(&mut self, keys: impl Into<pico_args::Keys> + Copy) -> bool {
+    fn flag(&mut self, keys: impl Into<Keys> + Copy) -> bool {
         let mut given = false;
         while self.args.contains(keys) {
             given = true;
@@ -334,25 +394,35 @@ impl<'a> Words<'a> {
     }
 
     /// The value of an option, the last one where it was given more than once.
-    fn value(&mut self, keys: impl Into<pico_args::Keys> + Copy) -> Result<Option<OsString>> {
-        let take = |value: &OsStr| Ok::<_, String>(value.to_owned());
-        let values = self.args.values_from_os_str(keys, take);
-        let mut values = values.map_err(|e| match e {
-            pico_args::Error::OptionWithoutAValue(key) => {
-                self.usage(format_args!("{key}: its value is missing"))
-            }
-            e => self.usage(e),
-        })?;
-        Ok(values.pop())
+    fn value(&mut self, keys: impl Into<Keys> + Copy) -> Result<Option<OsString>> {
+        Ok(self.values(keys)?.pop())
     }
 
-    /// The value of -d, which is no directory where it is empty: `-d "$UNSET"`.
-    fn dir(&mut self) -> Result<Option<OsString>> {
-        let dir = self.value(["-d", "--dir"])?;
-        if dir.as_ref().is_some_and(|dir| dir.is_empty()) {
-            return Err(self.usage("-d: its value is empty"));
+    /// All values of an option that may be given any number of times.
+    fn values(&mut self, keys: impl Into<Keys> + Copy) -> Result<Vec<OsString>> {
+        let take = |value: &OsStr| Ok::<_, String>(value.to_owned());
+        self.args
+            .values_from_os_str(keys, take)
+            .map_err(|e| match e {
+                pico_args::Error::OptionWithoutAValue(key) => {
+                    self.usage(format_args!("{key}: its value is missing"))
+                }
+                e => self.usage(e),
+            })
+    }
+
+    fn paths(&mut self, key: &'static str) -> Result<Vec<PathBuf>> {
+        Ok(self.values(key)?.into_iter().map(PathBuf::from).collect())
+    }
+
+    /// The value of an option that names a file or directory, which nothing does that is empty:
+    /// `-d "$UNSET"`.
+    fn name(&mut self, keys: impl Into<Keys> + Copy, name: &str) -> Result<Option<OsString>> {
+        let value = self.value(keys)?;
+        if value.as_ref().is_some_and(|value| value.is_empty()) {
+            return Err(self.usage(format_args!("{name}: its value is empty")));
         }
-        Ok(dir)
+        Ok(value)
     }
 
     fn seconds(&mut self, key: &'static str) -> Result<Option<Duration>> {
@@ -371,8 +441,14 @@ impl<'a> Words<'a> {
         )))
     }
 
-    fn number(&mut self, key: &'static str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
-        let Some(value) = self.value(key)? else {
+    /// The number that an option takes; `name` is what a refusal calls it.
+    fn number<T: FromStr + PartialOrd + Display>(
+        &mut self,
+        keys: impl Into<Keys> + Copy,
+        name: &str,
+        range: RangeInclusive<T>,
+    ) -> Result<Option<T>> {
+        let Some(value) = self.value(keys)? else {
             return Ok(None);
         };
         let text = value
@@ -381,7 +457,11 @@ impl<'a> Words<'a> {
         let number = text
             .and_then(|text| text.parse().ok())
             .filter(|number| range.contains(number));
-        let due = format!("{key} takes a number, {} to {}", range.start(), range.end());
+        let due = format!(
+            "{name} takes a number, {} to {}",
+            range.start(),
+            range.end()
+        );
         Ok(Some(number.ok_or_else(|| self.wrong(&value, due))?))
     }
 
@@ -421,17 +501,27 @@ impl<'a> Words<'a> {
         self.usage("no block directory: name one with -d DIR, or set PSYNC_DIR or HOME")
     }
 
-    fn wrong(&self, word: &OsStr, due: impl std::fmt::Display) -> Error {
+    fn wrong(&self, word: &OsStr, due: impl Display) -> Error {
         self.usage(format_args!("'{}': {due}", word.display()))
     }
 
-    fn usage(&self, problem: impl std::fmt::Display) -> Error {
+    fn usage(&self, problem: impl Display) -> Error {
         Error::usage(self.command, problem)
     }
 }
 
 /// Long options that take a value.
-const VALUED: [&str; 4] = ["--dir", "--timeout", "--connect-timeout", "--max-conns"];
+const VALUED: [&str; 9] = [
+    "--connect-timeout",
+    "--dir",
+    "--jobs",
+    "--max-conns",
+    "--output",
+    "--retry",
+    "--seed",
+    "--servers",
+    "--timeout",
+];
 
 /// `--option=value` as two words, which is the form that `pico_args` takes any value in.
 fn split_value(word: OsString) -> Vec<OsString> {

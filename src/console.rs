@@ -5,10 +5,13 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::mem;
 use std::os::fd::AsFd;
+use std::sync::Mutex;
 
 use crate::error::{Error, Result};
+use crate::mutex::lock;
 use crate::sys;
 
 /// Standard output, unbuffered.
@@ -45,7 +48,15 @@ pub fn stdin() -> Result<File> {
         .into())
 }
 
-/// Writes one line to standard error, in one write. A closed or full stderr is nothing to die of.
+/// Whether the terminal shows a progress line, which a message must not be mixed with. Held while
+/// writing.
+static PROGRESS: Mutex<bool> = Mutex::new(false);
+
+/// Back to the first column, and all after it erased.
+const CLEAR: &str = "\r\x1b[K";
+
+/// Writes one line to standard error, in one write, as psync's. A closed or full stderr is nothing
+/// to die of.
 pub fn complain(line: impl Display) {
     let mut text = format!("psync: {line}");
     // File names may hold line feeds and escape sequences; a message is one line.
@@ -55,6 +66,41 @@ pub fn complain(line: impl Display) {
             .map(|c| if c.is_control() { '?' } else { c })
             .collect();
     }
-    text.push('\n');
+    print_line(text);
+}
+
+/// Writes one line to standard error for a program to read.
+pub fn print_line(mut line: String) {
+    line.push('\n');
+    let mut shown = lock(&PROGRESS);
+    if mem::take(&mut *shown) {
+        line.insert_str(0, CLEAR);
+    }
+    write_stderr(&line);
+}
+
+/// Whether there is somebody to see progress. Not where standard output goes to the same terminal,
+/// as `to_stdout` says that something does: that is progress enough.
+pub fn is_watched(to_stdout: bool) -> bool {
+    io::stderr().is_terminal() && !(to_stdout && io::stdout().is_terminal())
+}
+
+/// Shows a progress line in place of the last, cut to the terminal's width. Empty to take it away.
+pub fn show_progress(line: &str) {
+    // The last column stays free: some terminals wrap as soon as it is filled.
+    let width = sys::terminal_width()
+        .unwrap_or(USUAL_WIDTH)
+        .saturating_sub(1);
+    let cut: String = line.chars().take(width).collect();
+    let mut shown = lock(&PROGRESS);
+    if mem::replace(&mut *shown, !line.is_empty()) || !line.is_empty() {
+        write_stderr(&format!("{CLEAR}{cut}"));
+    }
+}
+
+/// Columns of a terminal that does not tell.
+const USUAL_WIDTH: usize = 80;
+
+fn write_stderr(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -14,6 +14,8 @@ pub struct Error {
     exit: Exit,
     /// One line an entry. Empty for a reader that went away, which needs no telling.
     lines: Vec<String>,
+    /// For a program to read, after all others.
+    closing: Option<String>,
 }
 
 /// The exit codes of contract, section 2.
@@ -31,6 +33,7 @@ impl Error {
         Error {
             exit,
             lines: vec![format!("{action} {object}: {cause}")],
+            closing: None,
         }
     }
 
@@ -66,6 +69,7 @@ impl Error {
         Error {
             exit: Exit::Usage,
             lines: vec![format!("{problem}; see {program} --help")],
+            closing: None,
         }
     }
 
@@ -85,6 +89,7 @@ impl Error {
             return Error {
                 exit: Exit::Local,
                 lines: Vec::new(),
+                closing: None,
             };
         }
         Error::io("write", "standard output", cause)
@@ -96,9 +101,18 @@ impl Error {
         self
     }
 
+    /// Has `line` printed last, as it is.
+    pub fn closing(mut self, line: Option<String>) -> Self {
+        self.closing = line;
+        self
+    }
+
     pub fn print(&self) {
         for line in &self.lines {
             console::complain(line);
+        }
+        if let Some(line) = &self.closing {
+            console::print_line(line.clone());
         }
     }
 

@@ -6,10 +6,9 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::Read;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::thread;
 
 use crate::block::{self, BLOCK_SIZE, Block};
@@ -17,6 +16,8 @@ use crate::console::{self, Stdout};
 use crate::error::{Error, Result};
 use crate::hash::{HEX_LEN, Hash};
 use crate::hashlist;
+use crate::mutex::lock;
+use crate::progress::Progress;
 use crate::store::{BlockDir, Hand, Temporary, Writer};
 
 /// Blocks that one thread takes at a time: 256 KiB, little enough to stay in a processor's cache.
@@ -78,30 +79,39 @@ fn threads() -> usize {
 
 /// Where the bytes come from, and how far they were taken.
 struct Source {
-    input: Box<dyn Read + Send>,
+    input: File,
     name: String,
     /// Runs taken in this batch.
     taken: usize,
     ended: bool,
+    /// Blocks taken, of so many where that is known.
+    blocks: u64,
+    of: Option<u64>,
+    progress: Progress,
 }
 
 impl Source {
     fn open(options: &Options) -> Result<Self> {
-        let (input, name): (Box<dyn Read + Send>, _) = match &options.input {
+        let (input, name) = match &options.input {
             Some(path) => {
                 let name = path.display().to_string();
-                (
-                    Box::new(File::open(path).map_err(|e| Error::io("open", &name, &e))?),
-                    name,
-                )
+                let file = File::open(path);
+                (file.map_err(|e| Error::io("open", &name, &e))?, name)
             }
-            None => (Box::new(console::stdin()?), "standard input".to_owned()),
+            None => (console::stdin()?, "standard input".to_owned()),
         };
+        // A pipe's length is not known, and a device's not told.
+        let length = input.metadata().ok().map(|metadata| metadata.len());
         Ok(Source {
             input,
             name,
             taken: 0,
             ended: false,
+            blocks: 0,
+            of: length
+                .filter(|&length| length > 0)
+                .map(|length| length.div_ceil(BLOCK_SIZE as u64)),
+            progress: Progress::new(true, true),
         })
     }
 
@@ -118,6 +128,8 @@ impl Source {
         })?;
         self.ended = length < buffer.len();
         self.taken += 1;
+        self.blocks += length.div_ceil(BLOCK_SIZE) as u64;
+        self.progress.draw(self.blocks, self.of, String::new);
         Ok((length > 0).then_some((self.taken - 1, length)))
     }
 }
@@ -227,9 +239,4 @@ fn publish_batch(batch: &[Line], workers: &mut [Worker]) -> Result<()> {
         }
     })?;
     Ok(())
-}
-
-/// A worker that panicked is told of when it is joined.
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

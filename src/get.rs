@@ -1,135 +1,269 @@
 //! `psync get`: hashlist to blocks to output.
 //!
-//! This file owns the story: a hash is looked for at hand, then asked of the servers in order;
-//! what comes back exists only verified, and is written in the order of the list. Where blocks
-//! lie at hand is `get/local.rs`, which server is asked `get/servers.rs`, how one is asked
-//! `get/fetch.rs`, where blocks go `get/output.rs`.
+//! This file owns the story: what is opened in which order, and what is said at the end. The list
+//! is `get/list.rs`; `get/flow.rs` hands it out to `get/worker.rs`, who look for each block at hand
+//! (`get/local.rs`, `get/seed.rs`) and then ask the servers: which of them is `get/servers.rs`, one
+//! request is `get/fetch.rs`. What comes back exists only verified, and goes to `get/output.rs`.
 
 mod fetch;
+mod flow;
 mod list;
 mod local;
 mod output;
 mod proxy;
+mod seed;
 mod servers;
+mod worker;
 
 use std::ffi::OsString;
-use std::time::Duration;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use crate::block::Block;
 use crate::console;
 use crate::error::{Error, Result};
-use crate::hash::Hash;
+use crate::progress::Progress;
 use crate::store::BlockDir;
-use fetch::Fetcher;
+use fetch::{Fetcher, Tally};
+use flow::{Flow, Summary};
 use list::List;
-use local::Local;
-use output::Stream;
+use output::{Output, Stream};
+use seed::Seed;
 use servers::Servers;
 pub use servers::Url;
+use worker::{Shared, Workers};
 
 /// What the command line asks for.
 pub struct Options {
     pub servers: Vec<Url>,
+    /// Files with more of them.
+    pub server_lists: Vec<PathBuf>,
     /// A file's name, or `-`.
     pub hashlist: OsString,
+    /// None: standard output.
+    pub output: Option<PathBuf>,
+    pub in_place: bool,
     /// Looked in first. None where no directory is known.
     pub dir: Option<BlockDir>,
+    /// Whether what is fetched goes into `dir`.
+    pub keep: bool,
+    pub seeds: Vec<PathBuf>,
+    pub jobs: usize,
+    pub retry: u32,
     pub connect_timeout: Duration,
     pub timeout: Duration,
     pub quiet: bool,
     pub verbose: bool,
+    pub stats: bool,
 }
 
 /// Runs the command.
 ///
 /// # Errors
 /// Exit code 2 for a list that is not one, before anything is fetched where it is a file; 3 for
-/// the first block that nobody has; 1 for what fails on this machine.
+/// blocks that nobody has; 1 for what fails on this machine.
 pub fn run(options: &Options) -> Result<()> {
-    let mut list = List::open(&options.hashlist)?;
-    let mut output = Stream::new()?;
-    let give_up = |text: String| {
-        if options.verbose {
-            console::complain(text);
-        }
-    };
-    let sources = Sources {
-        servers: Servers::new(options.servers.clone(), &give_up),
-        fetcher: Fetcher::new(&options.servers, options.connect_timeout, options.timeout)?,
-    };
-    let mut worker = Worker {
-        sources: &sources,
-        local: Local::new(options.dir.as_ref()),
-        found_at_hand: 0,
-        fetched: 0,
-    };
-    let mut number: u64 = 0;
-    while let Some(hash) = list.next()? {
-        number += 1;
-        let block = worker
-            .find(&hash)?
-            .ok_or_else(|| sources.missing(&hash, number, list.length()))?;
-        output.write(&block)?;
-    }
-    if number == 0 && !options.quiet {
-        console::complain(format_args!(
-            "get {}: the hashlist is empty, so the file is; a failed download of the list looks the same",
-            list.name()
-        ));
-    }
-    if options.verbose {
-        let (at_hand, fetched) = (worker.found_at_hand, worker.fetched);
-        console::complain(format_args!(
-            "get {}: {number} blocks: {at_hand} at hand, {fetched} fetched",
-            list.name()
-        ));
-    }
-    Ok(())
-}
-
-/// What all workers share.
-struct Sources<'a> {
-    servers: Servers<'a>,
-    fetcher: Fetcher,
-}
-
-impl Sources<'_> {
-    /// The failure to get one block, with each server's own reason.
-    fn missing(&self, hash: &Hash, number: u64, of: Option<u64>) -> Error {
-        let of = of.map_or_else(String::new, |of| format!(" of {of}"));
-        let reasons = self.servers.reasons();
-        let who = if reasons.is_empty() {
-            "it is not at hand, and no server is given"
-        } else {
-            "no server gave it"
+    let mut report = Report::new(options);
+    let list = List::open(&options.hashlist)?;
+    report.length = list.length();
+    let servers = servers(options)?;
+    report.has_servers = !servers.is_empty();
+    let seeds: Result<Vec<Seed>> = options.seeds.iter().map(|path| Seed::open(path)).collect();
+    let seeds = seeds?;
+    if let Some(blocks) = blocks_already_right(options, &list)? {
+        let at_hand = Summary {
+            at_hand: blocks,
+            ..Summary::default()
         };
-        let cause = format!("block {number}{of}: {who}; the output ends before it");
-        reasons
-            .into_iter()
-            .fold(Error::missing("get", hash, cause), Error::and)
+        return report.done(&at_hand, Tally::default());
     }
+    let (shared, mut stream) = gather(options, list, servers, seeds)?;
+    let workers = Workers::start(options.jobs, &shared)?;
+    let flow = Flow::new(
+        &shared,
+        (&report.name, report.length),
+        stream.as_mut(),
+        workers,
+        Progress::new(!options.quiet, options.output.is_none()),
+        options.retry,
+    );
+    let summary = flow.run()?;
+    if summary.missing == 0
+        && let Some(place) = &shared.place
+    {
+        place.finish(summary.size)?;
+    }
+    let done = report.done(&summary, shared.fetcher.tally());
+    done.map_err(|error| shared.servers.reasons().into_iter().fold(error, Error::and))
 }
 
-/// Finds blocks one after the other; any number can be at work on the same sources.
-struct Worker<'a> {
-    sources: &'a Sources<'a>,
-    local: Local,
-    found_at_hand: u64,
-    fetched: u64,
+/// Opens the output, and puts together what the workers share; the stream, if the output is one.
+fn gather(
+    options: &Options,
+    mut list: List,
+    servers: Vec<Url>,
+    mut seeds: Vec<Seed>,
+) -> Result<(Arc<Shared>, Option<Stream>)> {
+    let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
+    let fetcher = Fetcher::new(&servers, options.jobs, connect_timeout, timeout)?;
+    let (place, stream) = match Output::open(options.output.as_deref(), options.in_place, &list)? {
+        Output::Place(place) => (Some(place), None),
+        Output::Stream(stream) => (None, Some(stream)),
+    };
+    if let Some(place) = &place {
+        list.tell_last();
+        seeds.extend(place.before().and_then(|before| Seed::new(before).ok()));
+    }
+    let keep = options.dir.as_ref().filter(|_| options.keep);
+    let shared = Shared {
+        list: Mutex::new(list),
+        servers: Servers::new(servers, if options.verbose { tell } else { |_| {} }),
+        fetcher,
+        place,
+        dir: options.dir.clone(),
+        keep: keep.map(BlockDir::writer).transpose()?,
+        seeds,
+        stop: AtomicBool::new(false),
+    };
+    Ok((Arc::new(shared), stream))
 }
 
-impl Worker<'_> {
-    /// A block from where it is nearest, or none where nobody has it.
-    fn find(&mut self, hash: &Hash) -> Result<Option<Block<Vec<u8>>>> {
-        if let Some(block) = self.local.find(hash)? {
-            self.found_at_hand += 1;
-            return Ok(Some(block));
+fn tell(text: String) {
+    console::complain(text);
+}
+
+/// The blocks of FILE, if it is all that the list says: then it is not touched. A list that can
+/// be read only once tells nothing beforehand.
+fn blocks_already_right(options: &Options, list: &List) -> Result<Option<u64>> {
+    let (Some(path), Some(length)) = (&options.output, list.length()) else {
+        return Ok(None);
+    };
+    let right = output::is_right(path, &mut List::open(&options.hashlist)?)?;
+    Ok(right.then_some(length))
+}
+
+/// The servers of the command line, then those of the files that it names.
+fn servers(options: &Options) -> Result<Vec<Url>> {
+    let mut servers = options.servers.clone();
+    for path in &options.server_lists {
+        let text = fs::read(path).map_err(|e| Error::io("read servers", path.display(), &e))?;
+        for (line, number) in text.split(|&c| c == b'\n').zip(1..) {
+            let line = line
+                .split(|&c| c == b'#')
+                .next()
+                .unwrap_or_default()
+                .trim_ascii();
+            if line.is_empty() {
+                continue;
+            }
+            let url = std::str::from_utf8(line)
+                .map_err(|_| "not UTF-8")
+                .and_then(Url::parse);
+            servers.push(url.map_err(|cause| {
+                Error::malformed(
+                    "read servers",
+                    format_args!("{}:{number}", path.display()),
+                    cause,
+                )
+            })?);
         }
-        let block = self
-            .sources
-            .servers
-            .fetch(|url| self.sources.fetcher.fetch(url, hash))?;
-        self.fetched += u64::from(block.is_some());
-        Ok(block)
+    }
+    Ok(servers)
+}
+
+/// What is said at the end.
+struct Report<'a> {
+    options: &'a Options,
+    /// The list's, and its lines.
+    name: String,
+    length: Option<u64>,
+    has_servers: bool,
+    started: Instant,
+}
+
+impl<'a> Report<'a> {
+    fn new(options: &'a Options) -> Self {
+        Report {
+            options,
+            name: options.hashlist.display().to_string(),
+            length: None,
+            has_servers: false,
+            started: Instant::now(),
+        }
+    }
+
+    /// Sums up as far as that is asked for.
+    ///
+    /// # Errors
+    /// Exit code 3 when blocks are missing.
+    fn done(&self, summary: &Summary, tally: Tally) -> Result<()> {
+        let (options, name) = (self.options, &self.name);
+        let Summary {
+            at_hand,
+            fetched,
+            missing,
+            ..
+        } = *summary;
+        let (blocks, seconds) = (summary.blocks(), self.started.elapsed().as_secs_f64());
+        if blocks == 0 && !options.quiet {
+            console::complain(format_args!(
+                "get {name}: the hashlist is empty, so the file is; a failed download of the list looks the same"
+            ));
+        }
+        if options.verbose {
+            console::complain(format_args!(
+                "get {name}: {blocks} blocks: {at_hand} at hand, {fetched} fetched, {missing} missing"
+            ));
+        }
+        let stats = options.stats.then(|| {
+            format!(
+                "blocks={blocks} local={at_hand} fetched={fetched} missing={missing} bytes={} requests={} seconds={seconds:.3}",
+                tally.bytes, tally.requests
+            )
+        });
+        if missing > 0 {
+            return Err(self.missing(summary).closing(stats));
+        }
+        stats.into_iter().for_each(console::print_line);
+        Ok(())
+    }
+
+    fn missing(&self, summary: &Summary) -> Error {
+        let mut places = summary
+            .named
+            .iter()
+            .map(|(number, hash)| (number + 1, hash));
+        if summary.is_stream {
+            // It ends at the first, so that there is no more to tell.
+            let of = self
+                .length
+                .map_or_else(String::new, |length| format!(" of {length}"));
+            let who = if self.has_servers {
+                "no server gave it"
+            } else {
+                "it is not at hand, and no server is given"
+            };
+            let (number, hash) = places
+                .next()
+                .map_or((0, String::new()), |(n, hash)| (n, hash.to_string()));
+            return Error::missing(
+                "get",
+                hash,
+                format_args!("block {number}{of}: {who}; the output ends before it"),
+            );
+        }
+        let named: Vec<String> = places
+            .map(|(number, hash)| format!("{hash} (block {number})"))
+            .collect();
+        let (count, blocks, named) = (summary.missing, summary.blocks(), named.join(", "));
+        let more = if count > summary.named.len() as u64 {
+            ", ..."
+        } else {
+            ""
+        };
+        let cause = format_args!("{count} of {blocks} blocks could not be had: {named}{more}; the same command later goes on from here").to_string();
+        Error::missing("get", &self.name, cause)
     }
 }

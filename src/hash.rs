@@ -16,6 +16,17 @@ impl Hash {
         Hash(Sha256::digest(bytes).into())
     }
 
+    /// How many of `bytes`, from the first on, have this hash. Some thousand hashes of work: for
+    /// where a block's length is not known, once.
+    pub fn length_in(&self, bytes: &[u8]) -> Option<usize> {
+        let mut sha = Sha256::new();
+        let is_end = |byte: &u8| {
+            sha.update([*byte]);
+            sha.clone().finalize()[..] == self.0
+        };
+        bytes.iter().position(is_end).map(|at| at + 1)
+    }
+
     /// Parses exactly 64 characters `0-9a-f`. Upper case is not a hash: one block, one name.
     pub fn parse(hex: &[u8]) -> Option<Self> {
         if hex.len() != HEX_LEN {
@@ -77,6 +88,15 @@ mod tests {
         assert_eq!(hash.to_string(), ABC);
         assert_eq!(hash.to_hex().as_slice(), ABC.as_bytes());
         assert_eq!(Hash::parse(ABC.as_bytes()), Some(hash));
+    }
+
+    #[test]
+    fn finds_the_length_that_it_is_of() {
+        let hash = Hash::of(b"abc");
+        assert_eq!(hash.length_in(b"abcdef"), Some(3));
+        assert_eq!(hash.length_in(b"abc"), Some(3));
+        assert_eq!(hash.length_in(b"ab"), None);
+        assert_eq!(hash.length_in(b"xabc"), None);
     }
 
     #[test]

@@ -21,16 +21,17 @@ mod filter;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::block::{self, Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
+use crate::lockfile::{Locking, lock};
 use crate::sys;
 use filter::Filter;
 
@@ -376,8 +377,10 @@ fn dead_owners(dir: &Path) -> Vec<Owner> {
     let claim = |number| {
         let path = owner_path(dir, number);
         // One that cannot be opened or locked belongs to somebody else.
-        let lock = lock(&path, false).ok()??;
-        Some(Owner { number, path, lock })
+        match lock(OpenOptions::new().write(true), &path) {
+            Ok(Locking::Locked(lock)) => Some(Owner { number, path, lock }),
+            _ => None,
+        }
     };
     (0..MAX_WRITERS).filter_map(claim).collect()
 }
@@ -391,43 +394,13 @@ fn claim(dir: &Path, dead: &[Owner]) -> Result<Owner> {
     }
     for number in 0..MAX_WRITERS {
         let path = owner_path(dir, number);
-        if let Some(lock) = lock(&path, true).map_err(|e| failed(&path, e))? {
+        let made = lock(OpenOptions::new().write(true).create_new(true), &path);
+        if let Locking::Locked(lock) = made.map_err(|e| failed(&path, e))? {
             return Ok(Owner { number, path, lock });
         }
     }
     let cause = format_args!("{MAX_WRITERS} writers are at work in it");
     Err(Error::local("write to", dir.display(), cause))
-}
-
-/// Locks the file at `path`, which is to be there already, or is to be made if `create`. None
-/// where it is not so, or where somebody holds it.
-fn lock(path: &Path, create: bool) -> io::Result<Option<File>> {
-    let opened = OpenOptions::new()
-        .write(true)
-        .create_new(create)
-        .custom_flags(sys::O_NONBLOCK)
-        .open(path);
-    let file = match opened {
-        Err(e)
-            if matches!(
-                e.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists
-            ) =>
-        {
-            return Ok(None);
-        }
-        opened => opened?,
-    };
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(None),
-        Err(TryLockError::Error(e)) => return Err(e),
-    }
-    // Its owner may have removed it since it was opened here: then the lock is on nothing.
-    let (locked, named) = (file.metadata()?, fs::metadata(path));
-    Ok(named
-        .is_ok_and(|named| (named.dev(), named.ino()) == (locked.dev(), locked.ino()))
-        .then_some(file))
 }
 
 #[cfg(test)]

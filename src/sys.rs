@@ -1,4 +1,4 @@
-//! What the system has and std does not say: two calls and a few numbers.
+//! What the system has and std does not say: three calls and a few numbers.
 //!
 //! This is the only file with `unsafe`. It holds no state and knows nothing of blocks.
 
@@ -6,38 +6,24 @@ use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
-/// Opens without waiting for the other end of a FIFO (open(2)); the number is the kernel's, a
-/// machine's own.
-#[cfg(all(
-    target_os = "linux",
-    any(
-        target_arch = "mips",
-        target_arch = "mips32r6",
-        target_arch = "mips64",
-        target_arch = "mips64r6"
-    )
-))]
-pub const O_NONBLOCK: i32 = 0o200;
-#[cfg(all(
-    target_os = "linux",
-    any(target_arch = "sparc", target_arch = "sparc64")
-))]
-pub const O_NONBLOCK: i32 = 0x4000;
-#[cfg(all(
-    target_os = "linux",
-    not(any(
-        target_arch = "mips",
-        target_arch = "mips32r6",
-        target_arch = "mips64",
-        target_arch = "mips64r6",
-        target_arch = "sparc",
-        target_arch = "sparc64"
-    ))
-))]
-pub const O_NONBLOCK: i32 = 0o4000;
-/// The BSDs' and macOS's.
-#[cfg(not(target_os = "linux"))]
-pub const O_NONBLOCK: i32 = 0x4;
+const LINUX: bool = cfg!(target_os = "linux");
+const MIPS: bool = cfg!(any(
+    target_arch = "mips",
+    target_arch = "mips32r6",
+    target_arch = "mips64",
+    target_arch = "mips64r6"
+));
+const SPARC: bool = cfg!(any(target_arch = "sparc", target_arch = "sparc64"));
+const POWERPC: bool = cfg!(any(target_arch = "powerpc", target_arch = "powerpc64"));
+
+/// Opens without waiting for the other end of a FIFO (open(2)). The number is the kernel's, on
+/// some machines one of their own; the last is that of the BSDs and macOS.
+pub const O_NONBLOCK: i32 = match LINUX {
+    true if MIPS => 0o200,
+    true if SPARC => 0x4000,
+    true => 0o4000,
+    false => 0x4,
+};
 
 /// Brings everything written to the file system of `dir` to the disk (syncfs(2)).
 ///
@@ -108,4 +94,32 @@ pub fn is_descriptor_shortage(error: &io::Error) -> bool {
 /// Whether the machine was short of something, which says nothing about what was asked for.
 pub fn is_shortage(error: &io::Error) -> bool {
     is_descriptor_shortage(error) || error.kind() == io::ErrorKind::OutOfMemory
+}
+
+/// The request for a terminal's size (ioctl_tty(2)), on some machines a number of their own.
+#[cfg(target_os = "linux")]
+const TIOCGWINSZ: std::ffi::c_ulong = match MIPS || SPARC || POWERPC {
+    true => 0x4008_7468,
+    false => 0x5413,
+};
+
+/// Columns of the terminal that standard error is, if it is one that tells.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub fn terminal_width() -> Option<usize> {
+    unsafe extern "C" {
+        fn ioctl(fd: i32, request: std::ffi::c_ulong, ...) -> i32;
+    }
+    const STDERR: i32 = 2;
+    // struct winsize: rows, columns, and two in pixels.
+    let mut size = [0_u16; 4];
+    // SAFETY: TIOCGWINSZ writes one struct winsize, for which `size` has the room and alignment.
+    let told = unsafe { ioctl(STDERR, TIOCGWINSZ, size.as_mut_ptr()) } == 0;
+    Some(usize::from(size[1])).filter(|&columns| told && columns > 0)
+}
+
+/// Elsewhere the width is not asked for.
+#[cfg(not(target_os = "linux"))]
+pub fn terminal_width() -> Option<usize> {
+    None
 }

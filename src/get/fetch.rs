@@ -8,20 +8,21 @@ use std::collections::HashMap;
 use std::env;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
-use ureq::Agent;
 use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::{Response, Uri, header};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, Body, Timeout};
 
 use super::proxy::{Proxies, Variable};
-use super::servers::{Answer, Url};
+use super::servers::{Answer, Failure, Url};
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Cause, Error, Result};
 use crate::hash::Hash;
+use crate::mutex::lock;
 use crate::sys;
 
 /// Bytes of an answer's head.
@@ -50,27 +51,41 @@ pub struct Fetcher {
     https: Option<Agent>,
     connect_timeout: Duration,
     timeout: Duration,
+    tally: Mutex<Tally>,
 }
 
+/// What was asked and received so far.
+#[derive(Clone, Copy, Default)]
+pub struct Tally {
+    pub requests: u64,
+    /// Of bodies.
+    pub bytes: u64,
+}
+
+type Answered<T> = std::result::Result<T, Unanswered>;
+
 /// Why a request brought no answer.
-enum Failure {
+enum Unanswered {
     /// The connection ended before an answer began: it may have been a kept one that the server
     /// had closed meanwhile.
-    HungUp(String),
-    /// The server cannot be reached, or is silent.
-    Unreachable(String),
-    Malformed(String),
+    HungUp,
+    Failed(Failure),
     /// This machine is at fault, not the server.
     Local(Error),
 }
 
 impl Fetcher {
-    /// Keeps a connection to each of `servers`. `connect_timeout` is for a connection; `timeout` for sending a request, for the head of
+    /// Keeps a connection to each of `servers` for each of `jobs`. `connect_timeout` is for a connection; `timeout` for sending a request, for the head of
     /// its answer and for its body, each.
     ///
     /// # Errors
     /// When the environment names a proxy that is not one.
-    pub fn new(servers: &[Url], connect_timeout: Duration, timeout: Duration) -> Result<Self> {
+    pub fn new(
+        servers: &[Url],
+        jobs: usize,
+        connect_timeout: Duration,
+        timeout: Duration,
+    ) -> Result<Self> {
         let proxies = Proxies::new(|name| env::var(name).ok());
         let agent = |proxy| {
             let config = Config::builder()
@@ -86,8 +101,8 @@ impl Fetcher {
                 .max_response_header_size(MAX_HEAD)
                 .input_buffer_size(INPUT)
                 .output_buffer_size(OUTPUT)
-                .max_idle_connections(servers.len())
-                .max_idle_connections_per_host(1)
+                .max_idle_connections(jobs.saturating_mul(servers.len()))
+                .max_idle_connections_per_host(jobs)
                 .max_idle_age(MAX_IDLE_AGE)
                 .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))
                 .accept(AutoHeaderValue::None)
@@ -117,6 +132,7 @@ impl Fetcher {
             proxies,
             connect_timeout,
             timeout,
+            tally: Mutex::default(),
         })
     }
 
@@ -133,6 +149,11 @@ impl Fetcher {
         by_proxy.unwrap_or(&self.direct)
     }
 
+    /// What was asked and received until now.
+    pub fn tally(&self) -> Tally {
+        *lock(&self.tally)
+    }
+
     /// Asks `server` for a block.
     ///
     /// # Errors
@@ -142,138 +163,127 @@ impl Fetcher {
         let agent = self.agent(server);
         let response = match self.request(agent, &url, false) {
             // Once more, on a connection that is fresh for certain.
-            Err(Failure::HungUp(_)) => self.request(agent, &url, true),
+            Err(Unanswered::HungUp) => self.request(agent, &url, true),
             done => done,
         };
-        match response.and_then(|response| self.receive(response, hash)) {
-            Ok(answer) => Ok(answer),
-            Err(Failure::HungUp(reason) | Failure::Malformed(reason)) => Ok(Answer::Wrong(reason)),
-            Err(Failure::Unreachable(reason)) => Ok(Answer::Unreachable(reason)),
-            Err(Failure::Local(error)) => Err(error),
-        }
+        let failure = match response.and_then(|response| self.receive(response, hash)) {
+            Ok(answer) => return Ok(answer),
+            Err(Unanswered::HungUp) => Failure::strike("it hung up without an answer", true),
+            Err(Unanswered::Failed(failure)) => failure,
+            Err(Unanswered::Local(error)) => return Err(error),
+        };
+        Ok(Answer::Failed(failure))
     }
 
-    fn request(
-        &self,
-        agent: &Agent,
-        url: &str,
-        fresh: bool,
-    ) -> std::result::Result<Response<ureq::Body>, Failure> {
+    fn request(&self, agent: &Agent, url: &str, fresh: bool) -> Answered<Response<Body>> {
         let mut request = agent.get(url);
         if fresh {
             // No kept connection is younger than this.
             request = request.config().max_idle_age(Duration::ZERO).build();
         }
-        request.call().map_err(|e| self.failure(e, url))
+        lock(&self.tally).requests += 1;
+        request.call().map_err(|e| self.unanswered(e, url))
     }
 
-    fn failure(&self, error: ureq::Error, url: &str) -> Failure {
+    fn unanswered(&self, error: ureq::Error, url: &str) -> Unanswered {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-        match error {
-            ureq::Error::Timeout(ureq::Timeout::Connect) => Failure::Unreachable(format!(
-                "no connection within {} s",
-                self.connect_timeout.as_secs_f32()
-            )),
-            ureq::Error::Timeout(_) => {
-                Failure::Unreachable(format!("no answer within {} s", self.timeout.as_secs_f32()))
+        use ureq::Error;
+        Unanswered::Failed(match error {
+            Error::Timeout(Timeout::Connect) => {
+                let seconds = self.connect_timeout.as_secs_f32();
+                Failure::gone(format!("no connection within {seconds} s"))
             }
-            ureq::Error::Io(e) if sys::is_shortage(&e) => Failure::Local(Error::io("ask", url, &e)),
-            ureq::Error::Io(e)
-                if matches!(
-                    e.kind(),
-                    UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe
-                ) =>
-            {
-                Failure::HungUp("it hung up without an answer".to_owned())
+            Error::Timeout(_) => self.silence("no answer"),
+            Error::Io(e) if sys::is_shortage(&e) => {
+                return Unanswered::Local(crate::error::Error::io("ask", url, &e));
             }
-            ureq::Error::Io(e) => Failure::Unreachable(Cause(&e).to_string()),
-            ureq::Error::HostNotFound => Failure::Unreachable("host not found".to_owned()),
-            ureq::Error::ConnectionFailed => Failure::Unreachable("no connection".to_owned()),
-            ureq::Error::ConnectProxyFailed(e) => {
-                Failure::Unreachable(format!("the proxy refused: {e}"))
+            Error::Io(e) => match e.kind() {
+                UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe => {
+                    return Unanswered::HungUp;
+                }
+                _ => Failure::gone(Cause(&e)),
+            },
+            Error::HostNotFound => Failure::gone("host not found"),
+            Error::ConnectionFailed => Failure::gone("no connection"),
+            Error::ConnectProxyFailed(e) => Failure::gone(format_args!("the proxy refused: {e}")),
+            Error::LargeResponseHeader(..) => {
+                Failure::strike(format_args!("a head of over {MAX_HEAD} bytes"), false)
             }
-            ureq::Error::LargeResponseHeader(..) => {
-                Failure::Malformed(format!("a head of over {MAX_HEAD} bytes"))
-            }
-            e => Failure::Malformed(format!("not HTTP: {e}")),
-        }
+            e => Failure::strike(format_args!("not HTTP: {e}"), false),
+        })
     }
 
-    fn silence(&self) -> Failure {
+    fn silence(&self, lacking: &str) -> Failure {
         let seconds = self.timeout.as_secs_f32();
-        Failure::Unreachable(format!("no whole answer within {seconds} s"))
+        Failure::gone(format_args!("{lacking} within {seconds} s"))
     }
 
     /// Takes an answer for what it is. Its body is read to the end, or its connection is lost.
-    fn receive(
-        &self,
-        mut response: Response<ureq::Body>,
-        hash: &Hash,
-    ) -> std::result::Result<Answer, Failure> {
+    fn receive(&self, mut response: Response<Body>, hash: &Hash) -> Answered<Answer> {
         let status = response.status();
         if status == 200 {
             return self.receive_block(&mut response, hash);
         }
-        let reason = format!(
-            "HTTP {} {}",
-            status.as_str(),
-            status.canonical_reason().unwrap_or_default()
-        );
+        let reason = status.canonical_reason().unwrap_or_default();
+        let reason = format!("HTTP {} {reason}", status.as_str());
         let reason = reason.trim_end().to_owned();
-        // What the page says changes nothing, but one that never ends must cost its time once.
+        // What the page says changes nothing, but one that never ends must not cost its time again.
         let page = block::fill(&mut response.body_mut().as_reader(), &mut [0; MAX_PAGE]);
+        lock(&self.tally).bytes += page.as_ref().map_or(0, |&length| length as u64);
         if page.is_err_and(|e| is_timeout(&e)) {
-            return Err(self.silence());
+            return Err(Unanswered::Failed(self.silence("no whole answer")));
         }
         Ok(match status.as_u16() {
             403 | 404 | 410 => Answer::Missing(reason),
-            _ => Answer::Wrong(reason),
+            status => {
+                let passing = matches!(status, 408 | 429 | 500..=599);
+                Answer::Failed(Failure::strike(reason, passing))
+            }
         })
     }
 
-    fn receive_block(
-        &self,
-        response: &mut Response<ureq::Body>,
-        hash: &Hash,
-    ) -> std::result::Result<Answer, Failure> {
-        let length = response
-            .headers()
-            .get(header::CONTENT_LENGTH)
-            .and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
+    fn receive_block(&self, response: &mut Response<Body>, hash: &Hash) -> Answered<Answer> {
+        let length = response.headers().get(header::CONTENT_LENGTH);
+        let length = length.and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
         if let Some(length) = length.filter(|&length| length > BLOCK_SIZE as u64) {
-            return Ok(Answer::Wrong(format!("{length} bytes, which no block has")));
+            let reason = format_args!("{length} bytes, which no block has");
+            return Ok(Answer::Failed(Failure::strike(reason, false)));
         }
         let mut bytes = Vec::with_capacity(READ_SIZE);
-        let read = response
-            .body_mut()
-            .as_reader()
-            .take(READ_SIZE as u64)
-            .read_to_end(&mut bytes);
+        let mut body = response.body_mut().as_reader().take(READ_SIZE as u64);
+        let read = body.read_to_end(&mut bytes);
+        lock(&self.tally).bytes += bytes.len() as u64;
         if let Err(e) = read {
-            return Err(if is_timeout(&e) {
-                self.silence()
+            return Err(Unanswered::Failed(if is_timeout(&e) {
+                self.silence("no whole answer")
             } else if e
                 .get_ref()
                 .is_some_and(<dyn std::error::Error + Send + Sync>::is::<ureq::Error>)
             {
-                Failure::Malformed(format!("the body is not HTTP: {e}"))
+                Failure::strike(format_args!("the body is not HTTP: {e}"), false)
             } else {
                 let length = bytes.len();
-                Failure::Malformed(format!("it broke off after {length} bytes of a block"))
-            });
+                Failure::strike(
+                    format_args!("it broke off after {length} bytes of a block"),
+                    true,
+                )
+            }));
         }
         let reason = match bytes.len() {
             0 => "an empty answer".to_owned(),
             READ_SIZE.. => "more bytes than a block has".to_owned(),
             length => format!("wrong bytes ({length})"),
         };
-        Ok(Block::verify(bytes, hash).map_or(Answer::Wrong(reason), Answer::Block))
+        let wrong = || Answer::Failed(Failure::strike(reason, false));
+        Ok(Block::verify(bytes, hash).map_or_else(wrong, Answer::Block))
     }
 }
 
 /// Whether reading a body took too long.
 fn is_timeout(error: &io::Error) -> bool {
-    let inner = error.get_ref().and_then(|e| e.downcast_ref());
+    let inner = error
+        .get_ref()
+        .and_then(|e| e.downcast_ref::<ureq::Error>());
     matches!(inner, Some(ureq::Error::Timeout(_)))
 }
 
@@ -347,7 +357,7 @@ impl Resolver for ResolveOnce {
         let mut addresses = self.resolver.resolve(uri, config, timeout)?;
         if addresses.len() > 1 {
             let alive = self.first_alive(&addresses).map_err(|e| match e.kind() {
-                io::ErrorKind::TimedOut => ureq::Error::Timeout(ureq::Timeout::Connect),
+                io::ErrorKind::TimedOut => ureq::Error::Timeout(Timeout::Connect),
                 _ => ureq::Error::Io(e),
             })?;
             addresses = self.resolver.empty();
@@ -356,8 +366,4 @@ impl Resolver for ResolveOnce {
         lock(&self.known).insert(key, addresses.clone());
         Ok(addresses)
     }
-}
-
-fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }

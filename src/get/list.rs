@@ -7,16 +7,39 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek};
 
+use crate::block::BLOCK_SIZE;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::hashlist::Reader;
 
+/// One line of the list: a block and its place in the file.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// Counted from 0.
+    pub number: u64,
+    pub hash: Hash,
+    /// The last block of the file, where the list is told to tell: only that may be shorter.
+    pub last: bool,
+}
+
+impl Wanted {
+    /// Where the block begins, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.number * BLOCK_SIZE as u64
+    }
+}
+
 pub struct List {
-    reader: Reader<Box<dyn BufRead>>,
+    reader: Reader<Box<dyn BufRead + Send>>,
     name: String,
     length: Option<u64>,
+    /// Whether `last` is told. Where the length is not known, that takes a look at the line after,
+    /// for which a list that is still being made would make the block wait.
+    tell_last: bool,
+    ahead: Option<Hash>,
     given: u64,
+    refused: bool,
 }
 
 impl List {
@@ -51,17 +74,21 @@ impl List {
         ))
     }
 
-    fn new(input: Box<dyn BufRead>, name: String, length: Option<u64>) -> Self {
+    fn new(input: Box<dyn BufRead + Send>, name: String, length: Option<u64>) -> Self {
         List {
             reader: Reader::new(input, name.clone()),
             name,
             length,
+            tell_last: false,
+            ahead: None,
             given: 0,
+            refused: false,
         }
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Tells from now on of each line whether it is the last.
+    pub fn tell_last(&mut self) {
+        self.tell_last = true;
     }
 
     /// Lines, where they are known beforehand.
@@ -69,15 +96,37 @@ impl List {
         self.length
     }
 
-    /// The next hash, or none at the end.
+    /// The next line, or none at the end.
     ///
     /// # Errors
     /// As the hashlist's reader; and when a file has become longer or shorter since it was opened.
-    pub fn next(&mut self) -> Result<Option<Hash>> {
+    pub fn next(&mut self) -> Result<Option<Wanted>> {
+        let hash = match self.ahead.take() {
+            None => self.read()?,
+            ahead => ahead,
+        };
+        let Some(hash) = hash else {
+            return Ok(None);
+        };
+        let number = self.given;
+        self.given += 1;
+        let last = self.tell_last && self.is_last()?;
+        Ok(Some(Wanted { number, hash, last }))
+    }
+
+    /// Whether the line that was given last is the last.
+    fn is_last(&mut self) -> Result<bool> {
+        if let Some(length) = self.length {
+            return Ok(self.given == length);
+        }
+        self.ahead = self.read()?;
+        Ok(self.ahead.is_none())
+    }
+
+    fn read(&mut self) -> Result<Option<Hash>> {
         let hash = self.reader.next()?;
-        self.given += u64::from(hash.is_some());
         let is_due = |length| match hash {
-            Some(_) => self.given <= length,
+            Some(_) => self.given < length,
             None => self.given == length,
         };
         if !self.length.is_none_or(is_due) {
@@ -85,5 +134,24 @@ impl List {
             return Err(Error::local("read hashlist", &self.name, cause));
         }
         Ok(hash)
+    }
+
+    /// The next lines, `most` of them but at the end. After a line that is not one there are none.
+    ///
+    /// # Errors
+    /// As [`List::next`].
+    pub fn take(&mut self, most: usize) -> Result<Vec<Wanted>> {
+        let mut lines = Vec::with_capacity(most);
+        while !self.refused && lines.len() < most {
+            match self.next() {
+                Ok(Some(wanted)) => lines.push(wanted),
+                Ok(None) => break,
+                Err(error) => {
+                    self.refused = true;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(lines)
     }
 }

@@ -1,18 +1,339 @@
 //! Where blocks go. Only a `Block` can be written, and a `Block` is verified.
+//!
+//! Standard output, a pipe or a character device is a stream: the blocks one after the other. A
+//! file is put together beside its place, in `FILE.part`, and renamed when it is complete; until
+//! then FILE is as it was. A block device, or a file where that is asked for, is written in place.
 
-use crate::block::Block;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use super::list::{List, Wanted};
+use super::seed::read_at;
+use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::hash::Hash;
+use crate::lockfile::{Locking, lock};
 
-/// Standard output: the blocks one after the other.
-pub struct Stream(Stdout);
+/// Symbolic links followed to the file that is to be written; the kernel's own limit.
+const MAX_LINKS: usize = 40;
+
+pub enum Output {
+    Stream(Stream),
+    Place(Place),
+}
+
+/// Standard output, a FIFO or a character device: blocks in order.
+pub enum Stream {
+    Stdout(Stdout),
+    File(File, PathBuf),
+}
 
 impl Stream {
-    pub fn new() -> Result<Self> {
-        Stdout::new().map(Stream)
+    /// # Errors
+    /// When the other end is gone, or the disk is full.
+    pub fn write(&mut self, block: &Block<impl AsRef<[u8]>>) -> Result<()> {
+        match self {
+            Stream::Stdout(stdout) => stdout.write(block.bytes()),
+            Stream::File(file, path) => {
+                let written = file.write_all(block.bytes());
+                written.map_err(|e| Error::io("write", path.display(), &e))
+            }
+        }
+    }
+}
+
+impl Output {
+    /// # Errors
+    /// When the output cannot be written to, is too small, or is another psync's.
+    pub fn open(path: Option<&Path>, in_place: bool, list: &List) -> Result<Self> {
+        let path = match path {
+            Some(path) => follow(path)?,
+            None => return Ok(Output::Stream(Stream::Stdout(Stdout::new()?))),
+        };
+        let kind = match fs::metadata(&path) {
+            Ok(metadata) => Some(metadata.file_type()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::io("open", path.display(), &e)),
+        };
+        match kind {
+            Some(kind) if kind.is_dir() => {
+                Err(Error::local("write", path.display(), "Is a directory"))
+            }
+            Some(kind) if kind.is_block_device() => Place::device(path, list).map(Output::Place),
+            Some(kind) if !kind.is_file() => {
+                let file = OpenOptions::new().write(true).open(&path);
+                let file = file.map_err(|e| Error::io("open", path.display(), &e))?;
+                Ok(Output::Stream(Stream::File(file, path)))
+            }
+            _ if in_place => Place::in_place(path).map(Output::Place),
+            _ => Place::part(path).map(Output::Place),
+        }
+    }
+}
+
+/// Where `path` leads by symbolic links, the last of which may lead to nothing yet.
+fn follow(path: &Path) -> Result<PathBuf> {
+    let mut path = path.to_owned();
+    // What leads to a pipe, as /dev/stdout may, has no other name.
+    if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+        return Ok(path);
+    }
+    for _ in 0..MAX_LINKS {
+        let Ok(target) = fs::read_link(&path) else {
+            return Ok(path);
+        };
+        // An absolute target replaces all of it.
+        path.pop();
+        path.push(target);
+    }
+    Err(Error::local(
+        "open",
+        path.display(),
+        "Too many levels of symbolic links",
+    ))
+}
+
+/// Whether FILE is already all that `list`, not yet read, says. Stops at the first difference.
+///
+/// # Errors
+/// As the list's.
+pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
+    // Anything but a file may wait to be opened.
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(false);
+    }
+    let Ok(file) = File::open(path) else {
+        return Ok(false);
+    };
+    let mut buffer = [0; READ_SIZE];
+    let mut size = 0;
+    list.tell_last();
+    while let Some(wanted) = list.next()? {
+        let Some(block) = read_right(&file, &wanted, &mut buffer) else {
+            return Ok(false);
+        };
+        size += block.bytes().len() as u64;
+    }
+    Ok(file.metadata().is_ok_and(|metadata| metadata.len() == size))
+}
+
+/// The block, if it lies at its own place in `file`.
+fn read_right<'b>(
+    file: &File,
+    wanted: &Wanted,
+    buffer: &'b mut [u8; READ_SIZE],
+) -> Option<Block<&'b [u8]>> {
+    let mut length = read_at(file, &mut buffer[..BLOCK_SIZE], wanted.offset());
+    if wanted.last && Hash::of(&buffer[..length]) != wanted.hash {
+        // It may be a short one, and the file or device goes on after it.
+        length = wanted.hash.length_in(&buffer[..length])?;
+    }
+    Block::verify(&buffer[..length], &wanted.hash)
+}
+
+/// A file or device that is written block by block, each at its place. Locked against a second
+/// psync; shared by all workers, who look in it, but only one writes.
+pub struct Place {
+    file: File,
+    path: PathBuf,
+    kind: Kind,
+    /// Bytes that were there at the start. Beyond them is nothing to look at, and a hole is zeros.
+    had: u64,
+}
+
+enum Kind {
+    /// FILE.part, to become `target`, which until then is as it was: `before`.
+    Part {
+        target: PathBuf,
+        before: Option<File>,
+    },
+    InPlace,
+    /// Its size in bytes.
+    Device(u64),
+}
+
+impl Place {
+    fn part(target: PathBuf) -> Result<Self> {
+        let mut path = target.clone().into_os_string();
+        path.push(".part");
+        let before = match File::open(&target) {
+            Ok(file) => Some(file),
+            // One that may be written but not read is of no use, and in nobody's way.
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
+                ) =>
+            {
+                None
+            }
+            Err(e) => return Err(Error::io("read", target.display(), &e)),
+        };
+        Place::lock(path.into(), Kind::Part { target, before })
     }
 
-    pub fn write(&mut self, block: &Block<impl AsRef<[u8]>>) -> Result<()> {
-        self.0.write(block.bytes())
+    fn in_place(path: PathBuf) -> Result<Self> {
+        Place::lock(path, Kind::InPlace)
+    }
+
+    fn device(path: PathBuf, list: &List) -> Result<Self> {
+        let mut place = Place::lock(path, Kind::InPlace)?;
+        let size = place.file.seek(SeekFrom::End(0));
+        let size = size.map_err(|e| Error::io("read the size of", place.path.display(), &e))?;
+        place.had = size;
+        place.kind = Kind::Device(size);
+        // The last block may be as short as a byte; whether it fits is seen when it comes.
+        let least = list
+            .length()
+            .map_or(0, |blocks| blocks.saturating_sub(1) * BLOCK_SIZE as u64 + 1);
+        if list.length() != Some(0) && least > size {
+            return Err(place.too_small(size));
+        }
+        Ok(place)
+    }
+
+    fn too_small(&self, size: u64) -> Error {
+        let cause = format_args!("it has {size} bytes, too few for the file").to_string();
+        Error::local("write", self.path.display(), cause)
+    }
+
+    fn lock(path: PathBuf, kind: Kind) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false);
+        if let Kind::Part {
+            before: Some(before),
+            ..
+        } = &kind
+            && let Ok(metadata) = before.metadata()
+        {
+            // As private as FILE from the first byte on.
+            options.mode(metadata.mode() & 0o777);
+        }
+        loop {
+            let file =
+                match lock(&mut options, &path).map_err(|e| Error::create(path.display(), &e))? {
+                    Locking::Locked(file) => file,
+                    Locking::Held => {
+                        let cause = "another psync is writing it";
+                        return Err(Error::local("write", path.display(), cause));
+                    }
+                    Locking::Absent | Locking::Present => {
+                        let cause = io::ErrorKind::NotFound.into();
+                        return Err(Error::create(path.display(), &cause));
+                    }
+                    Locking::Moved if path.is_symlink() => {
+                        return Err(Error::local(
+                            "write",
+                            path.display(),
+                            "it is a symbolic link; remove it",
+                        ));
+                    }
+                    // Renamed by another psync that has just finished: there is a new one to be made.
+                    Locking::Moved => continue,
+                };
+            let metadata = file.metadata();
+            let had = metadata
+                .map_err(|e| Error::io("read", path.display(), &e))?
+                .len();
+            return Ok(Place {
+                file,
+                path,
+                kind,
+                had,
+            });
+        }
+    }
+
+    /// FILE as it was, whose blocks may be of use at other places.
+    pub fn before(&self) -> Option<File> {
+        match &self.kind {
+            Kind::Part { before, .. } => before.as_ref()?.try_clone().ok(),
+            Kind::InPlace | Kind::Device(_) => None,
+        }
+    }
+
+    /// The length of the block that is already in its place, or none.
+    pub fn right(&self, wanted: &Wanted, buffer: &mut [u8; READ_SIZE]) -> Option<usize> {
+        if wanted.offset() >= self.had {
+            return None;
+        }
+        Some(read_right(&self.file, wanted, buffer)?.bytes().len())
+    }
+
+    /// The block as it lies at the same place of FILE as it was.
+    pub fn unchanged<'b>(
+        &self,
+        wanted: &Wanted,
+        buffer: &'b mut [u8; READ_SIZE],
+    ) -> Option<Block<&'b [u8]>> {
+        match &self.kind {
+            Kind::Part {
+                before: Some(before),
+                ..
+            } => read_right(before, wanted, buffer),
+            _ => None,
+        }
+    }
+
+    /// # Errors
+    /// When there is no room for it.
+    pub fn write(&self, wanted: &Wanted, block: &Block<impl AsRef<[u8]>>) -> Result<()> {
+        let bytes = block.bytes();
+        let end = wanted.offset() + bytes.len() as u64;
+        if let Kind::Device(size) = self.kind
+            && end > size
+        {
+            return Err(self.too_small(size));
+        }
+        if wanted.offset() >= self.had && bytes.iter().all(|&byte| byte == 0) {
+            // What was never written reads as zeros, and takes no room.
+            return Ok(());
+        }
+        let written = self.file.write_all_at(bytes, wanted.offset());
+        written.map_err(|e| Error::io("write", self.path.display(), &e))
+    }
+
+    /// All of its `size` bytes are there: brings them to the disk and FILE into its place.
+    ///
+    /// # Errors
+    /// When the disk refuses; then FILE is as it was.
+    pub fn finish(&self, size: u64) -> Result<()> {
+        let failed = |action| move |e: io::Error| Error::io(action, self.path.display(), &e);
+        if !matches!(self.kind, Kind::Device(_)) {
+            self.file.set_len(size).map_err(failed("write"))?;
+        }
+        if let Kind::Part {
+            before: Some(before),
+            ..
+        } = &self.kind
+        {
+            let metadata = before.metadata().map_err(failed("read"))?;
+            // Its owner first, since that may clear bits of the mode. Only root can, and none must.
+            let _ = fchown(&self.file, Some(metadata.uid()), Some(metadata.gid()));
+            self.file
+                .set_permissions(metadata.permissions())
+                .map_err(failed("set the mode of"))?;
+        }
+        self.file.sync_all().map_err(failed("sync"))?;
+        if let Kind::Part { target, .. } = &self.kind {
+            fs::rename(&self.path, target)
+                .map_err(|e| Error::io("put in place", target.display(), &e))?;
+            let directory = target
+                .parent()
+                .filter(|parent| *parent != "")
+                .unwrap_or(Path::new("."));
+            let synced = File::open(directory).and_then(|directory| directory.sync_all());
+            match synced {
+                // One that may be written but not read cannot be synced by itself.
+                Err(e) if e.kind() != io::ErrorKind::PermissionDenied => {
+                    return Err(Error::io("sync", directory.display(), &e));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 }

@@ -5,11 +5,12 @@
 
 use std::fmt::{self, Display};
 use std::net::Ipv6Addr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::block::Block;
 use crate::error::Result;
 use crate::hash::Hash;
+use crate::mutex::lock;
 
 /// Wrong answers in a row after which a server is given up.
 const STRIKES: u32 = 3;
@@ -118,20 +119,65 @@ pub enum Answer {
     Block(Block<Vec<u8>>),
     /// The server has not got it, which is no failure.
     Missing(String),
-    /// Anything else that is not the block: wrong bytes, malformed, an error. Counts as a strike.
-    Wrong(String),
+    Failed(Failure),
+}
+
+/// An answer that is neither the block nor a plain no.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub reason: String,
+    /// No connection, or silence: the server is given up at once. Else it is one strike.
+    pub at_once: bool,
+    /// Whether the same server may do better a little later.
+    pub passing: bool,
+}
+
+impl Failure {
     /// No connection, or silence.
-    Unreachable(String),
+    pub fn gone(reason: impl Display) -> Self {
+        Failure {
+            reason: reason.to_string(),
+            at_once: true,
+            passing: true,
+        }
+    }
+
+    /// A wrong answer.
+    pub fn strike(reason: impl Display, passing: bool) -> Self {
+        Failure {
+            reason: reason.to_string(),
+            at_once: false,
+            passing,
+        }
+    }
+}
+
+/// What came of asking all servers for one block.
+#[derive(Debug)]
+pub enum Fetched {
+    Block(Block<Vec<u8>>),
+    /// Nobody gave it; `passing` if somebody may do so a little later.
+    Nobody {
+        passing: bool,
+    },
 }
 
 struct Server {
     url: Url,
     state: Mutex<State>,
+    /// A worker that was the first to ask this server has heard from it, or has not.
+    tried: Condvar,
 }
 
 #[derive(Default)]
 struct State {
+    /// Whether it ever answered, since it was last given another chance.
+    proven: bool,
+    /// Whether a worker is finding that out.
+    on_trial: bool,
+    /// Failures in a row, and whether any of them will last.
     strikes: u32,
+    lasting: bool,
     given_up: bool,
     /// Why it did not give the block that it was last asked for in vain.
     reason: Option<String>,
@@ -139,66 +185,98 @@ struct State {
 
 impl Server {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
+    }
+
+    /// Waits until it is known whether this server answers at all, or until it is the caller's
+    /// turn to find out. So one that does not costs its timeout once, not once a worker. False if
+    /// it is given up.
+    fn admit(&self, passing: &mut bool) -> bool {
+        let mut state = self.state();
+        while state.on_trial && !state.given_up {
+            state = self
+                .tried
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.given_up {
+            *passing |= !state.lasting;
+            return false;
+        }
+        state.on_trial = !state.proven;
+        true
     }
 }
 
 /// All servers, in the order in which they are asked.
-pub struct Servers<'a> {
+pub struct Servers {
     list: Vec<Server>,
     /// Is told of each server that is given up.
-    give_up: &'a (dyn Fn(String) + Sync),
+    give_up: fn(String),
 }
 
-impl<'a> Servers<'a> {
+impl Servers {
     /// A server listed twice is asked once.
-    pub fn new(urls: Vec<Url>, give_up: &'a (dyn Fn(String) + Sync)) -> Self {
+    pub fn new(urls: Vec<Url>, give_up: fn(String)) -> Self {
         let mut list: Vec<Server> = Vec::new();
         for url in urls {
             if !list.iter().any(|server| server.url == url) {
                 list.push(Server {
                     url,
                     state: Mutex::default(),
+                    tried: Condvar::new(),
                 });
             }
         }
         Servers { list, give_up }
     }
 
-    /// Asks one server after the other for a block, until one gives it; none if nobody does.
+    /// Asks one server after the other for a block, until one gives it.
     ///
     /// # Errors
     /// Those of `ask`, for what is wrong on this side.
-    pub fn fetch(&self, ask: impl Fn(&Url) -> Result<Answer>) -> Result<Option<Block<Vec<u8>>>> {
+    pub fn fetch(&self, ask: impl Fn(&Url) -> Result<Answer>) -> Result<Fetched> {
+        let mut passing = false;
         for server in &self.list {
-            if server.state().given_up {
+            if !server.admit(&mut passing) {
                 continue;
             }
-            match ask(&server.url)? {
+            let answer = ask(&server.url);
+            let mut state = server.state();
+            state.on_trial = false;
+            server.tried.notify_all();
+            match answer? {
                 Answer::Block(block) => {
-                    server.state().strikes = 0;
-                    return Ok(Some(block));
+                    state.succeed();
+                    return Ok(Fetched::Block(block));
                 }
                 Answer::Missing(reason) => {
-                    let mut state = server.state();
-                    state.strikes = 0;
+                    state.succeed();
                     state.reason = Some(reason);
                 }
-                Answer::Wrong(reason) => self.strike(server, 1, reason),
-                Answer::Unreachable(reason) => self.strike(server, STRIKES, reason),
+                Answer::Failed(failure) => {
+                    passing |= failure.passing;
+                    if state.fail(failure) {
+                        let reason = state.reason.as_deref().unwrap_or_default();
+                        (self.give_up)(format!("give up {}: {reason}", server.url));
+                    }
+                }
             }
         }
-        Ok(None)
+        Ok(Fetched::Nobody { passing })
     }
 
-    fn strike(&self, server: &Server, strikes: u32, reason: String) {
-        let mut state = server.state();
-        state.strikes += strikes;
-        if state.strikes >= STRIKES && !state.given_up {
-            state.given_up = true;
-            (self.give_up)(format!("give up {}: {reason}", server.url));
+    /// Gives every server another chance that was given up for what may have passed.
+    pub fn revive(&self) {
+        for server in &self.list {
+            let mut state = server.state();
+            if state.given_up && !state.lasting {
+                *state = State {
+                    reason: state.reason.take(),
+                    ..State::default()
+                };
+            }
         }
-        state.reason = Some(reason);
     }
 
     /// Each server's reason for the last block that it did not give, as `ask SERVER: REASON`.
@@ -216,10 +294,30 @@ impl<'a> Servers<'a> {
     }
 }
 
+impl State {
+    fn succeed(&mut self) {
+        self.proven = true;
+        self.strikes = 0;
+        self.lasting = false;
+    }
+
+    /// Counts a failure; true if it is the one for which the server is given up.
+    fn fail(&mut self, failure: Failure) -> bool {
+        self.proven |= !failure.at_once;
+        self.strikes += if failure.at_once { STRIKES } else { 1 };
+        self.lasting |= !failure.passing;
+        self.reason = Some(failure.reason);
+        let over = self.strikes >= STRIKES && !self.given_up;
+        self.given_up |= over;
+        over
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::cell::RefCell;
+    use std::thread;
 
     #[test]
     fn a_server_has_one_written_form() {
@@ -266,74 +364,114 @@ mod tests {
         names.iter().map(|name| Url::parse(name).unwrap()).collect()
     }
 
+    fn servers(names: &[&str]) -> Servers {
+        Servers::new(urls(names), |_| {})
+    }
+
     fn block() -> Answer {
         Answer::Block(Block::new(b"block".to_vec()))
     }
 
+    fn missing() -> Answer {
+        Answer::Missing(String::new())
+    }
+
+    fn wrong() -> Answer {
+        Answer::Failed(Failure::strike("wrong", false))
+    }
+
+    fn busy() -> Answer {
+        Answer::Failed(Failure::strike("busy", true))
+    }
+
+    fn gone() -> Answer {
+        Answer::Failed(Failure::gone("refused"))
+    }
+
     #[test]
     fn asks_in_order_until_one_gives_it() {
-        let servers = Servers::new(urls(&["a", "b", "a:80", "c"]), &|_| {});
+        let servers = servers(&["a", "b", "a:80", "c"]);
         let asked = RefCell::new(Vec::new());
         let fetched = servers.fetch(|url| {
             asked.borrow_mut().push(url.to_string());
             Ok(if url.0 == "http://c" {
                 block()
             } else {
-                Answer::Missing("404".to_owned())
+                missing()
             })
         });
-        assert_eq!(fetched.unwrap().unwrap().bytes(), b"block");
+        assert!(matches!(fetched.unwrap(), Fetched::Block(block) if block.bytes() == b"block"));
         assert_eq!(*asked.borrow(), ["http://a", "http://b", "http://c"]);
-        assert_eq!(
-            servers.reasons(),
-            ["ask http://a: 404", "ask http://b: 404"]
-        );
+        assert_eq!(servers.reasons(), ["ask http://a: ", "ask http://b: "]);
     }
 
-    /// How often a lone server is asked by ten fetches, each answered with the next of `answers`.
-    fn asked(answers: &[fn() -> Answer]) -> usize {
-        let servers = Servers::new(urls(&["a"]), &|_| {});
+    /// How often a lone server is asked by ten fetches, each answered with the next of `answers`,
+    /// and whether the last of them may do better later.
+    fn asked(servers: &Servers, answers: &[fn() -> Answer]) -> (usize, bool) {
         let count = RefCell::new(0);
+        let mut later = false;
         for turn in 0..10 {
             let fetched = servers.fetch(|_| {
                 *count.borrow_mut() += 1;
                 Ok(answers[turn % answers.len()]())
             });
-            fetched.unwrap();
+            later = matches!(fetched.unwrap(), Fetched::Nobody { passing: true });
         }
-        count.into_inner()
+        (count.into_inner(), later)
     }
 
     #[test]
     fn a_bad_server_costs_its_failure_once_or_thrice() {
-        let missing = || Answer::Missing(String::new());
-        let wrong = || Answer::Wrong(String::new());
-        assert_eq!(asked(&[|| Answer::Unreachable(String::new())]), 1);
-        assert_eq!(asked(&[wrong]), 3);
-        assert_eq!(asked(&[missing]), 10);
+        let asked = |answers: &[fn() -> Answer]| asked(&servers(&["a"]), answers);
+        assert_eq!(asked(&[gone]), (1, true));
+        assert_eq!(asked(&[wrong]), (3, false));
+        assert_eq!(asked(&[busy]), (3, true));
+        assert_eq!(asked(&[busy, busy, wrong]), (3, false));
+        assert_eq!(asked(&[missing]), (10, false));
         assert_eq!(
-            asked(&[wrong, wrong, block]),
+            asked(&[wrong, wrong, block]).0,
             10,
             "only three in a row are too many"
         );
-        assert_eq!(asked(&[wrong, wrong, missing]), 10);
-        assert_eq!(asked(&[block, wrong, wrong, wrong]), 4);
+        assert_eq!(asked(&[wrong, wrong, missing]).0, 10);
+        assert_eq!(asked(&[block, wrong, wrong, wrong]).0, 4);
+    }
+
+    #[test]
+    fn what_may_have_passed_is_given_another_chance() {
+        for (answer, again) in [(gone as fn() -> Answer, 1), (busy, 3), (wrong, 0)] {
+            let servers = servers(&["a"]);
+            asked(&servers, &[answer]);
+            servers.revive();
+            assert_eq!(asked(&servers, &[answer]).0, again);
+        }
+    }
+
+    #[test]
+    fn one_worker_finds_out_for_all_whether_a_server_answers() {
+        let servers = servers(&["a"]);
+        let count = Mutex::new(0);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    servers.fetch(|_| {
+                        *count.lock().unwrap() += 1;
+                        // Long enough for all to come here, were they let in.
+                        thread::sleep(std::time::Duration::from_millis(50));
+                        Ok(gone())
+                    })
+                });
+            }
+        });
+        assert_eq!(*count.lock().unwrap(), 1);
+        assert_eq!(servers.reasons(), ["ask http://a: refused (given up)"]);
     }
 
     #[test]
     fn tells_once_who_is_given_up_and_why() {
-        let told = Mutex::new(Vec::new());
-        let tell = |text| told.lock().unwrap().push(text);
-        let servers = Servers::new(urls(&["a"]), &tell);
-        for _ in 0..2 {
-            assert!(
-                servers
-                    .fetch(|_| Ok(Answer::Unreachable("refused".to_owned())))
-                    .unwrap()
-                    .is_none()
-            );
-        }
-        assert_eq!(*told.lock().unwrap(), ["give up http://a: refused"]);
-        assert_eq!(servers.reasons(), ["ask http://a: refused (given up)"]);
+        static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+        let servers = Servers::new(urls(&["a"]), |text| TOLD.lock().unwrap().push(text));
+        asked(&servers, &[gone]);
+        assert_eq!(*TOLD.lock().unwrap(), ["give up http://a: refused"]);
     }
 }

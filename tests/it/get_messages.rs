@@ -17,7 +17,7 @@ fn full() -> Stdio {
 
 #[test]
 fn a_missing_block_is_told_with_each_server_s_own_reason() {
-    let sample = Sample::new(3);
+    let sample = Sample::new(1);
     let (refusing, liar) = (Refusing::new(), HostileServer::http(|_| Reply::ok("lie")));
     let blocks = [(sample.hash(0), sample.block(0).to_vec())].into();
     let lacking = HostileServer::http(move |request| Reply::honest(&blocks, request));
@@ -67,7 +67,7 @@ fn verbose_names_each_server_given_up_and_sums_up() {
         let out = get.run().warns(&format!(
             "psync: give up http://{refusing}: Connection refused\n\
              psync: give up http://{liar}: HTTP 500 Internal Server Error\n\
-             psync: get {list}: 10 blocks: 3 at hand, 7 fetched\n"
+             psync: get {list}: 10 blocks: 3 at hand, 7 fetched, 0 missing\n"
         ));
         assert!(out.stdout == sample.bytes);
     }

@@ -63,7 +63,7 @@ fn a_missing_block_is_no_failure_and_costs_no_connection() {
 
 #[test]
 fn a_redirect_is_not_followed() {
-    let sample = Sample::new(3);
+    let sample = Sample::new(0);
     let elsewhere = sample.honest();
     let hash = sample.hash(0);
     let targets = [
@@ -123,7 +123,7 @@ fn a_connection_that_the_server_closed_loses_no_block() {
 /// One that also hangs up on a fresh connection is at fault: asked twice, no third time.
 #[test]
 fn a_server_that_always_hangs_up_is_asked_on_one_fresh_connection_more() {
-    let sample = Sample::new(3);
+    let sample = Sample::new(0);
     let rude = closes_at(&sample, 0, false);
     let reason = format!("{rude}: it hung up without an answer");
     sample.ends_before(0, sample.get(&[&rude]).run(), &[&reason]);
@@ -186,7 +186,8 @@ fn the_file_ends_before_the_block_that_every_server_lacks() {
         let (a, b) = (lacking(), lacking());
         let reasons = [&a, &b].map(|server| format!("{server}: HTTP 404 Not Found"));
         sample.ends_before(k, sample.get(&[&a, &b]).run(), &[&reasons[0], &reasons[1]]);
-        assert_eq!((a.requests().len(), b.requests().len()), (k + 1, 1));
+        // The first may have been asked for some of what follows already.
+        assert!(a.requests().len() > k && b.requests().len() == 1);
     }
 }
 
@@ -255,7 +256,7 @@ fn a_server_that_is_mostly_right_is_kept() {
 
 #[test]
 fn a_server_listed_twice_is_asked_once() {
-    let sample = Sample::new(3);
+    let sample = Sample::new(0);
     let lacking = HostileServer::http(|_| Reply::status(404, ""));
     let (url, slash) = (lacking.url(), lacking.url() + "/");
     let reason = format!("{lacking}: HTTP 404 Not Found");

@@ -25,6 +25,7 @@ fn package(program: &str) -> &str {
         "unshare" | "mount" | "umount" | "prlimit" | "setpriv" | "fallocate" => "util-linux",
         "mkfs.ext4" => "e2fsprogs",
         "mkfs.xfs" | "xfs_io" => "xfsprogs",
+        "script" => "bsdutils",
         "sh" => "dash",
         "ip" => "iproute2",
         _ => Path::new(program)

@@ -55,7 +55,7 @@ pub fn cpu_ticks(pid: u32) -> u64 {
 
 /// Returns once it holds; fails after ten seconds.
 #[track_caller]
-pub fn wait_until(what: &str, holds: impl Fn() -> bool) {
+pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !holds() {
         assert!(Instant::now() < deadline, "not within ten seconds: {what}");

@@ -42,13 +42,15 @@ impl Sample {
         HostileServer::honest(&self.bytes)
     }
 
-    /// `psync get SERVER... HASHLIST`; options may follow.
+    /// `psync get SERVER... HASHLIST`, one request at a time and no second round; options that
+    /// follow come first.
     pub fn get(&self, servers: &[&dyn Display]) -> Run {
         let servers = servers.iter().map(ToString::to_string);
         // Where there is no network, looking up a name that does not exist shall fail soon.
         psync!("get")
             .args(servers)
             .arg(&self.list)
+            .args(["-j", "1", "--retry", "0"])
             .env("RES_OPTIONS", "timeout:1 attempts:1")
     }
 

@@ -1,0 +1,355 @@
+//! From the list to the output: hands out tasks, takes what comes of them, writes it, and begins
+//! another round for what failed. One thread, the only one that writes; a bounded number of
+//! blocks is under way, so memory stays flat whatever the size of the file.
+
+use std::collections::BTreeMap;
+use std::mem;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::RecvTimeoutError;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::list::Wanted;
+use super::output::Stream;
+use super::worker::{Outcome, Shared, Task, Workers};
+use crate::block::{BLOCK_SIZE, Block};
+use crate::error::{Error, Result};
+use crate::hash::Hash;
+use crate::progress::Progress;
+
+/// Blocks in a task, at most: enough to make handing it over cheap.
+const TASK: usize = 16;
+
+/// Tasks under way for each worker: one that it is at, one that waits for it.
+const TASKS_EACH: usize = 2;
+
+/// Blocks that failed for a passing reason and wait for the next round, at most.
+const MAX_FAILED: usize = 1024;
+
+/// Longest pause before a round.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
+
+/// Missing blocks that are remembered to be named.
+const NAMED: usize = 3;
+
+/// What became of the blocks.
+#[derive(Default)]
+pub struct Summary {
+    pub at_hand: u64,
+    pub fetched: u64,
+    pub missing: u64,
+    /// The first of the missing.
+    pub named: Vec<(u64, Hash)>,
+    /// Of the file in bytes, once its last block is known.
+    pub size: u64,
+    pub is_stream: bool,
+}
+
+impl Summary {
+    pub fn blocks(&self) -> u64 {
+        self.at_hand + self.fetched + self.missing
+    }
+}
+
+pub struct Flow<'a> {
+    shared: &'a Shared,
+    /// The list's name, and its lines where they are known.
+    name: &'a str,
+    length: Option<u64>,
+    /// None where blocks go to their places instead.
+    stream: Option<&'a mut Stream>,
+    workers: Workers,
+    progress: Progress,
+    rounds: Rounds,
+    /// Blocks in a task.
+    task: usize,
+    /// Tasks given out and not yet come back.
+    under_way: usize,
+    /// Whether the list came to its end, and whether that was not its right one: what came before
+    /// is written first.
+    ended: bool,
+    refused: Option<Error>,
+    /// Of a stream: the number of the block that is next, and those that came before their turn,
+    /// the hash where nobody has one.
+    next: u64,
+    early: BTreeMap<u64, std::result::Result<Block<Vec<u8>>, Hash>>,
+    failed: Vec<Wanted>,
+    summary: Summary,
+}
+
+impl<'a> Flow<'a> {
+    pub fn new(
+        shared: &'a Shared,
+        (name, length): (&'a str, Option<u64>),
+        stream: Option<&'a mut Stream>,
+        workers: Workers,
+        progress: Progress,
+        retry: u32,
+    ) -> Self {
+        let is_stream = stream.is_some();
+        // Short lists are shared out evenly, and one of unknown length may still be in the making.
+        let each = length.unwrap_or(0) / (workers.count() * TASKS_EACH) as u64;
+        Flow {
+            shared,
+            name,
+            length,
+            stream,
+            workers,
+            progress,
+            rounds: Rounds::new(retry),
+            task: usize::try_from(each).unwrap_or(TASK).clamp(1, TASK),
+            under_way: 0,
+            ended: false,
+            refused: None,
+            next: 0,
+            early: BTreeMap::new(),
+            failed: Vec::new(),
+            summary: Summary {
+                is_stream,
+                ..Summary::default()
+            },
+        }
+    }
+
+    /// Runs to the end of the list, or, with a stream, to the first block that nobody has.
+    ///
+    /// # Errors
+    /// What fails on this machine, and a list that turns out not to be one.
+    pub fn run(mut self) -> Result<Summary> {
+        let done = self.run_rounds();
+        // Requests that nobody waits for may take as long as a server takes. But the right to write
+        // into the block directory has to be given up in order.
+        self.shared.stop.store(true, Relaxed);
+        if self.under_way == 0 || self.shared.keep.is_some() {
+            self.workers.end();
+        }
+        done.map(|()| self.summary)
+    }
+
+    fn run_rounds(&mut self) -> Result<()> {
+        loop {
+            self.give_tasks();
+            if self.under_way > 0 {
+                self.take_results()?;
+            } else if !self.failed.is_empty() {
+                self.begin_round()?;
+            } else if let Some(error) = self.refused.take() {
+                return Err(error);
+            } else {
+                return Ok(());
+            }
+            if self.summary.is_stream && self.summary.missing > 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives out tasks as long as there is room for what comes of them.
+    fn give_tasks(&mut self) {
+        let most = self.workers.count() * TASKS_EACH;
+        while !self.ended && self.under_way < most && self.has_room(most) {
+            self.give(Task::Take(self.task));
+        }
+    }
+
+    fn has_room(&self, tasks: usize) -> bool {
+        if self.summary.is_stream {
+            let held = self.early.len() + self.failed.len() + self.under_way * self.task;
+            held < tasks * self.task
+        } else {
+            self.failed.len() < MAX_FAILED
+        }
+    }
+
+    fn give(&mut self, task: Task) {
+        self.under_way += 1;
+        // Were all workers gone, taking results would say so.
+        let _ = self.workers.tasks.send(task);
+    }
+
+    fn take_results(&mut self) -> Result<()> {
+        let done = match self.workers.done.recv_timeout(self.progress.tick()) {
+            Ok(done) => done?,
+            Err(RecvTimeoutError::Timeout) => {
+                self.draw();
+                return Ok(());
+            }
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(Error::local("get", self.name, "its workers ended"));
+            }
+        };
+        self.under_way -= usize::from(done.finished);
+        self.ended |= done.ended;
+        self.refused = self.refused.take().or(done.refused);
+        for (wanted, outcome) in done.found {
+            self.take(wanted, outcome, done.again)?;
+        }
+        self.draw();
+        Ok(())
+    }
+
+    fn take(&mut self, wanted: Wanted, outcome: Outcome, again: bool) -> Result<()> {
+        let block = match outcome {
+            Outcome::Right(length) => {
+                self.summary.at_hand += 1;
+                return self.settle(&wanted, length);
+            }
+            Outcome::Nobody { passing: true } => {
+                self.failed.push(wanted);
+                return Ok(());
+            }
+            Outcome::Nobody { passing: false } => return self.miss(&wanted),
+            Outcome::AtHand(block) => {
+                self.summary.at_hand += 1;
+                block
+            }
+            Outcome::Fetched(block) => {
+                self.summary.fetched += 1;
+                self.rounds.brought |= again;
+                block
+            }
+        };
+        if let Some(place) = &self.shared.place {
+            self.settle(&wanted, block.bytes().len())?;
+            return place.write(&wanted, &block);
+        }
+        self.early.insert(wanted.number, Ok(block));
+        self.write_early()
+    }
+
+    /// Checks the length of a block that has its place, and takes the file's size from the last.
+    fn settle(&mut self, wanted: &Wanted, length: usize) -> Result<()> {
+        if wanted.last {
+            self.summary.size = wanted.offset() + length as u64;
+        } else if length != BLOCK_SIZE {
+            let line = format!("{}:{}", self.name, wanted.number + 1);
+            let cause =
+                format!("a block of {length} bytes, which only the last of a file may have");
+            return Err(Error::malformed("read hashlist", line, cause));
+        }
+        Ok(())
+    }
+
+    fn miss(&mut self, wanted: &Wanted) -> Result<()> {
+        if self.stream.is_some() {
+            self.early.insert(wanted.number, Err(wanted.hash));
+            return self.write_early();
+        }
+        self.count_missing(wanted.number, wanted.hash);
+        Ok(())
+    }
+
+    fn count_missing(&mut self, number: u64, hash: Hash) {
+        self.summary.missing += 1;
+        let named = &mut self.summary.named;
+        let place = named.partition_point(|&(other, _)| other < number);
+        named.insert(place, (number, hash));
+        named.truncate(NAMED);
+    }
+}
+
+impl Flow<'_> {
+    /// Writes to a stream what has its turn; stops for good at a block that nobody has.
+    fn write_early(&mut self) -> Result<()> {
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
+        while let Some(turn) = self.early.remove(&self.next) {
+            match turn {
+                Ok(block) => stream.write(&block)?,
+                Err(hash) => {
+                    self.count_missing(self.next, hash);
+                    break;
+                }
+            }
+            self.next += 1;
+        }
+        Ok(())
+    }
+
+    /// Asks again for what failed, after a pause, or has it missing where that was in vain often
+    /// enough.
+    fn begin_round(&mut self) -> Result<()> {
+        let failed = mem::take(&mut self.failed);
+        let Some(pause) = self.rounds.next() else {
+            return failed.iter().try_for_each(|wanted| self.miss(wanted));
+        };
+        let end = Instant::now() + pause;
+        loop {
+            self.draw();
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            thread::sleep(left.min(self.progress.tick()));
+        }
+        self.shared.servers.revive();
+        for task in failed.chunks(self.task) {
+            self.give(Task::Again(task.to_vec()));
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self) {
+        let summary = &self.summary;
+        self.progress.draw(summary.blocks(), self.length, || {
+            format!("{} at hand, {} fetched", summary.at_hand, summary.fetched)
+        });
+    }
+}
+
+/// When there is another round for what failed.
+struct Rounds {
+    most: u32,
+    /// Rounds in a row that brought nothing.
+    fruitless: u32,
+    /// Whether the last brought anything. What is fetched for the first time meanwhile does not
+    /// count: else a silent server would be waited for again and again as long as others give.
+    brought: bool,
+}
+
+impl Rounds {
+    fn new(most: u32) -> Self {
+        Rounds {
+            most,
+            fruitless: 0,
+            brought: false,
+        }
+    }
+
+    /// The pause before the next round, twice as long after each that brought nothing.
+    fn next(&mut self) -> Option<Duration> {
+        if mem::take(&mut self.brought) {
+            self.fruitless = 0;
+        }
+        if self.fruitless == self.most {
+            return None;
+        }
+        let seconds = 1_u64.checked_shl(self.fruitless).unwrap_or(u64::MAX);
+        self.fruitless += 1;
+        Some(Duration::from_secs(seconds).min(MAX_PAUSE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_that_bring_blocks_do_not_count() {
+        let mut rounds = Rounds::new(2);
+        let seconds = |rounds: &mut Rounds| rounds.next().map(|pause| pause.as_secs());
+        assert_eq!(seconds(&mut rounds), Some(1));
+        assert_eq!(seconds(&mut rounds), Some(2));
+        rounds.brought = true;
+        assert_eq!(seconds(&mut rounds), Some(1));
+        assert_eq!(seconds(&mut rounds), Some(2));
+        assert_eq!(seconds(&mut rounds), None);
+        assert_eq!(Rounds::new(0).next(), None);
+        let mut many = Rounds {
+            fruitless: 70,
+            ..Rounds::new(100)
+        };
+        assert_eq!(many.next(), Some(MAX_PAUSE));
+    }
+}

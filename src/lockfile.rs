@@ -1,0 +1,49 @@
+//! Files locked (flock) while their owner lives: the lock goes with the process, whatever ends it.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::sys;
+
+/// What came of locking a file.
+pub enum Locking {
+    Locked(File),
+    /// Somebody else holds it.
+    Held,
+    /// There is nothing of that name, nor could it be made in a directory that is not there.
+    Absent,
+    /// Where it is to be made, there is one already.
+    Present,
+    /// The name is not that of the opened file: a link, or one that was renamed meanwhile.
+    Moved,
+}
+
+/// Opens the file at `path`, which is to be itself and no link, and locks it.
+///
+/// # Errors
+/// When it cannot be opened, or its file system knows no locks.
+pub fn lock(options: &mut OpenOptions, path: &Path) -> io::Result<Locking> {
+    // A FIFO under the name would make the open wait.
+    let file = match options.custom_flags(sys::O_NONBLOCK).open(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Locking::Absent),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Locking::Present),
+        opened => opened?,
+    };
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(Locking::Held),
+        Err(TryLockError::Error(e)) => return Err(e),
+    }
+    // Its owner may have removed or renamed it since it was opened here: then the lock is on
+    // something else by now.
+    let locked = file.metadata()?;
+    let named = fs::symlink_metadata(path);
+    let same = named.is_ok_and(|now| (now.dev(), now.ino()) == (locked.dev(), locked.ino()));
+    Ok(if same {
+        Locking::Locked(file)
+    } else {
+        Locking::Moved
+    })
+}
