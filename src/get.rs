@@ -19,7 +19,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::console;
@@ -108,6 +108,9 @@ fn gather(
 ) -> Result<(Arc<Shared>, Option<Stream>)> {
     let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
     let fetcher = Fetcher::new(&servers, options.jobs, connect_timeout, timeout)?;
+    let keep = options.dir.as_ref().filter(|_| options.keep);
+    let keep = keep.map(BlockDir::writer).transpose()?;
+    // Last, so that whatever else is wrong leaves no FILE.part.
     let (place, stream) = match Output::open(options.output.as_deref(), options.in_place, &list)? {
         Output::Place(place) => (Some(place), None),
         Output::Stream(stream) => (None, Some(stream)),
@@ -116,14 +119,13 @@ fn gather(
         list.tell_last();
         seeds.extend(place.before().and_then(|before| Seed::new(before).ok()));
     }
-    let keep = options.dir.as_ref().filter(|_| options.keep);
     let shared = Shared {
         list: Mutex::new(list),
         servers: Servers::new(servers, if options.verbose { tell } else { |_| {} }),
         fetcher,
         place,
         dir: options.dir.clone(),
-        keep: keep.map(BlockDir::writer).transpose()?,
+        keep: RwLock::new(keep),
         seeds,
         stop: AtomicBool::new(false),
     };

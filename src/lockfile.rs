@@ -38,12 +38,18 @@ pub fn lock(options: &mut OpenOptions, path: &Path) -> io::Result<Locking> {
     }
     // Its owner may have removed or renamed it since it was opened here: then the lock is on
     // something else by now.
-    let locked = file.metadata()?;
-    let named = fs::symlink_metadata(path);
-    let same = named.is_ok_and(|now| (now.dev(), now.ino()) == (locked.dev(), locked.ino()));
-    Ok(if same {
+    Ok(if is_named(&file, path)? {
         Locking::Locked(file)
     } else {
         Locking::Moved
     })
+}
+
+/// Whether `path` itself, not by a link, is still the name of `file`.
+///
+/// # Errors
+/// When the file cannot be looked at.
+pub fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let (opened, named) = (file.metadata()?, fs::symlink_metadata(path));
+    Ok(named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())))
 }

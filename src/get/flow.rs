@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::mem;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
@@ -117,12 +118,10 @@ impl<'a> Flow<'a> {
     /// What fails on this machine, and a list that turns out not to be one.
     pub fn run(mut self) -> Result<Summary> {
         let done = self.run_rounds();
-        // Requests that nobody waits for may take as long as a server takes. But the right to write
-        // into the block directory has to be given up in order.
+        // What is under way still is left to itself: it may take as long as a server takes.
         self.shared.stop.store(true, Relaxed);
-        if self.under_way == 0 || self.shared.keep.is_some() {
-            self.workers.end();
-        }
+        let keep = self.shared.keep.write();
+        drop(keep.unwrap_or_else(PoisonError::into_inner).take());
         done.map(|()| self.summary)
     }
 

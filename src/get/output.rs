@@ -4,7 +4,7 @@
 //! file is put together beside its place, in `FILE.part`, and renamed when it is complete; until
 //! then FILE is as it was. A block device, or a file where that is asked for, is written in place.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
-use crate::lockfile::{Locking, lock};
+use crate::lockfile::{Locking, is_named, lock};
 
 /// Symbolic links followed to the file that is to be written; the kernel's own limit.
 const MAX_LINKS: usize = 40;
@@ -78,7 +78,8 @@ impl Output {
 fn follow(path: &Path) -> Result<PathBuf> {
     let mut path = path.to_owned();
     // What leads to a pipe, as /dev/stdout may, has no other name.
-    if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+    let is_place = |kind: fs::FileType| kind.is_file() || kind.is_block_device();
+    if fs::metadata(&path).is_ok_and(|metadata| !is_place(metadata.file_type())) {
         return Ok(path);
     }
     for _ in 0..MAX_LINKS {
@@ -145,10 +146,12 @@ pub struct Place {
 }
 
 enum Kind {
-    /// FILE.part, to become `target`, which until then is as it was: `before`.
+    /// FILE.part, to become `target`, which until then is as it was: `before`, where it can be
+    /// read, with this owner and mode.
     Part {
         target: PathBuf,
         before: Option<File>,
+        metadata: Option<Box<Metadata>>,
     },
     InPlace,
     /// Its size in bytes.
@@ -172,7 +175,13 @@ impl Place {
             }
             Err(e) => return Err(Error::io("read", target.display(), &e)),
         };
-        Place::lock(path.into(), Kind::Part { target, before })
+        let metadata = fs::metadata(&target).ok().map(Box::new);
+        let kind = Kind::Part {
+            target,
+            before,
+            metadata,
+        };
+        Place::lock(path.into(), kind)
     }
 
     fn in_place(path: PathBuf) -> Result<Self> {
@@ -204,10 +213,9 @@ impl Place {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         if let Kind::Part {
-            before: Some(before),
+            metadata: Some(metadata),
             ..
         } = &kind
-            && let Ok(metadata) = before.metadata()
         {
             // As private as FILE from the first byte on.
             options.mode(metadata.mode() & 0o777);
@@ -306,18 +314,21 @@ impl Place {
             self.file.set_len(size).map_err(failed("write"))?;
         }
         if let Kind::Part {
-            before: Some(before),
+            metadata: Some(metadata),
             ..
         } = &self.kind
         {
-            let metadata = before.metadata().map_err(failed("read"))?;
             // Its owner first, since that may clear bits of the mode. Only root can, and none must.
             let _ = fchown(&self.file, Some(metadata.uid()), Some(metadata.gid()));
-            self.file
-                .set_permissions(metadata.permissions())
-                .map_err(failed("set the mode of"))?;
+            let set = self.file.set_permissions(metadata.permissions());
+            set.map_err(failed("set the mode of"))?;
         }
         self.file.sync_all().map_err(failed("sync"))?;
+        // What goes by the name now must be what was written, not another's.
+        if !is_named(&self.file, &self.path).map_err(failed("read"))? {
+            let cause = "it was replaced or removed meanwhile; run the same command again";
+            return Err(Error::local("write", self.path.display(), cause));
+        }
         if let Kind::Part { target, .. } = &self.kind {
             fs::rename(&self.path, target)
                 .map_err(|e| Error::io("put in place", target.display(), &e))?;

@@ -90,7 +90,14 @@ impl Seed {
 
     fn read_index(&self) -> Vec<(u64, u64)> {
         let blocks = self.size.div_ceil(BLOCK_SIZE as u64);
-        let mut index = Vec::with_capacity(usize::try_from(blocks).unwrap_or(0));
+        let mut index = Vec::new();
+        // A seed too large for the memory is none.
+        if index
+            .try_reserve_exact(usize::try_from(blocks).unwrap_or(usize::MAX))
+            .is_err()
+        {
+            return index;
+        }
         let mut buffer = vec![0; READ_AHEAD];
         let mut number = 0;
         while number < blocks {

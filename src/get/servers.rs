@@ -295,7 +295,11 @@ impl Servers {
 }
 
 impl State {
+    /// An answer that was under way as the server was given up changes nothing.
     fn succeed(&mut self) {
+        if self.given_up {
+            return;
+        }
         self.proven = true;
         self.strikes = 0;
         self.lasting = false;
@@ -305,7 +309,8 @@ impl State {
     fn fail(&mut self, failure: Failure) -> bool {
         self.proven |= !failure.at_once;
         self.strikes += if failure.at_once { STRIKES } else { 1 };
-        self.lasting |= !failure.passing;
+        // Silence is the last word: what went before it is no reason never to ask again.
+        self.lasting = !failure.passing || (self.lasting && !failure.at_once);
         self.reason = Some(failure.reason);
         let over = self.strikes >= STRIKES && !self.given_up;
         self.given_up |= over;
@@ -427,6 +432,7 @@ mod tests {
         assert_eq!(asked(&[wrong]), (3, false));
         assert_eq!(asked(&[busy]), (3, true));
         assert_eq!(asked(&[busy, busy, wrong]), (3, false));
+        assert_eq!(asked(&[wrong, gone]), (2, true));
         assert_eq!(asked(&[missing]), (10, false));
         assert_eq!(
             asked(&[wrong, wrong, block]).0,

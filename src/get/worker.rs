@@ -2,10 +2,11 @@
 //! servers, and keep what they fetched; they never write the output.
 
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread;
 
 use super::fetch::Fetcher;
 use super::list::{List, Wanted};
@@ -16,7 +17,7 @@ use super::servers::{Fetched, Servers};
 use crate::block::Block;
 use crate::error::{Error, Result};
 use crate::mutex::lock;
-use crate::store::{BlockDir, Hand, Writer};
+use crate::store::{BlockDir, Writer};
 
 /// Stack of a worker, in bytes: ureq's deepest path takes a third of it.
 const STACK: usize = 256 * 1024;
@@ -30,7 +31,9 @@ pub struct Shared {
     /// The output, where it is one that can be looked into.
     pub place: Option<Place>,
     pub dir: Option<BlockDir>,
-    pub keep: Option<Writer>,
+    /// Where what is fetched is kept. Taken away at the end, while some worker may still wait for a
+    /// server or for the list: so the right to write is given up in order, and nothing waits.
+    pub keep: RwLock<Option<Writer>>,
     pub seeds: Vec<Seed>,
     /// Nobody wants what is still being looked for.
     pub stop: AtomicBool,
@@ -73,7 +76,7 @@ pub struct Done {
 pub struct Workers {
     pub tasks: Sender<Task>,
     pub done: Receiver<Result<Done>>,
-    threads: Vec<JoinHandle<()>>,
+    count: usize,
 }
 
 impl Workers {
@@ -85,35 +88,22 @@ impl Workers {
         let (tasks, waiting) = mpsc::channel();
         let (results, done) = mpsc::channel();
         let waiting = Arc::new(Mutex::new(waiting));
-        let mut threads = Vec::new();
+        let mut count = 0;
         for _ in 0..jobs {
             let (shared, waiting) = (Arc::clone(shared), Arc::clone(&waiting));
             let results = results.clone();
             let work = move || work(&shared, &waiting, &results);
             match thread::Builder::new().stack_size(STACK).spawn(work) {
-                Ok(thread) => threads.push(thread),
-                Err(e) if threads.is_empty() => return Err(Error::io("start", "a thread", &e)),
+                Ok(_) => count += 1,
+                Err(e) if count == 0 => return Err(Error::io("start", "a thread", &e)),
                 Err(_) => break,
             }
         }
-        Ok(Workers {
-            tasks,
-            done,
-            threads,
-        })
+        Ok(Workers { tasks, done, count })
     }
 
     pub fn count(&self) -> usize {
-        self.threads.len()
-    }
-
-    /// Waits for them to let go of what they share.
-    pub fn end(self) {
-        drop(self.tasks);
-        for thread in self.threads {
-            // One that panicked has told so itself.
-            let _ = thread.join();
-        }
+        self.count
     }
 }
 
@@ -121,13 +111,15 @@ fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &Sender<Resul
     let mut worker = Worker {
         shared,
         local: Local::new(shared.place.as_ref(), shared.dir.as_ref(), &shared.seeds),
-        hand: shared.keep.as_ref().map(Writer::hand),
     };
     loop {
         // A statement of its own, so that the lock is let go before the work.
         let task = lock(waiting).recv();
         let Ok(task) = task else { return };
-        let done = worker.run(task, &|part| results.send(Ok(part)).is_ok());
+        let tell = |part| results.send(Ok(part)).is_ok();
+        // Without a word from this one, its task would be waited for without end.
+        let run = catch_unwind(AssertUnwindSafe(|| worker.run(task, &tell)));
+        let done = run.unwrap_or_else(|_| Err(Error::local("run", "a worker", "it panicked")));
         if results.send(done).is_err() {
             return;
         }
@@ -137,7 +129,6 @@ fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &Sender<Resul
 struct Worker<'a> {
     shared: &'a Shared,
     local: Local<'a>,
-    hand: Option<Hand<'a>>,
 }
 
 impl Worker<'_> {
@@ -192,12 +183,23 @@ impl Worker<'_> {
             Fetched::Block(block) => block,
             Fetched::Nobody { passing } => return Ok(Outcome::Nobody { passing }),
         };
-        if let Some(hand) = &mut self.hand
-            && let Some(temporary) = hand.stage(&block)?
-        {
-            // Not synced: a block that a power cut damages counts as absent, and is fetched again.
-            hand.publish(temporary, &block.hash())?;
-        }
+        self.keep(&block)?;
         Ok(Outcome::Fetched(block))
+    }
+
+    /// Not synced: a block that a power cut damages counts as absent, and is fetched again.
+    fn keep(&self, block: &Block<Vec<u8>>) -> Result<()> {
+        let keep = self
+            .shared
+            .keep
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(writer) = &*keep {
+            let mut hand = writer.hand();
+            if let Some(temporary) = hand.stage(block)? {
+                hand.publish(temporary, &block.hash())?;
+            }
+        }
+        Ok(())
     }
 }

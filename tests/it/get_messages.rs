@@ -154,7 +154,7 @@ fn a_current_directory_that_is_gone_and_an_empty_environment_do_not_matter() {
     sample.is_whole(get.no_env("HOME").run());
 }
 
-/// 16 MiB of memory, few descriptors, no thread beside the first.
+/// 16 MiB of memory, few descriptors, and with one job one thread beside the first.
 #[test]
 fn a_small_machine_will_do() {
     let sample = Sample::new(2000);
@@ -169,7 +169,7 @@ fn a_small_machine_will_do() {
     wait_until("it is under way", || good.requests().len() > 10);
     // It may have ended meanwhile.
     if let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) {
-        assert!(tasks.count() <= 1);
+        assert!(tasks.count() <= 2);
     }
     sample.is_whole(get.wait());
 }

@@ -1133,3 +1133,35 @@ fn root_a_block_device_that_is_too_small_is_told_before_anything_is_asked() {
     assert_eq!((writes.len(), server.connections()), (0, 0));
     assert!(device.read() == old);
 }
+
+/// What goes by the name at the end must be what was written: here somebody cleared up.
+#[test]
+fn an_output_that_is_removed_or_replaced_meanwhile_is_no_success() {
+    let sample = Sample::new(3);
+    for in_place in [false, true] {
+        for replace in [false, true] {
+            let dir = TempDir::new();
+            let file = dir.join("file");
+            let victim = if in_place {
+                file.clone()
+            } else {
+                dir.join("file.part")
+            };
+            let (blocks, removed) = (sample.map(), victim.clone());
+            let server = HostileServer::http(move |request| {
+                if request.nth == 1 {
+                    fs::remove_file(&removed).unwrap();
+                    if replace {
+                        fs::write(&removed, "another's").unwrap();
+                    }
+                }
+                Reply::honest(&blocks, request)
+            });
+            let get = sample.get(&[&server]).arg("-o").arg(&file);
+            let get = if in_place { get.arg("--in-place") } else { get };
+            get.run()
+                .fails_naming(1, &["it was replaced or removed meanwhile"]);
+            assert_eq!(victim.exists(), replace);
+        }
+    }
+}

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
+use std::net::TcpListener;
+
 use crate::support::*;
 
 /// A failure that may have passed a little later.
@@ -232,15 +234,19 @@ fn a_round_that_brought_blocks_does_not_count() {
 fn a_server_that_comes_back_is_asked_again() {
     let sample = Sample::new(3);
     for to_file in [false, true] {
-        let refusing = Refusing::new();
-        let (addr, file) = (refusing.to_string(), sample.dir.join("file"));
-        let mut get = sample.get(&[&refusing]).args(["-v", "--retry", "3"]);
+        // An address that nobody connects from, so that nobody takes its port meanwhile.
+        let free = TcpListener::bind("127.9.9.1:0").unwrap();
+        let (addr, file) = (
+            free.local_addr().unwrap().to_string(),
+            sample.dir.join("file"),
+        );
+        drop(free);
+        let mut get = sample.get(&[&addr]).args(["-v", "--retry", "3"]);
         if to_file {
             get = get.arg("-o").arg(&file);
         }
         let get = get.start();
         get.wait_stderr(|told| told.ends_with(b"Connection refused\n"));
-        drop(refusing);
         let blocks = sample.map();
         let server = HostileServer::start_at(&addr, move |conn, _| {
             while let Some(request) = conn.request() {

@@ -597,3 +597,20 @@ fn root_a_full_block_directory_is_told_and_with_room_made_the_same_command_goes_
         assert_eq!(strangers(&dir), [""; 0]);
     }
 }
+
+/// The end of a get is not put off by a list that goes on.
+#[test]
+fn what_is_kept_is_given_up_in_order_though_the_list_goes_on() {
+    let dir = TempDir::new();
+    let kept = dir.join("kept");
+    let mut get = psync!("get", "-k", "-d", &kept, "-")
+        .stdin_from(std::process::Stdio::piped())
+        .start();
+    let mut list = get.stdin.take().unwrap();
+    std::io::Write::write_all(&mut list, format!("{}\n", hash_hex(b"nobody's")).as_bytes())
+        .unwrap();
+    // The list stays open until it has ended.
+    get.wait().fails_naming(3, &["it is not at hand"]);
+    drop(list);
+    assert_eq!(strangers(&kept), [""; 0]);
+}

@@ -43,13 +43,7 @@ impl HostileServer {
     }
 
     pub fn start_at(at: &str, handler: impl Fn(&mut Conn, usize) + Send + Sync + 'static) -> Self {
-        // A port that was given up may be some other test's for a moment.
-        let mut listener = None;
-        super::wait_until("the port is free", || {
-            listener = TcpListener::bind(at).ok();
-            listener.is_some()
-        });
-        let listener = listener.unwrap();
+        let listener = TcpListener::bind(at).unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         shared.state.lock().unwrap().accepting = true;
