@@ -28,12 +28,12 @@ use crate::progress::Progress;
 use crate::store::BlockDir;
 use fetch::{Fetcher, Tally};
 use flow::{Flow, Summary};
-use list::List;
+use list::{List, Wanted};
 use output::{Output, Stream};
 use seed::Seed;
 use servers::Servers;
 pub use servers::Url;
-use worker::{Shared, Workers};
+use worker::{Outcome, Shared, Workers};
 
 /// What the command line asks for.
 pub struct Options {
@@ -79,7 +79,9 @@ pub fn run(options: &Options) -> Result<()> {
         };
         return report.done(&at_hand, Tally::default());
     }
+    let last = list.last();
     let (shared, mut stream) = gather(options, list, servers, seeds)?;
+    check_room(&shared, last)?;
     let workers = Workers::start(options.jobs, &shared)?;
     let flow = Flow::new(
         &shared,
@@ -130,6 +132,19 @@ fn gather(
         stop: AtomicBool::new(false),
     };
     Ok((Arc::new(shared), stream))
+}
+
+/// A device that may be too small for the last block is written to only when that is known to fit.
+fn check_room(shared: &Shared, last: Option<Wanted>) -> Result<()> {
+    let (Some(place), Some(last)) = (&shared.place, last) else {
+        return Ok(());
+    };
+    if place.is_tight(last.number + 1)
+        && let Outcome::AtHand(block) | Outcome::Fetched(block) = worker::find(shared, &last)?
+    {
+        place.check_room(&last, block.bytes().len())?;
+    }
+    Ok(())
 }
 
 fn tell(text: String) {

@@ -34,6 +34,7 @@ pub struct List {
     reader: Reader<Box<dyn BufRead + Send>>,
     name: String,
     length: Option<u64>,
+    last: Option<Wanted>,
     /// Whether `last` is told. Where the length is not known, that takes a look at the line after,
     /// for which a list that is still being made would make the block wait.
     tell_last: bool,
@@ -61,17 +62,19 @@ impl List {
         if !file.metadata().map_err(failed)?.is_file() {
             return Ok(List::new(Box::new(BufReader::new(file)), name, None));
         }
-        let mut length = 0;
+        let (mut length, mut last) = (0, None);
         let mut check = Reader::new(BufReader::new(&file), name.clone());
-        while check.next()?.is_some() {
+        while let Some(hash) = check.next()? {
+            last = Some(Wanted {
+                number: length,
+                hash,
+                last: true,
+            });
             length += 1;
         }
         file.rewind().map_err(failed)?;
-        Ok(List::new(
-            Box::new(BufReader::new(file)),
-            name,
-            Some(length),
-        ))
+        let list = List::new(Box::new(BufReader::new(file)), name, Some(length));
+        Ok(List { last, ..list })
     }
 
     fn new(input: Box<dyn BufRead + Send>, name: String, length: Option<u64>) -> Self {
@@ -79,6 +82,7 @@ impl List {
             reader: Reader::new(input, name.clone()),
             name,
             length,
+            last: None,
             tell_last: false,
             ahead: None,
             given: 0,
@@ -94,6 +98,11 @@ impl List {
     /// Lines, where they are known beforehand.
     pub fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    /// The last line, where it is known beforehand.
+    pub fn last(&self) -> Option<Wanted> {
+        self.last
     }
 
     /// The next line, or none at the end.

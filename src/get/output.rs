@@ -194,7 +194,7 @@ impl Place {
         let size = size.map_err(|e| Error::io("read the size of", place.path.display(), &e))?;
         place.had = size;
         place.kind = Kind::Device(size);
-        // The last block may be as short as a byte; whether it fits is seen when it comes.
+        // The last block may be as short as a byte: see `is_tight`.
         let least = list
             .length()
             .map_or(0, |blocks| blocks.saturating_sub(1) * BLOCK_SIZE as u64 + 1);
@@ -202,6 +202,22 @@ impl Place {
             return Err(place.too_small(size));
         }
         Ok(place)
+    }
+
+    /// Whether it depends on the length of the last of so many blocks if there is room for all.
+    pub fn is_tight(&self, blocks: u64) -> bool {
+        matches!(self.kind, Kind::Device(size) if blocks * BLOCK_SIZE as u64 > size)
+    }
+
+    /// # Errors
+    /// When there is no room for so many bytes of a block.
+    pub fn check_room(&self, wanted: &Wanted, length: usize) -> Result<()> {
+        match self.kind {
+            Kind::Device(size) if wanted.offset() + length as u64 > size => {
+                Err(self.too_small(size))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn too_small(&self, size: u64) -> Error {
@@ -290,12 +306,7 @@ impl Place {
     /// When there is no room for it.
     pub fn write(&self, wanted: &Wanted, block: &Block<impl AsRef<[u8]>>) -> Result<()> {
         let bytes = block.bytes();
-        let end = wanted.offset() + bytes.len() as u64;
-        if let Kind::Device(size) = self.kind
-            && end > size
-        {
-            return Err(self.too_small(size));
-        }
+        self.check_room(wanted, bytes.len())?;
         if wanted.offset() >= self.had && bytes.iter().all(|&byte| byte == 0) {
             // What was never written reads as zeros, and takes no room.
             return Ok(());

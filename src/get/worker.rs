@@ -108,10 +108,7 @@ impl Workers {
 }
 
 fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &Sender<Result<Done>>) {
-    let mut worker = Worker {
-        shared,
-        local: Local::new(shared.place.as_ref(), shared.dir.as_ref(), &shared.seeds),
-    };
+    let mut worker = Worker::new(shared);
     loop {
         // A statement of its own, so that the lock is let go before the work.
         let task = lock(waiting).recv();
@@ -131,7 +128,23 @@ struct Worker<'a> {
     local: Local<'a>,
 }
 
-impl Worker<'_> {
+/// Finds one block, at once.
+///
+/// # Errors
+/// What fails on this machine.
+pub fn find(shared: &Shared, wanted: &Wanted) -> Result<Outcome> {
+    Worker::new(shared).find(wanted)
+}
+
+impl<'a> Worker<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let place = shared.place.as_ref();
+        Worker {
+            shared,
+            local: Local::new(place, shared.dir.as_ref(), &shared.seeds),
+        }
+    }
+
     /// Does a task, and tells of parts of it by `tell`, which says whether anybody listens.
     fn run(&mut self, task: Task, tell: &dyn Fn(Done) -> bool) -> Result<Done> {
         let again = matches!(task, Task::Again(_));

@@ -1134,6 +1134,34 @@ fn root_a_block_device_that_is_too_small_is_told_before_anything_is_asked() {
     assert!(device.read() == old);
 }
 
+/// Whether there is room for the last block depends on its length: so that is asked for first. And
+/// a disk is mostly named by a link.
+#[test]
+#[ignore = "needs root, for a loop device"]
+fn root_a_block_device_too_small_for_the_last_block_is_told_before_anything_is_written() {
+    for (tail, fits) in [(512, true), (513, false)] {
+        let bytes = random(8 * BLOCK_SIZE + tail, 2);
+        let old = random(8 * BLOCK_SIZE + 512, 1);
+        let device = match Loop::new(&old) {
+            Ok(device) => device,
+            Err(e) => skip!("no loop device: {e}"),
+        };
+        let dir = TempDir::new();
+        let link = dir.join("by-id");
+        symlink(&device.device, &link).unwrap();
+        let list = dir.file("list", hashlist(&bytes));
+        let server = HostileServer::honest(&bytes);
+        let out = psync!("get", "-o", &link, server.url(), &list).run();
+        if fits {
+            out.ok();
+            assert!(device.read() == bytes);
+        } else {
+            out.fails_naming(1, &["too few for the file"]);
+            assert!(device.read() == old && server.requests().len() == 1);
+        }
+    }
+}
+
 /// What goes by the name at the end must be what was written: here somebody cleared up.
 #[test]
 fn an_output_that_is_removed_or_replaced_meanwhile_is_no_success() {
