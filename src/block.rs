@@ -14,7 +14,7 @@ pub const BLOCK_SIZE: usize = 4096;
 pub const READ_SIZE: usize = BLOCK_SIZE + 1;
 
 /// 1 to [`BLOCK_SIZE`] bytes together with their hash.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Block<B> {
     hash: Hash,
     bytes: B,

@@ -245,9 +245,7 @@ impl<'a> Flow<'a> {
         named.insert(place, (number, hash));
         named.truncate(NAMED);
     }
-}
 
-impl Flow<'_> {
     /// Writes to a stream what has its turn; stops for good at a block that nobody has.
     fn write_early(&mut self) -> Result<()> {
         let Some(stream) = &mut self.stream else {

@@ -50,7 +50,7 @@ impl<'a> Local<'a> {
             }
         }
         if wanted.hash == self.zeros.hash() {
-            return Ok(Some(Found::Block(Block::new(vec![0; BLOCK_SIZE]))));
+            return Ok(Some(Found::Block(self.zeros.clone())));
         }
         Ok(self.find_elsewhere(&wanted.hash)?.map(Found::Block))
     }

@@ -69,13 +69,11 @@ impl Seed {
         let same = index[first..]
             .iter()
             .take_while(|&&(other, _)| other == prefix);
-        // The first that is still right. Of many equal ones no more are tried than of two files
-        // whose hashes begin alike.
-        let number = same.take(2).map(|&(_, number)| number).find(|&number| {
+        // The first that is still right. Two are tried, not all: a seed may hold a block many times.
+        let length = same.take(2).find_map(|&(_, number)| {
             let length = self.read(number, buffer);
-            Hash::of(&buffer[..length]) == *hash
+            (Hash::of(&buffer[..length]) == *hash).then_some(length)
         })?;
-        let length = self.read(number, buffer);
         Block::verify(&buffer[..length], hash)
     }
 
