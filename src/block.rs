@@ -4,14 +4,16 @@
 //! given bytes that nobody verified. This file touches no file, socket or directory itself.
 
 use std::io::{self, Read};
+use std::{mem, ptr};
 
 use crate::hash::Hash;
 
 /// Bytes of every block of a file but the last, which holds what is left.
 pub const BLOCK_SIZE: usize = 4096;
 
-/// Room to read a block and see that it is not longer than one.
-pub const READ_SIZE: usize = BLOCK_SIZE + 1;
+/// Room to read a block: a byte more shows that what is there is longer than one, and where blocks
+/// come with a length of two bytes before each, the next length is read along.
+pub const READ_SIZE: usize = BLOCK_SIZE + 2;
 
 /// 1 to [`BLOCK_SIZE`] bytes together with their hash.
 #[derive(Clone, Debug)]
@@ -48,13 +50,6 @@ impl<B: AsRef<[u8]>> Block<B> {
 }
 
 impl<'b> Block<&'b [u8]> {
-    pub fn into_owned(self) -> Block<Vec<u8>> {
-        Block {
-            hash: self.hash,
-            bytes: self.bytes.to_vec(),
-        }
-    }
-
     /// Reads the block named `hash` out of `input`, whose first call mostly brings all of it: a
     /// second one is made only where what came is not the block. None when `input` is not it.
     ///
@@ -79,6 +74,72 @@ impl<'b> Block<&'b [u8]> {
                 }));
             }
         }
+    }
+}
+
+/// Verified blocks one after the other, without gaps: they are written at once.
+#[derive(Default)]
+pub struct Row {
+    buffer: Vec<u8>,
+    /// Bytes of blocks; those after them are nobody's yet.
+    filled: usize,
+}
+
+impl Row {
+    /// Has room for so many blocks, one at least.
+    pub fn new(blocks: usize) -> Self {
+        Row {
+            buffer: vec![0; blocks.saturating_sub(1) * BLOCK_SIZE + READ_SIZE],
+            filled: 0,
+        }
+    }
+
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.filled]
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.buffer.len() - self.filled < READ_SIZE
+    }
+
+    /// Has `read` read a block into its place, and takes it in: what it gives is a block, and so
+    /// is verified, and lies at the start of the room that it was given. None where it gives none,
+    /// or the row is full.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn push<E>(
+        &mut self,
+        read: impl FnOnce(&mut [u8; READ_SIZE]) -> Result<Option<Block<&[u8]>>, E>,
+    ) -> Result<Option<Block<&[u8]>>, E> {
+        let Some(room) = self.buffer[self.filled..].first_chunk_mut() else {
+            return Ok(None);
+        };
+        let place = ptr::from_ref(room).cast();
+        let Some(block) = read(room)? else {
+            return Ok(None);
+        };
+        if !ptr::eq(block.bytes().as_ptr(), place) {
+            return Ok(None);
+        }
+        let (hash, start) = (block.hash(), self.filled);
+        self.filled += block.bytes().len();
+        let bytes = &self.buffer[start..self.filled];
+        Ok(Some(Block { hash, bytes }))
+    }
+
+    /// Takes the blocks out, in no more memory than twice their bytes. The buffer stays where that
+    /// is less than half of it.
+    pub fn take(&mut self) -> Self {
+        let taken = if self.filled > self.buffer.len() / 2 {
+            mem::take(self)
+        } else {
+            let buffer = self.bytes().to_vec();
+            let filled = buffer.len();
+            Row { buffer, filled }
+        };
+        self.filled = 0;
+        taken
     }
 }
 

@@ -135,9 +135,13 @@ Blocks at hand:
 
 Servers:
         --servers FILE   more servers, one a line, # comments; any number
+    -m, --mirror URL     a plain copy of the whole file on any web server, for
+                         what no server gives (any number)
+        --spread         begin each request at another server, for their joint
+                         speed
     -j, --jobs N         requests under way at once, 1 to 256 [8]
         --timeout SECS   give a server up after so long without the head of an
-                         answer, or its body, 0.001 to 86400 [30]
+                         answer, or the next block of it, 0.001 to 86400 [30]
         --connect-timeout SECS
                          and after so long without a connection [5]
         --retry N        more rounds over the servers for what failed, after 1,
@@ -292,6 +296,8 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     let keep = words.flag(["-k", "--keep"]);
     let seeds = words.paths("--seed")?;
     let server_lists = words.paths("--servers")?;
+    let mirrors = words.values(["-m", "--mirror"])?;
+    let spread = words.flag("--spread");
     let jobs = words
         .number(["-j", "--jobs"], "--jobs", 1..=MAX_JOBS)?
         .unwrap_or(JOBS);
@@ -312,14 +318,8 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     if in_place && output.is_none() {
         return Err(words.usage("--in-place needs -o FILE"));
     }
-    let mut servers = Vec::new();
-    for word in &operands {
-        let url = word
-            .to_str()
-            .ok_or("a server's name is UTF-8")
-            .and_then(get::Url::parse);
-        servers.push(url.map_err(|problem| words.wrong(word, problem))?);
-    }
+    let servers = words.urls(&operands, get::Url::parse)?;
+    let mirrors = words.urls(&mirrors, get::Url::parse_mirror)?;
     let dir = words.block_dir(dir);
     if keep && dir.is_none() {
         return Err(words.no_block_dir());
@@ -327,6 +327,8 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     Ok(Command::Get(get::Options {
         servers,
         server_lists,
+        mirrors,
+        spread,
         hashlist,
         output,
         in_place,
@@ -413,6 +415,18 @@ impl<'a> Words<'a> {
 
     fn paths(&mut self, key: &'static str) -> Result<Vec<PathBuf>> {
         Ok(self.values(key)?.into_iter().map(PathBuf::from).collect())
+    }
+
+    fn urls(
+        &self,
+        words: &[OsString],
+        parse: fn(&str) -> std::result::Result<get::Url, &'static str>,
+    ) -> Result<Vec<get::Url>> {
+        let url = |word: &OsString| {
+            let url = word.to_str().ok_or("a URL is UTF-8").and_then(parse);
+            url.map_err(|problem| self.wrong(word, problem))
+        };
+        words.iter().map(url).collect()
     }
 
     /// The value of an option that names a file or directory, which nothing does that is empty:
@@ -511,11 +525,12 @@ impl<'a> Words<'a> {
 }
 
 /// Long options that take a value.
-const VALUED: [&str; 9] = [
+const VALUED: [&str; 10] = [
     "--connect-timeout",
     "--dir",
     "--jobs",
     "--max-conns",
+    "--mirror",
     "--output",
     "--retry",
     "--seed",

@@ -2,17 +2,23 @@
 //!
 //! This file owns the story: what is opened in which order, and what is said at the end. The list
 //! is `get/list.rs`; `get/flow.rs` hands it out to `get/worker.rs`, who look for each block at hand
-//! (`get/local.rs`, `get/seed.rs`) and then ask the servers: which of them is `get/servers.rs`, one
-//! request is `get/fetch.rs`. What comes back exists only verified, and goes to `get/output.rs`.
+//! (`get/local.rs`, `get/seed.rs`) and then ask the servers: which of them, how and for how much is
+//! `get/servers.rs`, what is asked and what the answer is worth `get/ask.rs` and, for whole files,
+//! `get/mirror.rs`; one request is `get/fetch.rs`. What comes back exists only verified, goes by
+//! `get/parts.rs`, many blocks at once, to `get/output.rs`.
 
+mod ask;
 mod fetch;
 mod flow;
 mod list;
 mod local;
+mod mirror;
 mod output;
+mod parts;
 mod proxy;
 mod seed;
 mod servers;
+mod url;
 mod worker;
 
 use std::ffi::OsString;
@@ -29,17 +35,22 @@ use crate::store::BlockDir;
 use fetch::{Fetcher, Tally};
 use flow::{Flow, Summary};
 use list::{List, Wanted};
+use mirror::Mirror;
 use output::{Output, Stream};
 use seed::Seed;
 use servers::Servers;
-pub use servers::Url;
-use worker::{Outcome, Shared, Workers};
+pub use url::Url;
+use worker::{Shared, Workers};
 
 /// What the command line asks for.
 pub struct Options {
     pub servers: Vec<Url>,
     /// Files with more of them.
     pub server_lists: Vec<PathBuf>,
+    /// Plain copies of the whole file.
+    pub mirrors: Vec<Url>,
+    /// Whether each run of blocks begins at another server.
+    pub spread: bool,
     /// A file's name, or `-`.
     pub hashlist: OsString,
     /// None: standard output.
@@ -69,7 +80,7 @@ pub fn run(options: &Options) -> Result<()> {
     let list = List::open(&options.hashlist)?;
     report.length = list.length();
     let servers = servers(options)?;
-    report.has_servers = !servers.is_empty();
+    report.has_servers = !(servers.is_empty() && options.mirrors.is_empty());
     let seeds: Result<Vec<Seed>> = options.seeds.iter().map(|path| Seed::open(path)).collect();
     let seeds = seeds?;
     if let Some(blocks) = blocks_already_right(options, &list)? {
@@ -109,7 +120,11 @@ fn gather(
     mut seeds: Vec<Seed>,
 ) -> Result<(Arc<Shared>, Option<Stream>)> {
     let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
-    let fetcher = Fetcher::new(&servers, options.jobs, connect_timeout, timeout)?;
+    let everybody = [&servers[..], &options.mirrors].concat();
+    let fetcher = Fetcher::new(&everybody, options.jobs, connect_timeout, timeout)?;
+    let longest = flow::longest_run(options.jobs);
+    let tell: fn(String) = if options.verbose { tell } else { |_| {} };
+    let mirrors = options.mirrors.clone();
     let keep = options.dir.as_ref().filter(|_| options.keep);
     let keep = keep.map(BlockDir::writer).transpose()?;
     // Last, so that whatever else is wrong leaves no FILE.part.
@@ -123,10 +138,12 @@ fn gather(
     }
     let shared = Shared {
         list: Mutex::new(list),
-        servers: Servers::new(servers, if options.verbose { tell } else { |_| {} }),
+        mirrors: mirrors.iter().map(|_| Mirror::default()).collect(),
+        servers: Servers::new(servers, mirrors, longest, options.spread, tell),
         fetcher,
         place,
-        dir: options.dir.clone(),
+        // A look into one that is not there is a system call a block.
+        dir: options.dir.clone().filter(|dir| dir.path().exists()),
         keep: RwLock::new(keep),
         seeds,
         stop: AtomicBool::new(false),
@@ -140,9 +157,9 @@ fn check_room(shared: &Shared, last: Option<Wanted>) -> Result<()> {
         return Ok(());
     };
     if place.is_tight(last.number + 1)
-        && let Outcome::AtHand(block) | Outcome::Fetched(block) = worker::find(shared, &last)?
+        && let Some(length) = worker::find(shared, &last)?
     {
-        place.check_room(&last, block.bytes().len())?;
+        place.check_room(&last, length)?;
     }
     Ok(())
 }

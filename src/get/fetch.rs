@@ -1,25 +1,26 @@
 //! One request to one server. Only this file uses `ureq`.
 //!
 //! All of the library's settings are made in [`Fetcher::new`], on purpose: its defaults have no
-//! timeouts, few idle connections and large buffers. A status is not believed, nor is a length:
-//! the hash decides.
+//! timeouts, few idle connections and large buffers. What an answer is worth is not decided here.
 
 use std::collections::HashMap;
 use std::env;
-use std::io::{self, Read};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use ureq::config::{AutoHeaderValue, Config};
-use ureq::http::{Response, Uri, header};
+use ureq::http::response::Parts;
+use ureq::http::{HeaderName, Response, Uri, header};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
-use ureq::{Agent, Body, Timeout};
+use ureq::{Agent, Body, BodyReader, RequestBuilder, Timeout};
 
 use super::proxy::{Proxies, Variable};
-use super::servers::{Answer, Failure, Url};
-use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
+use super::servers::Failure;
+use super::url::Url;
+use crate::block;
 use crate::error::{Cause, Error, Result};
 use crate::hash::Hash;
 use crate::mutex::lock;
@@ -28,12 +29,21 @@ use crate::sys;
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Bytes read at once: a block with its head fits, and one more byte than a head may have, without
-/// which ureq takes a full buffer for the end of the connection.
-const INPUT: usize = MAX_HEAD + 1;
+/// Bytes read at once, of all connections together that may be at work: the more at once, the
+/// fewer system calls, and beyond 128 KiB that makes no difference.
+const INPUTS: usize = 1024 * 1024;
+const MAX_INPUT: usize = 128 * 1024;
 
-/// A request is one line and four fields.
-const OUTPUT: usize = 4 * 1024;
+/// And at least of one: the longest head and one more byte, without which ureq takes a full buffer
+/// for the end of the connection.
+const MIN_INPUT: usize = MAX_HEAD + 1;
+
+/// A request is one line and four fields, and mostly the lines of a run.
+const OUTPUT: usize = 16 * 1024;
+
+/// Redirects of a mirror that are followed. None of a server's: a peer must not send the client
+/// elsewhere.
+const MAX_REDIRECTS: u32 = 3;
 
 /// Bytes of an answer without a block that are read to use its connection again: an error page.
 /// A longer one costs the connection.
@@ -42,7 +52,7 @@ const MAX_PAGE: usize = 16 * 1024;
 /// Longer than any server keeps an idle connection, and a closed one is noticed anyhow.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(600);
 
-/// Asks servers for blocks, over connections that are kept. Shared by all workers.
+/// Asks servers, over connections that are kept. Shared by all workers.
 pub struct Fetcher {
     proxies: Proxies,
     direct: Agent,
@@ -51,7 +61,7 @@ pub struct Fetcher {
     https: Option<Agent>,
     connect_timeout: Duration,
     timeout: Duration,
-    tally: Mutex<Tally>,
+    tally: Arc<Mutex<Tally>>,
 }
 
 /// What was asked and received so far.
@@ -62,21 +72,31 @@ pub struct Tally {
     pub bytes: u64,
 }
 
-type Answered<T> = std::result::Result<T, Unanswered>;
+pub type Answered<T> = std::result::Result<T, Fault>;
 
-/// Why a request brought no answer.
-enum Unanswered {
-    /// The connection ended before an answer began: it may have been a kept one that the server
-    /// had closed meanwhile.
-    HungUp,
+/// Why there is no answer.
+pub enum Fault {
     Failed(Failure),
     /// This machine is at fault, not the server.
     Local(Error),
 }
 
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Self {
+        Fault::Failed(failure)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault::Local(error)
+    }
+}
+
 impl Fetcher {
-    /// Keeps a connection to each of `servers` for each of `jobs`. `connect_timeout` is for a connection; `timeout` for sending a request, for the head of
-    /// its answer and for its body, each.
+    /// Keeps a connection to each of `servers` for each of `jobs`. `connect_timeout` is for a
+    /// connection; `timeout` for sending a request, for the head of its answer, and for each wait
+    /// for more of its body.
     ///
     /// # Errors
     /// When the environment names a proxy that is not one.
@@ -90,16 +110,17 @@ impl Fetcher {
         let agent = |proxy| {
             let config = Config::builder()
                 .http_status_as_error(false)
-                // A peer must not send the client elsewhere.
                 .max_redirects(0)
                 .max_redirects_will_error(false)
                 // Phases only: a global, per-call or resolve timeout starts a thread a request.
                 .timeout_connect(Some(connect_timeout))
                 .timeout_send_request(Some(timeout))
+                .timeout_send_body(Some(timeout))
                 .timeout_recv_response(Some(timeout))
-                .timeout_recv_body(Some(timeout))
+                // Not for the whole body, whose bytes may come slowly but surely: see `Incoming`.
+                .timeout_per_read(Some(timeout))
                 .max_response_header_size(MAX_HEAD)
-                .input_buffer_size(INPUT)
+                .input_buffer_size((INPUTS / jobs).clamp(MIN_INPUT, MAX_INPUT))
                 .output_buffer_size(OUTPUT)
                 .max_idle_connections(jobs.saturating_mul(servers.len()))
                 .max_idle_connections_per_host(jobs)
@@ -132,7 +153,7 @@ impl Fetcher {
             proxies,
             connect_timeout,
             timeout,
-            tally: Mutex::default(),
+            tally: Arc::default(),
         })
     }
 
@@ -157,52 +178,79 @@ impl Fetcher {
     /// Asks `server` for a block.
     ///
     /// # Errors
-    /// When this machine is too short of something to ask.
-    pub fn fetch(&self, server: &Url, hash: &Hash) -> Result<Answer> {
+    /// When there is no answer, or this machine is too short of something to ask.
+    pub fn block(&self, server: &Url, hash: &Hash) -> Answered<Incoming> {
         let url = server.block(hash);
         let agent = self.agent(server);
-        let response = match self.request(agent, &url, false) {
-            // Once more, on a connection that is fresh for certain.
-            Err(Unanswered::HungUp) => self.request(agent, &url, true),
-            done => done,
-        };
-        let failure = match response.and_then(|response| self.receive(response, hash)) {
-            Ok(answer) => return Ok(answer),
-            Err(Unanswered::HungUp) => Failure::strike("it hung up without an answer", true),
-            Err(Unanswered::Failed(failure)) => failure,
-            Err(Unanswered::Local(error)) => return Err(error),
-        };
-        Ok(Answer::Failed(failure))
+        self.ask(&url, |fresh| only(fresh, agent.get(&url)).call())
     }
 
-    fn request(&self, agent: &Agent, url: &str, fresh: bool) -> Answered<Response<Body>> {
-        let mut request = agent.get(url);
-        if fresh {
-            // No kept connection is younger than this.
-            request = request.config().max_idle_age(Duration::ZERO).build();
-        }
-        lock(&self.tally).requests += 1;
-        request.call().map_err(|e| self.unanswered(e, url))
+    /// Asks `server` for all blocks of `list`, a hashlist, in one request.
+    ///
+    /// # Errors
+    /// As [`Fetcher::block`].
+    pub fn blocks(&self, server: &Url, list: &[u8]) -> Answered<Incoming> {
+        let url = server.blocks();
+        let agent = self.agent(server);
+        self.ask(&url, |fresh| only(fresh, agent.post(&url)).send(list))
     }
 
-    fn unanswered(&self, error: ureq::Error, url: &str) -> Unanswered {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    /// Asks `mirror` for the bytes from `first` to `last`, this one too, or to the end.
+    ///
+    /// # Errors
+    /// As [`Fetcher::block`].
+    pub fn range(&self, mirror: &Url, first: u64, last: Option<u64>) -> Answered<Incoming> {
+        let url = mirror.to_string();
+        let agent = self.agent(mirror);
+        let last = last.map_or_else(String::new, |last| last.to_string());
+        let range = format!("bytes={first}-{last}");
+        self.ask(&url, |fresh| {
+            let request = only(fresh, agent.get(&url).header(header::RANGE, &range));
+            let request = request.config().max_redirects(MAX_REDIRECTS).build();
+            request.call()
+        })
+    }
+
+    /// Asks by `call`; once more on a fresh connection, as it is then told, where a kept one may
+    /// have been closed meanwhile.
+    fn ask(
+        &self,
+        url: &str,
+        call: impl Fn(bool) -> std::result::Result<Response<Body>, ureq::Error>,
+    ) -> Answered<Incoming> {
+        let call = |fresh| {
+            lock(&self.tally).requests += 1;
+            call(fresh)
+        };
+        let answer = match call(false) {
+            Err(e) if is_hung_up(&e) => call(true),
+            answer => answer,
+        };
+        let (head, body) = answer.map_err(|e| self.unanswered(e, url))?.into_parts();
+        Ok(Incoming {
+            head,
+            body: body.into_reader(),
+            timeout: self.timeout,
+            began: Instant::now(),
+            filled: 0,
+            bytes: 0,
+            tally: Arc::clone(&self.tally),
+        })
+    }
+
+    fn unanswered(&self, error: ureq::Error, url: &str) -> Fault {
         use ureq::Error;
-        Unanswered::Failed(match error {
+        Fault::Failed(match error {
+            e if is_hung_up(&e) => Failure::strike("it hung up without an answer", true),
             Error::Timeout(Timeout::Connect) => {
                 let seconds = self.connect_timeout.as_secs_f32();
                 Failure::gone(format!("no connection within {seconds} s"))
             }
-            Error::Timeout(_) => self.silence("no answer"),
+            Error::Timeout(_) => silence("no answer", self.timeout),
             Error::Io(e) if sys::is_shortage(&e) => {
-                return Unanswered::Local(crate::error::Error::io("ask", url, &e));
+                return Fault::Local(crate::error::Error::io("ask", url, &e));
             }
-            Error::Io(e) => match e.kind() {
-                UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe => {
-                    return Unanswered::HungUp;
-                }
-                _ => Failure::gone(Cause(&e)),
-            },
+            Error::Io(e) => Failure::gone(Cause(&e)),
             Error::HostNotFound => Failure::gone("host not found"),
             Error::ConnectionFailed => Failure::gone("no connection"),
             Error::ConnectProxyFailed(e) => Failure::gone(format_args!("the proxy refused: {e}")),
@@ -212,70 +260,130 @@ impl Fetcher {
             e => Failure::strike(format_args!("not HTTP: {e}"), false),
         })
     }
+}
 
-    fn silence(&self, lacking: &str) -> Failure {
-        let seconds = self.timeout.as_secs_f32();
-        Failure::gone(format_args!("{lacking} within {seconds} s"))
+/// Has a request wait for a fresh connection, where that is asked for: no kept one is so young.
+fn only<B>(fresh: bool, request: RequestBuilder<B>) -> RequestBuilder<B> {
+    if fresh {
+        request.config().max_idle_age(Duration::ZERO).build()
+    } else {
+        request
+    }
+}
+
+/// Whether the connection ended before an answer began: it may have been a kept one that the
+/// server had closed meanwhile.
+fn is_hung_up(error: &ureq::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ends = [UnexpectedEof, ConnectionReset, ConnectionAborted, BrokenPipe];
+    matches!(error, ureq::Error::Io(e) if ends.contains(&e.kind()))
+}
+
+fn silence(lacking: &str, timeout: Duration) -> Failure {
+    let seconds = timeout.as_secs_f32();
+    Failure::gone(format_args!("{lacking} within {seconds} s"))
+}
+
+/// An answer: its head, and its body as it comes. A body must be read to its end, or its connection
+/// is lost.
+///
+/// Time is given to each part of a body that is filled: a server that sends block after block may
+/// take long over a run of them, one that sends a byte now and then may not.
+pub struct Incoming {
+    head: Parts,
+    body: BodyReader<'static>,
+    timeout: Duration,
+    began: Instant,
+    /// Bytes of the part that is being filled, or was last.
+    filled: usize,
+    /// Received and not yet in the tally.
+    bytes: u64,
+    tally: Arc<Mutex<Tally>>,
+}
+
+impl Incoming {
+    pub fn status(&self) -> u16 {
+        self.head.status.as_u16()
     }
 
-    /// Takes an answer for what it is. Its body is read to the end, or its connection is lost.
-    fn receive(&self, mut response: Response<Body>, hash: &Hash) -> Answered<Answer> {
-        let status = response.status();
-        if status == 200 {
-            return self.receive_block(&mut response, hash);
-        }
-        let reason = status.canonical_reason().unwrap_or_default();
-        let reason = format!("HTTP {} {reason}", status.as_str());
-        let reason = reason.trim_end().to_owned();
-        // What the page says changes nothing, but one that never ends must not cost its time again.
-        let page = block::fill(&mut response.body_mut().as_reader(), &mut [0; MAX_PAGE]);
-        lock(&self.tally).bytes += page.as_ref().map_or(0, |&length| length as u64);
-        if page.is_err_and(|e| is_timeout(&e)) {
-            return Err(Unanswered::Failed(self.silence("no whole answer")));
-        }
-        Ok(match status.as_u16() {
-            403 | 404 | 410 => Answer::Missing(reason),
-            status => {
-                let passing = matches!(status, 408 | 429 | 500..=599);
-                Answer::Failed(Failure::strike(reason, passing))
-            }
-        })
+    /// What the head says about the body's length.
+    pub fn length(&self) -> Option<u64> {
+        self.field(&header::CONTENT_LENGTH)?.parse().ok()
     }
 
-    fn receive_block(&self, response: &mut Response<Body>, hash: &Hash) -> Answered<Answer> {
-        let length = response.headers().get(header::CONTENT_LENGTH);
-        let length = length.and_then(|v| v.to_str().ok()?.parse::<u64>().ok());
-        if let Some(length) = length.filter(|&length| length > BLOCK_SIZE as u64) {
-            let reason = format_args!("{length} bytes, which no block has");
-            return Ok(Answer::Failed(Failure::strike(reason, false)));
+    /// Where the range that was answered begins (RFC 9110, section 14.4).
+    pub fn range_start(&self) -> Option<u64> {
+        let range = self.field(&header::CONTENT_RANGE)?;
+        let (start, _) = range.strip_prefix("bytes ")?.split_once('-')?;
+        start.parse().ok()
+    }
+
+    fn field(&self, name: &HeaderName) -> Option<&str> {
+        self.head.headers.get(name)?.to_str().ok()
+    }
+
+    /// Reads until `buffer` is full or the body at its end, in `timeout` altogether; tells the
+    /// bytes read.
+    ///
+    /// # Errors
+    /// When the body breaks off or stops coming.
+    pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.began = Instant::now();
+        self.filled = 0;
+        block::fill(self, buffer)
+    }
+
+    /// Whether nothing more comes, which lets the connection be used again.
+    ///
+    /// # Errors
+    /// As [`Incoming::fill`].
+    pub fn ends(&mut self) -> io::Result<bool> {
+        Ok(self.fill(&mut [0])? == 0)
+    }
+
+    /// Why a part of a body did not come whole.
+    pub fn failure(&self, error: &io::Error) -> Failure {
+        if is_timeout(error) {
+            silence("no whole answer", self.timeout)
+        } else if is_ureq(error) {
+            Failure::strike(format_args!("the body is not HTTP: {error}"), false)
+        } else {
+            let reason = format_args!("it broke off after {} bytes of a block", self.filled);
+            Failure::strike(reason, true)
         }
-        let mut bytes = Vec::with_capacity(READ_SIZE);
-        let mut body = response.body_mut().as_reader().take(READ_SIZE as u64);
-        let read = body.read_to_end(&mut bytes);
-        lock(&self.tally).bytes += bytes.len() as u64;
-        if let Err(e) = read {
-            return Err(Unanswered::Failed(if is_timeout(&e) {
-                self.silence("no whole answer")
-            } else if e
-                .get_ref()
-                .is_some_and(<dyn std::error::Error + Send + Sync>::is::<ureq::Error>)
-            {
-                Failure::strike(format_args!("the body is not HTTP: {e}"), false)
-            } else {
-                let length = bytes.len();
-                Failure::strike(
-                    format_args!("it broke off after {length} bytes of a block"),
-                    true,
-                )
-            }));
+    }
+
+    /// The status for a person, after the page that comes with it has been read: what that says
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// When the page never ends, which must not cost its time again.
+    pub fn refusal(&mut self) -> std::result::Result<String, Failure> {
+        if self.fill(&mut [0; MAX_PAGE]).is_err_and(|e| is_timeout(&e)) {
+            return Err(silence("no whole answer", self.timeout));
         }
-        let reason = match bytes.len() {
-            0 => "an empty answer".to_owned(),
-            READ_SIZE.. => "more bytes than a block has".to_owned(),
-            length => format!("wrong bytes ({length})"),
-        };
-        let wrong = || Answer::Failed(Failure::strike(reason, false));
-        Ok(Block::verify(bytes, hash).map_or_else(wrong, Answer::Block))
+        let reason = self.head.status.canonical_reason().unwrap_or_default();
+        let status = self.head.status.as_str();
+        Ok(format!("HTTP {status} {reason}").trim_end().to_owned())
+    }
+}
+
+impl io::Read for Incoming {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // Each wait has an end, but a byte now and then would go on for ever.
+        if self.began.elapsed() > self.timeout {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let received = self.body.read(buffer)?;
+        self.filled += received;
+        self.bytes += received as u64;
+        Ok(received)
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        lock(&self.tally).bytes += self.bytes;
     }
 }
 
@@ -284,7 +392,13 @@ fn is_timeout(error: &io::Error) -> bool {
     let inner = error
         .get_ref()
         .and_then(|e| e.downcast_ref::<ureq::Error>());
-    matches!(inner, Some(ureq::Error::Timeout(_)))
+    error.kind() == io::ErrorKind::TimedOut || matches!(inner, Some(ureq::Error::Timeout(_)))
+}
+
+fn is_ureq(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(<dyn std::error::Error + Send + Sync>::is::<ureq::Error>)
 }
 
 fn parse_proxy(variable: &Variable) -> Result<ureq::Proxy> {

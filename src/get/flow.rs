@@ -12,14 +12,19 @@ use std::time::{Duration, Instant};
 
 use super::list::Wanted;
 use super::output::Stream;
-use super::worker::{Outcome, Shared, Task, Workers};
-use crate::block::{BLOCK_SIZE, Block};
+use super::parts::{Content, End, Part};
+use super::worker::{Done, Shared, Task, Workers};
+use crate::block::BLOCK_SIZE;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::progress::Progress;
 
-/// Blocks in a task, at most: enough to make handing it over cheap.
-const TASK: usize = 16;
+/// Blocks under way at once, of all workers together: 8 MiB at most are held where they must go out
+/// in order. Shared out, it is also the longest run that one request asks for.
+const WINDOW: usize = 2048;
+
+/// Lines of a request for many blocks, at most: a server refuses more.
+const MAX_RUN: usize = 1024;
 
 /// Tasks under way for each worker: one that it is at, one that waits for it.
 const TASKS_EACH: usize = 2;
@@ -30,8 +35,15 @@ const MAX_FAILED: usize = 1024;
 /// Longest pause before a round.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 
+const ZEROS: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];
+
 /// Missing blocks that are remembered to be named.
 const NAMED: usize = 3;
+
+/// Most blocks that one of so many workers has under way in a task.
+pub fn longest_run(jobs: usize) -> usize {
+    (WINDOW / (jobs * TASKS_EACH)).clamp(1, MAX_RUN)
+}
 
 /// What became of the blocks.
 #[derive(Default)]
@@ -49,6 +61,21 @@ pub struct Summary {
 impl Summary {
     pub fn blocks(&self) -> u64 {
         self.at_hand + self.fetched + self.missing
+    }
+
+    /// Checks the length of the last of some blocks that have their places, and takes the file's
+    /// size from the last of all. `name` is the list's.
+    fn settle(&mut self, end: End, name: &str) -> Result<()> {
+        let End { wanted, length } = end;
+        if wanted.last {
+            self.size = wanted.offset() + length as u64;
+        } else if length != BLOCK_SIZE {
+            let line = format!("{name}:{}", wanted.number + 1);
+            let cause =
+                format!("a block of {length} bytes, which only the last of a file may have");
+            return Err(Error::malformed("read hashlist", line, cause));
+        }
+        Ok(())
     }
 }
 
@@ -70,10 +97,11 @@ pub struct Flow<'a> {
     /// is written first.
     ended: bool,
     refused: Option<Error>,
-    /// Of a stream: the number of the block that is next, and those that came before their turn,
-    /// the hash where nobody has one.
+    /// Of a stream: the number of the block that is next, and what came before its turn, the hash
+    /// of a block where nobody has it. By the number of the first block, and how many they are.
     next: u64,
-    early: BTreeMap<u64, std::result::Result<Block<Vec<u8>>, Hash>>,
+    early: BTreeMap<u64, std::result::Result<Part, Hash>>,
+    held: u64,
     failed: Vec<Wanted>,
     summary: Summary,
 }
@@ -88,8 +116,7 @@ impl<'a> Flow<'a> {
         retry: u32,
     ) -> Self {
         let is_stream = stream.is_some();
-        // Short lists are shared out evenly, and one of unknown length may still be in the making.
-        let each = length.unwrap_or(0) / (workers.count() * TASKS_EACH) as u64;
+        let longest = longest_run(workers.count());
         Flow {
             shared,
             name,
@@ -98,12 +125,13 @@ impl<'a> Flow<'a> {
             workers,
             progress,
             rounds: Rounds::new(retry),
-            task: usize::try_from(each).unwrap_or(TASK).clamp(1, TASK),
+            task: longest,
             under_way: 0,
             ended: false,
             refused: None,
             next: 0,
             early: BTreeMap::new(),
+            held: 0,
             failed: Vec::new(),
             summary: Summary {
                 is_stream,
@@ -153,8 +181,8 @@ impl<'a> Flow<'a> {
 
     fn has_room(&self, tasks: usize) -> bool {
         if self.summary.is_stream {
-            let held = self.early.len() + self.failed.len() + self.under_way * self.task;
-            held < tasks * self.task
+            let under_way = self.failed.len() + self.under_way * self.task;
+            self.held + (under_way as u64) < (tasks * self.task) as u64
         } else {
             self.failed.len() < MAX_FAILED
         }
@@ -177,56 +205,46 @@ impl<'a> Flow<'a> {
                 return Err(Error::local("get", self.name, "its workers ended"));
             }
         };
-        self.under_way -= usize::from(done.finished);
-        self.ended |= done.ended;
-        self.refused = self.refused.take().or(done.refused);
-        for (wanted, outcome) in done.found {
-            self.take(wanted, outcome, done.again)?;
-        }
+        self.take(done)?;
         self.draw();
         Ok(())
     }
 
-    fn take(&mut self, wanted: Wanted, outcome: Outcome, again: bool) -> Result<()> {
-        let block = match outcome {
-            Outcome::Right(length) => {
-                self.summary.at_hand += 1;
-                return self.settle(&wanted, length);
-            }
-            Outcome::Nobody { passing: true } => {
-                self.failed.push(wanted);
-                return Ok(());
-            }
-            Outcome::Nobody { passing: false } => return self.miss(&wanted),
-            Outcome::AtHand(block) => {
-                self.summary.at_hand += 1;
-                block
-            }
-            Outcome::Fetched(block) => {
-                self.summary.fetched += 1;
-                self.rounds.brought |= again;
-                block
-            }
-        };
-        if let Some(place) = &self.shared.place {
-            self.settle(&wanted, block.bytes().len())?;
-            return place.write(&wanted, &block);
+    fn take(&mut self, done: Done) -> Result<()> {
+        self.under_way -= usize::from(done.finished);
+        self.ended |= done.ended;
+        self.refused = self.refused.take().or(done.refused);
+        for part in done.parts {
+            self.rounds.brought |= done.again && matches!(part.content, Content::Fetched(_));
+            self.put(part)?;
         }
-        self.early.insert(wanted.number, Ok(block));
-        self.write_early()
+        if done.passing {
+            self.failed.extend(done.nobody);
+            return Ok(());
+        }
+        done.nobody.iter().try_for_each(|wanted| self.miss(wanted))
     }
 
-    /// Checks the length of a block that has its place, and takes the file's size from the last.
-    fn settle(&mut self, wanted: &Wanted, length: usize) -> Result<()> {
-        if wanted.last {
-            self.summary.size = wanted.offset() + length as u64;
-        } else if length != BLOCK_SIZE {
-            let line = format!("{}:{}", self.name, wanted.number + 1);
-            let cause =
-                format!("a block of {length} bytes, which only the last of a file may have");
-            return Err(Error::malformed("read hashlist", line, cause));
+    /// Brings blocks to their places, or to where they wait for their turn.
+    fn put(&mut self, part: Part) -> Result<()> {
+        let count = part.count();
+        match part.content {
+            Content::Fetched(_) => self.summary.fetched += count,
+            _ => self.summary.at_hand += count,
         }
-        Ok(())
+        let Some(place) = &self.shared.place else {
+            self.held += count;
+            self.early.insert(part.first, Ok(part));
+            return self.write_early();
+        };
+        self.summary.settle(part.end, self.name)?;
+        match part.content {
+            Content::Right => Ok(()),
+            Content::Zeros => place.write_zeros(part.first, part.end),
+            Content::AtHand(row) | Content::Fetched(row) => {
+                place.write(part.first, part.end, row.bytes())
+            }
+        }
     }
 
     fn miss(&mut self, wanted: &Wanted) -> Result<()> {
@@ -252,14 +270,21 @@ impl<'a> Flow<'a> {
             return Ok(());
         };
         while let Some(turn) = self.early.remove(&self.next) {
-            match turn {
-                Ok(block) => stream.write(&block)?,
+            let part = match turn {
+                Ok(part) => part,
                 Err(hash) => {
                     self.count_missing(self.next, hash);
                     break;
                 }
+            };
+            match &part.content {
+                Content::AtHand(row) | Content::Fetched(row) => stream.write(row.bytes())?,
+                Content::Zeros => (0..part.count()).try_for_each(|_| stream.write(&ZEROS))?,
+                // A stream has no places.
+                Content::Right => {}
             }
-            self.next += 1;
+            self.next += part.count();
+            self.held -= part.count();
         }
         Ok(())
     }

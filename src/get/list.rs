@@ -19,7 +19,7 @@ pub struct Wanted {
     /// Counted from 0.
     pub number: u64,
     pub hash: Hash,
-    /// The last block of the file, where the list is told to tell: only that may be shorter.
+    /// The last block of the file, where that is known: only that may be shorter.
     pub last: bool,
 }
 
@@ -35,8 +35,8 @@ pub struct List {
     name: String,
     length: Option<u64>,
     last: Option<Wanted>,
-    /// Whether `last` is told. Where the length is not known, that takes a look at the line after,
-    /// for which a list that is still being made would make the block wait.
+    /// Whether `last` is told even where the length is not known. That takes a look at the line
+    /// after, for which a list that is still being made would make the block wait.
     tell_last: bool,
     ahead: Option<Hash>,
     given: u64,
@@ -119,7 +119,7 @@ impl List {
         };
         let number = self.given;
         self.given += 1;
-        let last = self.tell_last && self.is_last()?;
+        let last = (self.tell_last || self.length.is_some()) && self.is_last()?;
         Ok(Some(Wanted { number, hash, last }))
     }
 

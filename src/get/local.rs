@@ -3,25 +3,19 @@
 
 use super::list::Wanted;
 use super::output::Place;
+use super::parts::{Kind, Parts};
 use super::seed::Seed;
-use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
+use crate::block::{BLOCK_SIZE, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::store::{BlockDir, View};
-
-/// What is at hand for one place of the file.
-pub enum Found {
-    /// In its place already, with its length.
-    Right(usize),
-    Block(Block<Vec<u8>>),
-}
 
 pub struct Local<'a> {
     place: Option<&'a Place>,
     view: Option<View>,
     seeds: &'a [Seed],
-    /// A block of nothing but zeros, which is always at hand.
-    zeros: Block<Vec<u8>>,
+    /// The hash of a block of nothing but zeros, which is always at hand.
+    zeros: Hash,
     buffer: Box<[u8; READ_SIZE]>,
 }
 
@@ -31,42 +25,50 @@ impl<'a> Local<'a> {
             place,
             view: dir.map(BlockDir::view),
             seeds,
-            zeros: Block::new(vec![0; BLOCK_SIZE]),
+            zeros: Hash::of(&[0; BLOCK_SIZE]),
             buffer: Box::new([0; READ_SIZE]),
         }
     }
 
-    /// The block, or none where it is not at hand.
+    /// Puts the block into `parts`. False where it is not at hand.
     ///
     /// # Errors
     /// When the machine is too short of something to look.
-    pub fn find(&mut self, wanted: &Wanted) -> Result<Option<Found>> {
+    pub fn find(&mut self, wanted: &Wanted, parts: &mut Parts) -> Result<bool> {
+        let hash = &wanted.hash;
         if let Some(place) = self.place {
             if let Some(length) = place.right(wanted, &mut self.buffer) {
-                return Ok(Some(Found::Right(length)));
+                parts.note(wanted, Kind::Right, length);
+                return Ok(true);
             }
-            if let Some(block) = place.unchanged(wanted, &mut self.buffer) {
-                return Ok(Some(Found::Block(block.into_owned())));
+            let unchanged = parts.push(wanted, Kind::AtHand, |room| {
+                Ok::<_, Error>(place.unchanged(wanted, room))
+            });
+            if unchanged?.is_some() {
+                return Ok(true);
             }
         }
-        if wanted.hash == self.zeros.hash() {
-            return Ok(Some(Found::Block(self.zeros.clone())));
+        if *hash == self.zeros {
+            parts.note(wanted, Kind::Zeros, BLOCK_SIZE);
+            return Ok(true);
         }
-        Ok(self.find_elsewhere(&wanted.hash)?.map(Found::Block))
-    }
-
-    fn find_elsewhere(&mut self, hash: &Hash) -> Result<Option<Block<Vec<u8>>>> {
         if let Some(view) = &mut self.view {
-            let found = view.read(hash, &mut self.buffer);
-            if let Some(block) = found.map_err(|e| Error::io("read block", hash, &e))? {
-                return Ok(Some(block.into_owned()));
+            let stored = parts.push(wanted, Kind::AtHand, |room| {
+                let failed = |e| Error::io("read block", hash, &e);
+                view.read(hash, room).map_err(failed)
+            });
+            if stored?.is_some() {
+                return Ok(true);
             }
         }
         for seed in self.seeds {
-            if let Some(block) = seed.find(hash, &mut self.buffer) {
-                return Ok(Some(block.into_owned()));
+            let found = parts.push(wanted, Kind::AtHand, |room| {
+                Ok::<_, Error>(seed.find(hash, room))
+            });
+            if found?.is_some() {
+                return Ok(true);
             }
         }
-        Ok(None)
+        Ok(false)
     }
 }

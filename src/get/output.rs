@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, fchow
 use std::path::{Path, PathBuf};
 
 use super::list::{List, Wanted};
+use super::parts::End;
 use super::seed::read_at;
 use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
@@ -34,11 +35,11 @@ pub enum Stream {
 impl Stream {
     /// # Errors
     /// When the other end is gone, or the disk is full.
-    pub fn write(&mut self, block: &Block<impl AsRef<[u8]>>) -> Result<()> {
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         match self {
-            Stream::Stdout(stdout) => stdout.write(block.bytes()),
+            Stream::Stdout(stdout) => stdout.write(bytes),
             Stream::File(file, path) => {
-                let written = file.write_all(block.bytes());
+                let written = file.write_all(bytes);
                 written.map_err(|e| Error::io("write", path.display(), &e))
             }
         }
@@ -302,17 +303,33 @@ impl Place {
         }
     }
 
+    /// Writes blocks that follow each other, from the `first` to the `end`.
+    ///
     /// # Errors
-    /// When there is no room for it.
-    pub fn write(&self, wanted: &Wanted, block: &Block<impl AsRef<[u8]>>) -> Result<()> {
-        let bytes = block.bytes();
-        self.check_room(wanted, bytes.len())?;
-        if wanted.offset() >= self.had && bytes.iter().all(|&byte| byte == 0) {
-            // What was never written reads as zeros, and takes no room.
-            return Ok(());
-        }
-        let written = self.file.write_all_at(bytes, wanted.offset());
+    /// When there is no room for them.
+    pub fn write(&self, first: u64, end: End, bytes: &[u8]) -> Result<()> {
+        self.check_room(&end.wanted, end.length)?;
+        let offset = first * BLOCK_SIZE as u64;
+        let written = self.file.write_all_at(bytes, offset);
         written.map_err(|e| Error::io("write", self.path.display(), &e))
+    }
+
+    /// As [`Place::write`], of nothing but zeros. What was never written reads as zeros, and takes
+    /// no room.
+    ///
+    /// # Errors
+    /// When there is no room for them.
+    pub fn write_zeros(&self, first: u64, end: End) -> Result<()> {
+        let block_size = BLOCK_SIZE as u64;
+        for number in first..=end.wanted.number {
+            if number * block_size >= self.had {
+                return self.check_room(&end.wanted, end.length);
+            }
+            let wanted = Wanted { number, ..end.wanted };
+            let end = End { wanted, ..end };
+            self.write(number, end, &[0; BLOCK_SIZE])?;
+        }
+        Ok(())
     }
 
     /// All of its `size` bytes are there: brings them to the disk and FILE into its place.

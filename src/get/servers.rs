@@ -1,128 +1,122 @@
-//! The servers of one `get`: in which order they are asked, and which are given up.
+//! The servers of one `get`: in which order they are asked, how, for how much at once, and which
+//! are given up.
 //!
 //! No socket here: how a server is asked is a closure's affair, so all of this is tested without
 //! one. A `Servers` is shared by all workers.
 
-use std::fmt::{self, Display};
-use std::net::Ipv6Addr;
+use std::fmt::Display;
+use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::block::Block;
+use super::list::Wanted;
+use super::url::Url;
 use crate::error::Result;
-use crate::hash::Hash;
 use crate::mutex::lock;
 
 /// Wrong answers in a row after which a server is given up.
 const STRIKES: u32 = 3;
 
-/// Characters of a server's URL: more than any proxy or server takes with a hash after it.
-const MAX_URL: usize = 2_000;
+/// Blocks asked for at once of a server of which nothing is known: 32 KiB, four seconds of a line
+/// of 64 kbit/s, and the time of a request where it is quick.
+const FIRST_RUN: usize = 8;
 
-/// Where a server is: `http://HOST[:PORT][/PATH]` in one written form, so that the same server is
-/// the same text.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Url(String);
+/// Times as many are asked for after a run that came quickly.
+const GROWTH: usize = 4;
 
-impl Url {
-    /// Parses `HOST[:PORT]` or `http://HOST[:PORT][/PATH]`, or says why it is neither.
-    pub fn parse(text: &str) -> std::result::Result<Self, &'static str> {
-        const FORM: &str = "a server is HOST[:PORT] or http://HOST[:PORT][/PATH]";
-        if text.len() > MAX_URL {
-            return Err("a server's URL of over 2,000 characters");
-        }
-        let (scheme, port_due, rest) = match text.split_once("://") {
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => ("http", 80, rest),
-            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
-                if !cfg!(feature = "tls") {
-                    return Err("this psync is built without https; build it with --features tls");
-                }
-                ("https", 443, rest)
-            }
-            Some(_) => return Err(FORM),
-            None if text.contains('/') => return Err(FORM),
-            None => ("http", 80, text),
-        };
-        let (authority, path) = rest
-            .find('/')
-            .map_or((rest, ""), |slash| rest.split_at(slash));
-        let (host, port) = split_port(authority);
-        let port = port.map_or(Some(port_due), parse_port).ok_or(FORM)?;
-        if !is_host(host)
-            || !path
-                .bytes()
-                .all(|c| c.is_ascii_graphic() && !b"?#\"<>\\^`{|}".contains(&c))
-        {
-            return Err(FORM);
-        }
-        let port = if port == port_due {
-            String::new()
-        } else {
-            format!(":{port}")
-        };
-        let (host, path) = (host.to_ascii_lowercase(), path.trim_end_matches('/'));
-        Ok(Url(format!("{scheme}://{host}{port}{path}")))
+/// Blocks of a run are to come in this time: so long that the pause before the next run is filled by
+/// those of the other workers where a round trip takes less, and so short that a slow line is not
+/// taken up for long.
+const RUN_TIME: Duration = Duration::from_millis(500);
+
+/// A run that took longer from request to end is followed by none that is longer, however quickly
+/// its blocks came once they did: what it waited for is a line that is full.
+const LONG_WAIT: Duration = Duration::from_secs(2);
+
+/// Lines that a worker takes at once where each block is a request.
+const SINGLES: usize = 4;
+
+/// With `--spread`, one run in so many begins at a server that had nothing of the last it was asked
+/// for.
+const BARREN_TURNS: usize = 16;
+
+/// How a server is asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Way {
+    /// For one block.
+    Get,
+    /// For many blocks at once.
+    Post,
+    /// For a part of the whole file, of the mirror of this number.
+    Range(usize),
+}
+
+/// What came of asking one server for some blocks.
+#[derive(Default)]
+pub struct Asked {
+    /// The blocks that it did not give, in order.
+    pub rest: Vec<Wanted>,
+    pub given: usize,
+    /// Whether it said plainly of a block that it has not got it.
+    pub lacks: bool,
+    /// Why it did not give the last of `rest`.
+    pub reason: Option<String>,
+    /// Those since the last block that it gave or has not got.
+    failures: Vec<Failure>,
+    pub unfit: Option<Unfit>,
+    pub pace: Option<Pace>,
+}
+
+/// A server does not answer requests for many blocks as it should, which is no failure: it is asked
+/// for each block instead.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Unfit {
+    /// It may do so later.
+    Now,
+    Ever,
+}
+
+/// How quickly a run came.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub blocks: usize,
+    /// From the head of the answer to its end.
+    pub body: Duration,
+    /// From the request on.
+    pub whole: Duration,
+}
+
+impl Asked {
+    pub fn give(&mut self) {
+        self.given += 1;
+        self.failures.clear();
     }
 
-    pub fn is_https(&self) -> bool {
-        self.0.starts_with("https:")
+    pub fn lack(&mut self, wanted: &[Wanted], reason: impl Display) {
+        self.rest.extend_from_slice(wanted);
+        self.lacks = true;
+        self.reason = Some(reason.to_string());
+        self.failures.clear();
     }
 
-    /// In lower case, a v6 address in brackets.
-    pub fn host(&self) -> &str {
-        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
-        let authority = rest.split('/').next().unwrap_or_default();
-        split_port(authority).0
+    pub fn fail(&mut self, wanted: &[Wanted], failure: Failure) {
+        self.rest.extend_from_slice(wanted);
+        self.reason = Some(failure.reason.clone());
+        self.failures.push(failure);
     }
 
-    /// Where the block is, if this server has it.
-    pub fn block(&self, hash: &Hash) -> String {
-        format!("{}/{hash}", self.0)
+    pub fn misfit(&mut self, wanted: &[Wanted], unfit: Unfit) {
+        self.rest.extend_from_slice(wanted);
+        self.unfit = Some(unfit);
+    }
+
+    /// Whether so much was wrong that there is no use in reading on.
+    pub fn is_hopeless(&self) -> bool {
+        self.failures.len() >= STRIKES as usize
     }
 }
 
-fn split_port(authority: &str) -> (&str, Option<&str>) {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, Some(port)),
-        _ => (authority, None),
-    }
-}
-
-fn parse_port(digits: &str) -> Option<u16> {
-    let plain = digits.bytes().all(|c| c.is_ascii_digit());
-    digits.parse().ok().filter(|&port| plain && port > 0)
-}
-
-fn is_host(host: &str) -> bool {
-    match host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
-        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c))
-        }
-    }
-}
-
-impl Display for Url {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// What came of asking one server for one block.
-#[derive(Debug)]
-pub enum Answer {
-    Block(Block<Vec<u8>>),
-    /// The server has not got it, which is no failure.
-    Missing(String),
-    Failed(Failure),
-}
-
-/// An answer that is neither the block nor a plain no.
+/// An answer that is neither a block nor a plain no.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub reason: String,
@@ -152,18 +146,10 @@ impl Failure {
     }
 }
 
-/// What came of asking all servers for one block.
-#[derive(Debug)]
-pub enum Fetched {
-    Block(Block<Vec<u8>>),
-    /// Nobody gave it; `passing` if somebody may do so a little later.
-    Nobody {
-        passing: bool,
-    },
-}
-
 struct Server {
     url: Url,
+    /// Its number, if it is a mirror.
+    mirror: Option<usize>,
     state: Mutex<State>,
     /// A worker that was the first to ask this server has heard from it, or has not.
     tried: Condvar,
@@ -181,17 +167,61 @@ struct State {
     given_up: bool,
     /// Why it did not give the block that it was last asked for in vain.
     reason: Option<String>,
+    /// Whether it answers requests for many blocks, once that is known.
+    posts: Option<bool>,
+    run: Run,
+    /// Runs that began here and are being asked for.
+    begun: usize,
+    /// Whether it had nothing of what it was last asked for.
+    barren: bool,
+}
+
+/// How many blocks a server is asked for at once.
+struct Run(usize);
+
+impl Default for Run {
+    fn default() -> Self {
+        Run(FIRST_RUN)
+    }
+}
+
+impl Run {
+    /// Longer after a run that came quickly, shorter after one that came slowly, as many blocks as
+    /// come in [`RUN_TIME`]: the rate is the line's, whatever else it carries.
+    fn fit(&mut self, pace: Pace) {
+        let seconds = pace.body.as_secs_f64().max(f64::EPSILON);
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, and is clamped"
+        )]
+        let fit = (pace.blocks as f64 * RUN_TIME.as_secs_f64() / seconds) as usize;
+        if pace.body > RUN_TIME {
+            self.0 = fit.clamp(1, self.0);
+        } else if pace.blocks >= self.0 && pace.whole < LONG_WAIT {
+            self.0 = fit.clamp(self.0, pace.blocks * GROWTH);
+        }
+    }
 }
 
 impl Server {
+    fn new(url: Url, mirror: Option<usize>) -> Self {
+        Server {
+            url,
+            mirror,
+            state: Mutex::default(),
+            tried: Condvar::new(),
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
     }
 
     /// Waits until it is known whether this server answers at all, or until it is the caller's
-    /// turn to find out. So one that does not costs its timeout once, not once a worker. False if
-    /// it is given up.
-    fn admit(&self, passing: &mut bool) -> bool {
+    /// turn to find out. So one that does not costs its timeout once, not once a worker. Tells how
+    /// it is to be asked for `wanted`, and for how many of them; none if it is given up.
+    fn admit(&self, wanted: &[Wanted], singly: bool, passing: &mut bool) -> Option<(Way, usize)> {
         let mut state = self.state();
         while state.on_trial && !state.given_up {
             state = self
@@ -201,69 +231,168 @@ impl Server {
         }
         if state.given_up {
             *passing |= !state.lasting;
-            return false;
+            return None;
         }
         state.on_trial = !state.proven;
-        true
+        let most = state.run.0.min(wanted.len());
+        if let Some(number) = self.mirror {
+            let neighbours = wanted
+                .iter()
+                .zip(wanted[0].number..)
+                .take_while(|(wanted, number)| wanted.number == *number);
+            return Some((Way::Range(number), neighbours.take(most).count()));
+        }
+        // Nothing is to be gained by finding out for one block.
+        let single = singly || state.posts == Some(false) || (state.posts.is_none() && most == 1);
+        Some(if single {
+            (Way::Get, 1)
+        } else {
+            (Way::Post, most)
+        })
     }
 }
 
-/// All servers, in the order in which they are asked.
+/// All servers, in the order in which they are asked, mirrors last.
 pub struct Servers {
     list: Vec<Server>,
+    /// How many of them are none.
+    mirrors_from: usize,
+    /// Most blocks asked for at once.
+    longest: usize,
+    /// Where the next run begins, if each is to begin at another server, and how many did so.
+    spread: Option<Mutex<(usize, usize)>>,
     /// Is told of each server that is given up.
     give_up: fn(String),
 }
 
 impl Servers {
-    /// A server listed twice is asked once.
-    pub fn new(urls: Vec<Url>, give_up: fn(String)) -> Self {
+    /// A server listed twice is asked once, for at most `longest` blocks at a time.
+    pub fn new(
+        urls: Vec<Url>,
+        mirrors: Vec<Url>,
+        longest: usize,
+        spread: bool,
+        give_up: fn(String),
+    ) -> Self {
         let mut list: Vec<Server> = Vec::new();
         for url in urls {
             if !list.iter().any(|server| server.url == url) {
-                list.push(Server {
-                    url,
-                    state: Mutex::default(),
-                    tried: Condvar::new(),
-                });
+                list.push(Server::new(url, None));
             }
         }
-        Servers { list, give_up }
+        let mirrors_from = list.len();
+        for (number, url) in mirrors.into_iter().enumerate() {
+            if !list[mirrors_from..].iter().any(|mirror| mirror.url == url) {
+                list.push(Server::new(url, Some(number)));
+            }
+        }
+        Servers {
+            list,
+            mirrors_from,
+            longest,
+            spread: spread.then(Mutex::default),
+            give_up,
+        }
     }
 
-    /// Asks one server after the other for a block, until one gives it.
+    /// Lines that are worth taking at once: what the first server that is not given up is asked for
+    /// at once, or the one among all where each may be the first.
+    pub fn run_length(&self) -> usize {
+        let lengths = self.list.iter().filter_map(|server| {
+            let state = server.state();
+            let single = server.mirror.is_none() && state.posts == Some(false);
+            let length = if single { SINGLES } else { state.run.0 };
+            (!state.given_up).then_some(length)
+        });
+        let mut lengths = lengths.take(if self.spread.is_some() { usize::MAX } else { 1 });
+        let first = lengths.next().unwrap_or(FIRST_RUN);
+        lengths.fold(first, usize::max).min(self.longest)
+    }
+
+    /// Asks one server after the other for `wanted`, until nothing is left that was not given.
+    /// Returns what nobody gave, and whether somebody may do so a little later.
     ///
     /// # Errors
     /// Those of `ask`, for what is wrong on this side.
-    pub fn fetch(&self, ask: impl Fn(&Url) -> Result<Answer>) -> Result<Fetched> {
-        let mut passing = false;
-        for server in &self.list {
-            if !server.admit(&mut passing) {
-                continue;
+    pub fn fetch(
+        &self,
+        wanted: Vec<Wanted>,
+        mut ask: impl FnMut(&Url, Way, &[Wanted]) -> Result<Asked>,
+    ) -> Result<(Vec<Wanted>, bool)> {
+        let (mut left, mut passing) = (wanted, false);
+        let (servers, mirrors) = self.list.split_at(self.mirrors_from);
+        let mut begin = self.begin(servers);
+        let first = begin.as_ref().map_or(0, |begin| begin.place);
+        let (before, after) = servers.split_at(first);
+        for server in after.iter().chain(before).chain(mirrors) {
+            if left.is_empty() {
+                break;
             }
-            let answer = ask(&server.url);
+            left = self.ask(server, left, &mut passing, &mut ask)?;
+            // Those that fall back to a server are not counted.
+            begin.take();
+        }
+        Ok((left, passing))
+    }
+
+    /// Where a run begins with `spread`: the server at which fewest are under way, of equals the
+    /// one whose turn it is.
+    fn begin<'a>(&self, servers: &'a [Server]) -> Option<Begin<'a>> {
+        let mut turn = lock(self.spread.as_ref()?);
+        let (next, turns) = &mut *turn;
+        *turns += 1;
+        let try_barren = turns.is_multiple_of(BARREN_TURNS);
+        let places = (0..servers.len()).map(|place| (*next + place) % servers.len());
+        let place = places.min_by_key(|&place| {
+            let state = servers[place].state();
+            (state.given_up, state.barren && !try_barren, state.begun)
+        })?;
+        *next = place + 1;
+        servers[place].state().begun += 1;
+        Some(Begin {
+            server: &servers[place],
+            place,
+        })
+    }
+
+    /// Asks one server for `wanted`; returns what it did not give.
+    fn ask(
+        &self,
+        server: &Server,
+        wanted: Vec<Wanted>,
+        passing: &mut bool,
+        ask: &mut impl FnMut(&Url, Way, &[Wanted]) -> Result<Asked>,
+    ) -> Result<Vec<Wanted>> {
+        let (mut left, mut rest) = (wanted, Vec::new());
+        let mut singly = false;
+        while !left.is_empty() {
+            let Some((way, most)) = server.admit(&left, singly, passing) else {
+                break;
+            };
+            let later = left.split_off(most.min(self.longest));
+            let asked = ask(&server.url, way, &left);
             let mut state = server.state();
             state.on_trial = false;
             server.tried.notify_all();
-            match answer? {
-                Answer::Block(block) => {
-                    state.succeed();
-                    return Ok(Fetched::Block(block));
-                }
-                Answer::Missing(reason) => {
-                    state.succeed();
-                    state.reason = Some(reason);
-                }
-                Answer::Failed(failure) => {
-                    passing |= failure.passing;
-                    if state.fail(failure) {
-                        let reason = state.reason.as_deref().unwrap_or_default();
-                        (self.give_up)(format!("give up {}: {reason}", server.url));
-                    }
+            let mut asked = asked?;
+            if state.learn(way, &mut asked) {
+                singly = true;
+                left = mem::take(&mut asked.rest);
+                left.extend(later);
+            } else {
+                rest.append(&mut asked.rest);
+                left = later;
+            }
+            for failure in asked.failures {
+                *passing |= failure.passing;
+                if state.fail(failure) {
+                    let reason = state.reason.as_deref().unwrap_or_default();
+                    (self.give_up)(format!("give up {}: {reason}", server.url));
                 }
             }
         }
-        Ok(Fetched::Nobody { passing })
+        rest.append(&mut left);
+        Ok(rest)
     }
 
     /// Gives every server another chance that was given up for what may have passed.
@@ -273,6 +402,8 @@ impl Servers {
             if state.given_up && !state.lasting {
                 *state = State {
                     reason: state.reason.take(),
+                    posts: state.posts,
+                    begun: state.begun,
                     ..State::default()
                 };
             }
@@ -294,7 +425,50 @@ impl Servers {
     }
 }
 
+/// A run that begins at a server, until dropped.
+struct Begin<'a> {
+    server: &'a Server,
+    place: usize,
+}
+
+impl Drop for Begin<'_> {
+    fn drop(&mut self) {
+        self.server.state().begun -= 1;
+    }
+}
+
 impl State {
+    /// Takes note of what an answer says of the server, but for its failures. True if what it did
+    /// not give is to be asked for singly: where it is not known to answer requests for many, all
+    /// that is wrong with its answer is that it does not.
+    fn learn(&mut self, way: Way, asked: &mut Asked) -> bool {
+        if asked.given > 0 || asked.lacks {
+            self.succeed();
+        }
+        if asked.reason.is_some() {
+            self.reason = asked.reason.take();
+        }
+        self.barren = asked.given == 0;
+        if let Some(pace) = asked.pace {
+            self.run.fit(pace);
+        }
+        if way != Way::Post {
+            return false;
+        }
+        if asked.unfit.is_none() && asked.given == 0 && !asked.lacks && self.posts.is_none() {
+            asked.unfit = Some(Unfit::Ever);
+            // Silence is silence, whatever was asked for.
+            asked.failures.retain(|failure| failure.at_once);
+        }
+        self.proven |= asked.failures.is_empty();
+        if asked.unfit == Some(Unfit::Ever) {
+            self.posts = Some(false);
+        } else if asked.given > 0 || asked.lacks {
+            self.posts = Some(true);
+        }
+        asked.unfit.is_some()
+    }
+
     /// An answer that was under way as the server was given up changes nothing.
     fn succeed(&mut self) {
         if self.given_up {
@@ -323,47 +497,6 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
     use std::thread;
-
-    #[test]
-    fn a_server_has_one_written_form() {
-        for (text, url) in [
-            ("host", "http://host"),
-            ("HOST:80", "http://host"),
-            ("http://Host:8080/", "http://host:8080"),
-            ("http://host/A/b//", "http://host/A/b"),
-            ("[::1]", "http://[::1]"),
-            ("[::1]:99", "http://[::1]:99"),
-            ("127.0.0.1:1", "http://127.0.0.1:1"),
-        ] {
-            assert_eq!(Url::parse(text).unwrap().to_string(), url);
-        }
-        assert_eq!(Url::parse("http://[::1]:9/x:y").unwrap().host(), "[::1]");
-        assert_eq!(Url::parse("Host").unwrap().host(), "host");
-        for wrong in [
-            "",
-            ":80",
-            "host:",
-            "host:0",
-            "host:65536",
-            "host:+1",
-            "host/path",
-            "./list",
-            "ftp://host",
-            "http://",
-            "http:///x",
-            "::1",
-            "[::1",
-            "[x]:1",
-            "us er",
-            "u@host",
-            "http://host/?q",
-            "http://host/a b",
-            "http://ho\u{e9}st",
-        ] {
-            assert!(Url::parse(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(Url::parse("https://host").is_ok(), cfg!(feature = "tls"));
-    }
 
     fn urls(names: &[&str]) -> Vec<Url> {
         names.iter().map(|name| Url::parse(name).unwrap()).collect()

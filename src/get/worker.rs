@@ -1,20 +1,22 @@
-//! Workers: threads that find blocks, each one after the other. They read whatever is at hand, ask
-//! servers, and keep what they fetched; they never write the output.
+//! Workers: threads that find blocks. They read whatever is at hand, ask servers for the rest, a run
+//! of blocks at once, and keep what they fetched; they never write the output.
 
-use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 
+use super::ask;
 use super::fetch::Fetcher;
 use super::list::{List, Wanted};
-use super::local::{Found, Local};
+use super::local::Local;
+use super::mirror::Mirror;
 use super::output::Place;
+use super::parts::{Kind, Part, Parts};
 use super::seed::Seed;
-use super::servers::{Fetched, Servers};
-use crate::block::Block;
+use super::servers::{Servers, Way};
+use crate::block::{Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::mutex::lock;
 use crate::store::{BlockDir, Writer};
@@ -27,6 +29,8 @@ pub struct Shared {
     /// Read by whoever is at it next, so that nothing else waits for a list that comes slowly.
     pub list: Mutex<List>,
     pub servers: Servers,
+    /// By their numbers.
+    pub mirrors: Vec<Mirror>,
     pub fetcher: Fetcher,
     /// The output, where it is one that can be looked into.
     pub place: Option<Place>,
@@ -39,30 +43,21 @@ pub struct Shared {
     pub stop: AtomicBool,
 }
 
-/// What came of a block.
-pub enum Outcome {
-    /// It is in its place already, with this length.
-    Right(usize),
-    AtHand(Block<Vec<u8>>),
-    Fetched(Block<Vec<u8>>),
-    /// Nobody has it; `passing` if somebody may give it a little later.
-    Nobody {
-        passing: bool,
-    },
-}
-
 /// What a worker is to do.
 pub enum Task {
-    /// Take so many lines off the list, and find their blocks.
+    /// Take lines off the list, and find their blocks: so many, or more where what is at hand is in
+    /// its place already, or has one.
     Take(usize),
     Again(Vec<Wanted>),
 }
 
-/// What came of a task, or of a part of it: blocks at hand are told of together, but one that was
-/// fetched goes to the output as soon as it comes.
+/// What came of a task, or of a part of it: what was fetched goes to the output as it comes.
 #[derive(Default)]
 pub struct Done {
-    pub found: Vec<(Wanted, Outcome)>,
+    pub parts: Vec<Part>,
+    /// Blocks that nobody gave; `passing` if somebody may do so a little later.
+    pub nobody: Vec<Wanted>,
+    pub passing: bool,
     /// Whether this was the rest of it.
     pub finished: bool,
     /// Whether the blocks had failed before.
@@ -71,6 +66,10 @@ pub struct Done {
     pub ended: bool,
     pub refused: Option<Error>,
 }
+
+/// Results that wait for the writer, for each worker, of 64 KiB mostly: where the disk is slower
+/// than the network, workers wait.
+const RESULTS_EACH: usize = 4;
 
 /// The workers, as the one who gives them tasks sees them.
 pub struct Workers {
@@ -86,7 +85,7 @@ impl Workers {
     /// When it gives none.
     pub fn start(jobs: usize, shared: &Arc<Shared>) -> Result<Self> {
         let (tasks, waiting) = mpsc::channel();
-        let (results, done) = mpsc::channel();
+        let (results, done) = mpsc::sync_channel(jobs * RESULTS_EACH);
         let waiting = Arc::new(Mutex::new(waiting));
         let mut count = 0;
         for _ in 0..jobs {
@@ -107,15 +106,18 @@ impl Workers {
     }
 }
 
-fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &Sender<Result<Done>>) {
-    let mut worker = Worker::new(shared);
+fn work(
+    shared: &Shared,
+    waiting: &Mutex<Receiver<Task>>,
+    results: &SyncSender<Result<Done>>,
+) {
+    let mut worker = Worker::new(shared, Some(results));
     loop {
         // A statement of its own, so that the lock is let go before the work.
         let task = lock(waiting).recv();
         let Ok(task) = task else { return };
-        let tell = |part| results.send(Ok(part)).is_ok();
         // Without a word from this one, its task would be waited for without end.
-        let run = catch_unwind(AssertUnwindSafe(|| worker.run(task, &tell)));
+        let run = catch_unwind(AssertUnwindSafe(|| worker.run(task)));
         let done = run.unwrap_or_else(|_| Err(Error::local("run", "a worker", "it panicked")));
         if results.send(done).is_err() {
             return;
@@ -123,96 +125,171 @@ fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &Sender<Resul
     }
 }
 
+/// Where a worker puts the blocks that it finds.
+pub struct Sink<'a> {
+    shared: &'a Shared,
+    /// Told of parts of a task before all of it is done. None if nobody wants to know.
+    results: Option<&'a SyncSender<Result<Done>>>,
+    parts: Parts,
+    again: bool,
+}
+
+impl Sink<'_> {
+    /// Takes in the block that `read` fetches into the place that it is given. False if it gives
+    /// none.
+    ///
+    /// # Errors
+    /// Those of `read`, and what fails on this machine.
+    pub fn push<E: From<Error>>(
+        &mut self,
+        wanted: &Wanted,
+        read: impl FnOnce(&mut [u8; READ_SIZE]) -> std::result::Result<Option<Block<&[u8]>>, E>,
+    ) -> std::result::Result<bool, E> {
+        let Some(block) = self.parts.push(wanted, Kind::Fetched, read)? else {
+            return Ok(false);
+        };
+        keep(self.shared, &block)?;
+        if self.parts.is_due() {
+            self.tell();
+        }
+        Ok(true)
+    }
+
+    /// Sends on what there is. Where nobody listens any more the task's end will tell.
+    fn tell(&mut self) {
+        let Some(results) = self.results else { return };
+        let parts = self.parts.take();
+        if !parts.is_empty() {
+            let again = self.again;
+            let _ = results.send(Ok(Done {
+                parts,
+                again,
+                ..Done::default()
+            }));
+        }
+    }
+}
+
+/// Not synced: a block that a power cut damages counts as absent, and is fetched again.
+fn keep(shared: &Shared, block: &Block<&[u8]>) -> Result<()> {
+    let keep = shared.keep.read();
+    if let Some(writer) = &*keep.unwrap_or_else(PoisonError::into_inner) {
+        let mut hand = writer.hand();
+        if let Some(temporary) = hand.stage(block)? {
+            hand.publish(temporary, &block.hash())?;
+        }
+    }
+    Ok(())
+}
+
 struct Worker<'a> {
     shared: &'a Shared,
     local: Local<'a>,
+    sink: Sink<'a>,
 }
 
-/// Finds one block, at once.
+/// Finds one block, at once; tells its length, or that nobody has it.
 ///
 /// # Errors
 /// What fails on this machine.
-pub fn find(shared: &Shared, wanted: &Wanted) -> Result<Outcome> {
-    Worker::new(shared).find(wanted)
+pub fn find(shared: &Shared, wanted: &Wanted) -> Result<Option<usize>> {
+    let mut worker = Worker::new(shared, None);
+    let done = worker.run(Task::Again(vec![*wanted]))?;
+    Ok(done.parts.first().map(|part| part.end.length))
 }
 
 impl<'a> Worker<'a> {
-    fn new(shared: &'a Shared) -> Self {
+    fn new(shared: &'a Shared, results: Option<&'a SyncSender<Result<Done>>>) -> Self {
         let place = shared.place.as_ref();
         Worker {
             shared,
             local: Local::new(place, shared.dir.as_ref(), &shared.seeds),
+            sink: Sink {
+                shared,
+                results,
+                parts: Parts::default(),
+                again: false,
+            },
         }
     }
 
-    /// Does a task, and tells of parts of it by `tell`, which says whether anybody listens.
-    fn run(&mut self, task: Task, tell: &dyn Fn(Done) -> bool) -> Result<Done> {
-        let again = matches!(task, Task::Again(_));
-        let part = || Done {
-            again,
+    fn run(&mut self, task: Task) -> Result<Done> {
+        self.sink.again = matches!(task, Task::Again(_));
+        let mut done = Done {
+            again: self.sink.again,
+            finished: true,
             ..Done::default()
         };
-        let mut done = part();
-        let wanted = match task {
-            Task::Take(most) => {
-                let taken = lock(&self.shared.list).take(most);
-                let wanted = taken.unwrap_or_else(|error| {
-                    done.refused = Some(error);
-                    Vec::new()
-                });
-                done.ended = wanted.len() < most;
-                wanted
-            }
-            Task::Again(wanted) => wanted,
+        let absent = match task {
+            Task::Take(most) => self.take(most, &mut done)?,
+            Task::Again(wanted) => self.look(wanted)?,
         };
-        for wanted in wanted {
-            if self.shared.stop.load(Relaxed) {
-                break;
-            }
-            let outcome = self.find(&wanted)?;
-            let is_fetched = matches!(outcome, Outcome::Fetched(_));
-            done.found.push((wanted, outcome));
-            if is_fetched && !tell(mem::replace(&mut done, part())) {
-                break;
-            }
-        }
-        done.finished = true;
+        (done.nobody, done.passing) = self.fetch(absent)?;
+        done.parts = self.sink.parts.take();
         Ok(done)
     }
 
-    /// A block from where it is nearest.
-    fn find(&mut self, wanted: &Wanted) -> Result<Outcome> {
-        match self.local.find(wanted)? {
-            Some(Found::Right(length)) => return Ok(Outcome::Right(length)),
-            Some(Found::Block(block)) => return Ok(Outcome::AtHand(block)),
-            None => {}
-        }
-        let fetcher = &self.shared.fetcher;
-        let fetched = self
-            .shared
-            .servers
-            .fetch(|url| fetcher.fetch(url, &wanted.hash))?;
-        let block = match fetched {
-            Fetched::Block(block) => block,
-            Fetched::Nobody { passing } => return Ok(Outcome::Nobody { passing }),
-        };
-        self.keep(&block)?;
-        Ok(Outcome::Fetched(block))
-    }
-
-    /// Not synced: a block that a power cut damages counts as absent, and is fetched again.
-    fn keep(&self, block: &Block<Vec<u8>>) -> Result<()> {
-        let keep = self
-            .shared
-            .keep
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(writer) = &*keep {
-            let mut hand = writer.hand();
-            if let Some(temporary) = hand.stage(block)? {
-                hand.publish(temporary, &block.hash())?;
+    /// Takes lines until there are enough of them whose blocks are not at hand to be worth a
+    /// request. Where blocks must go out in order, those at hand are held, so that lines count.
+    fn take(&mut self, most: usize, done: &mut Done) -> Result<Vec<Wanted>> {
+        let is_stream = self.shared.place.is_none();
+        let run = self.shared.servers.run_length().min(most);
+        let (mut absent, mut lines) = (Vec::new(), 0);
+        while absent.len() < run && !(is_stream && lines >= most) && !self.is_stopped() {
+            let due = run - absent.len();
+            let due = if is_stream { due.min(most - lines) } else { due };
+            let taken = lock(&self.shared.list).take(due);
+            let wanted = taken.unwrap_or_else(|error| {
+                done.refused = Some(error);
+                Vec::new()
+            });
+            lines += wanted.len();
+            done.ended = wanted.len() < due;
+            absent.append(&mut self.look(wanted)?);
+            if done.ended {
+                break;
+            }
+            if !is_stream && self.sink.parts.is_due() {
+                self.sink.tell();
             }
         }
-        Ok(())
+        Ok(absent)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.stop.load(Relaxed)
+    }
+
+    /// Takes in what is at hand; returns what is not.
+    fn look(&mut self, mut wanted: Vec<Wanted>) -> Result<Vec<Wanted>> {
+        let mut failure = None;
+        wanted.retain(|wanted| {
+            let found = self.local.find(wanted, &mut self.sink.parts);
+            !found.unwrap_or_else(|error| {
+                failure = Some(error);
+                true
+            })
+        });
+        failure.map_or(Ok(wanted), Err)
+    }
+
+    /// Takes in what the servers give; returns what nobody gave, and whether somebody may later.
+    fn fetch(&mut self, wanted: Vec<Wanted>) -> Result<(Vec<Wanted>, bool)> {
+        if wanted.is_empty() || self.is_stopped() {
+            return Ok((wanted, false));
+        }
+        // What is at hand need not wait for what is not.
+        self.sink.tell();
+        let Shared {
+            servers,
+            fetcher,
+            mirrors,
+            ..
+        } = self.shared;
+        servers.fetch(wanted, |url, way, wanted| match way {
+            Way::Get => ask::for_one(fetcher, url, &wanted[0], &mut self.sink),
+            Way::Post => ask::for_many(fetcher, url, wanted, &mut self.sink),
+            Way::Range(number) => mirrors[number].ask(fetcher, url, wanted, &mut self.sink),
+        })
     }
 }

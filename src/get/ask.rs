@@ -1,0 +1,184 @@
+//! Asks a server for blocks, and takes its answers for what they are. A status is not believed, nor
+//! is a length: the hash decides.
+
+use std::time::Instant;
+
+use super::fetch::{Answered, Fault, Fetcher, Incoming};
+use super::list::Wanted;
+use super::servers::{Asked, Failure, Pace, Unfit};
+use super::url::Url;
+use super::worker::Sink;
+use crate::block::{BLOCK_SIZE, Block};
+use crate::error::Result;
+
+/// Bytes of a hash's line in a request for many.
+const LINE: usize = crate::hash::HEX_LEN + 1;
+
+/// Bytes of the length before each block of an answer to a request for many.
+const LENGTH: usize = 2;
+
+/// Whether what a status refuses may be given a little later.
+pub fn is_passing(status: u16) -> bool {
+    matches!(status, 408 | 429 | 500..=599)
+}
+
+/// Asks for one block.
+///
+/// # Errors
+/// What fails on this machine.
+pub fn for_one(
+    fetcher: &Fetcher,
+    server: &Url,
+    wanted: &Wanted,
+    sink: &mut Sink,
+) -> Result<Asked> {
+    let mut asked = Asked::default();
+    let whole = std::slice::from_ref(wanted);
+    match receive_one(fetcher.block(server, &wanted.hash), wanted, sink) {
+        Ok(One::Given) => asked.give(),
+        Ok(One::Lacking(reason)) => asked.lack(whole, reason),
+        Err(Fault::Failed(failure)) => asked.fail(whole, failure),
+        Err(Fault::Local(error)) => return Err(error),
+    }
+    Ok(asked)
+}
+
+enum One {
+    Given,
+    Lacking(String),
+}
+
+fn receive_one(
+    answer: Answered<Incoming>,
+    wanted: &Wanted,
+    sink: &mut Sink,
+) -> Answered<One> {
+    let mut answer = answer?;
+    match answer.status() {
+        200 => {}
+        403 | 404 | 410 => return Ok(One::Lacking(answer.refusal()?)),
+        status => {
+            return Err(Failure::strike(answer.refusal()?, is_passing(status)).into());
+        }
+    }
+    if let Some(length) = answer.length().filter(|&length| length > BLOCK_SIZE as u64) {
+        let reason = format_args!("{length} bytes, which no block has");
+        return Err(Failure::strike(reason, false).into());
+    }
+    let mut length = 0;
+    let given = sink.push(wanted, |room| {
+        // To the end of the body, which lets its connection be used again.
+        let filled = answer.fill(&mut room[..=BLOCK_SIZE]);
+        length = filled.map_err(|e| answer.failure(&e))?;
+        Ok::<_, Fault>(Block::verify(&room[..length], &wanted.hash))
+    })?;
+    if given {
+        return Ok(One::Given);
+    }
+    let reason = match length {
+        0 => "an empty answer".to_owned(),
+        1..=BLOCK_SIZE => format!("wrong bytes ({length})"),
+        _ => "more bytes than a block has".to_owned(),
+    };
+    Err(Failure::strike(reason, false).into())
+}
+
+/// Asks for many blocks in one request: `POST /blocks`, whose answer has, for each in order, two
+/// bytes of length, big-endian, and so many bytes; none for one that is not there.
+///
+/// # Errors
+/// What fails on this machine.
+pub fn for_many(
+    fetcher: &Fetcher,
+    server: &Url,
+    wanted: &[Wanted],
+    sink: &mut Sink,
+) -> Result<Asked> {
+    let mut asked = Asked::default();
+    let mut list = Vec::with_capacity(wanted.len() * LINE);
+    for wanted in wanted {
+        crate::hashlist::push_line(&mut list, &wanted.hash);
+    }
+    let begun = Instant::now();
+    let mut left = wanted;
+    match receive_many(fetcher.blocks(server, &list), &mut left, sink, &mut asked) {
+        Ok(Some(head)) => {
+            asked.pace = Some(Pace {
+                blocks: asked.given,
+                body: head.elapsed(),
+                whole: begun.elapsed(),
+            });
+        }
+        Ok(None) => {}
+        Err(Fault::Failed(failure)) => asked.fail(left, failure),
+        Err(Fault::Local(error)) => return Err(error),
+    }
+    Ok(asked)
+}
+
+/// Takes frame after frame, of the blocks in `left`. Tells when they began to come; none if they are
+/// no frames.
+fn receive_many<'w>(
+    answer: Answered<Incoming>,
+    left: &mut &'w [Wanted],
+    sink: &mut Sink,
+    asked: &mut Asked,
+) -> Answered<Option<Instant>> {
+    let mut answer = answer?;
+    if answer.status() != 200 {
+        let unfit = match answer.status() {
+            // Not implemented; not in this version of HTTP.
+            501 | 505 => Unfit::Ever,
+            status if is_passing(status) => Unfit::Now,
+            _ => Unfit::Ever,
+        };
+        answer.refusal()?;
+        asked.misfit(left, unfit);
+        return Ok(None);
+    }
+    let head = Instant::now();
+    let mut length = [0; LENGTH];
+    let mut is_whole = fill(&mut answer, &mut length)? == LENGTH;
+    loop {
+        let frames: &'w [Wanted] = left;
+        let Some((wanted, later)) = frames.split_first() else {
+            break;
+        };
+        let bytes = usize::from(u16::from_be_bytes(length));
+        if !is_whole || bytes > BLOCK_SIZE || asked.is_hopeless() {
+            break;
+        }
+        // The length of the next is read along with a block.
+        let more = if later.is_empty() { 0 } else { LENGTH };
+        let given = sink.push(wanted, |room| {
+            let room = &mut room[..bytes + more];
+            let filled = fill(&mut answer, room)?;
+            is_whole = filled == bytes + more;
+            length[..more].copy_from_slice(&room[bytes..]);
+            Ok::<_, Fault>(Block::verify(&room[..bytes.min(filled)], &wanted.hash))
+        })?;
+        let this = std::slice::from_ref(wanted);
+        if given {
+            asked.give();
+        } else if !is_whole {
+            break;
+        } else if bytes == 0 {
+            asked.lack(this, "it has not got it");
+        } else {
+            let reason = format_args!("wrong bytes ({bytes})");
+            asked.fail(this, Failure::strike(reason, false));
+        }
+        *left = later;
+    }
+    if asked.is_hopeless() {
+        asked.rest.extend_from_slice(left);
+    } else if !left.is_empty() || !answer.ends().unwrap_or(false) {
+        asked.misfit(left, Unfit::Ever);
+        return Ok(None);
+    }
+    Ok(Some(head))
+}
+
+fn fill(answer: &mut Incoming, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {
+    answer.fill(buffer).map_err(|e| answer.failure(&e))
+}

@@ -1,0 +1,233 @@
+//! Mirrors: plain copies of the whole file on any web server, read by byte ranges (RFC 9110, section
+//! 14). What is not what it should be, since the copy is of another version, say, counts as not
+//! there: a mirror has promised nothing.
+//!
+//! One that ignores ranges sends all of the file. It is then read as it streams, once if all goes
+//! well: by whichever worker wants the block that comes first, who leaves the rest to the next.
+
+use std::collections::BTreeSet;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::ask::is_passing;
+use super::fetch::{Answered, Fault, Fetcher, Incoming};
+use super::list::Wanted;
+use super::servers::{Asked, Failure, Pace};
+use super::url::Url;
+use super::worker::Sink;
+use crate::block::{BLOCK_SIZE, Block};
+use crate::error::Result;
+use crate::mutex::lock;
+
+/// What is known of a mirror. Shared by all workers.
+#[derive(Default)]
+pub struct Mirror {
+    whole: Mutex<Whole>,
+    turn: Condvar,
+}
+
+/// How it is with a mirror that sends all of the file.
+#[derive(Default)]
+struct Whole {
+    /// Whether it is one.
+    ignores_ranges: bool,
+    /// The first blocks that are wanted by those who wait for their turns.
+    waiting: BTreeSet<u64>,
+    taken: bool,
+    /// What still comes, where nobody is at it.
+    stream: Option<Stream>,
+}
+
+/// A body that begins with byte `at` of the file, perhaps as the whole of it.
+struct Stream {
+    answer: Incoming,
+    at: u64,
+    is_whole: bool,
+}
+
+impl Mirror {
+    /// Asks for blocks that follow each other.
+    ///
+    /// # Errors
+    /// What fails on this machine.
+    pub fn ask(
+        &self,
+        fetcher: &Fetcher,
+        url: &Url,
+        wanted: &[Wanted],
+        sink: &mut Sink,
+    ) -> Result<Asked> {
+        let mut asked = Asked::default();
+        let mut left = wanted;
+        match self.receive(fetcher, url, &mut left, sink, &mut asked) {
+            Ok(()) => {}
+            Err(Fault::Failed(failure)) => asked.fail(left, failure),
+            Err(Fault::Local(error)) => return Err(error),
+        }
+        Ok(asked)
+    }
+
+    fn receive(
+        &self,
+        fetcher: &Fetcher,
+        url: &Url,
+        left: &mut &[Wanted],
+        sink: &mut Sink,
+        asked: &mut Asked,
+    ) -> Answered<()> {
+        // One that gives less than it is asked for is asked for the rest.
+        while !left.is_empty() && !lock(&self.whole).ignores_ranges {
+            let (first, last) = (left[0].offset(), left[left.len() - 1].offset());
+            let (begun, before) = (Instant::now(), left.len());
+            let answer = fetcher.range(url, first, Some(last + BLOCK_SIZE as u64 - 1))?;
+            let head = Instant::now();
+            let Some(mut stream) = Stream::new(answer, first)? else {
+                asked.lack(left, "its copy of the file is shorter");
+                return Ok(());
+            };
+            if stream.is_whole {
+                let mut whole = lock(&self.whole);
+                whole.ignores_ranges = true;
+                whole.stream.get_or_insert(stream);
+                break;
+            }
+            stream.take(left, sink, asked)?;
+            let blocks = before - left.len();
+            if blocks == 0 {
+                asked.lack(left, "it gave less than a block");
+                return Ok(());
+            }
+            // Its connection can be used again if this is the end of the answer.
+            let _ = stream.answer.ends();
+            asked.pace = Some(Pace {
+                blocks,
+                body: head.elapsed(),
+                whole: begun.elapsed(),
+            });
+        }
+        if left.is_empty() {
+            return Ok(());
+        }
+        let turn = self.wait(left[0].number);
+        let stream = self.stream(fetcher, url, left[0].offset())?;
+        let Some(mut stream) = stream else {
+            asked.lack(left, "its copy of the file is shorter");
+            return Ok(());
+        };
+        stream.skip_to(left[0].offset())?;
+        stream.take(left, sink, asked)?;
+        if left.is_empty() {
+            lock(&self.whole).stream = Some(stream);
+        } else {
+            asked.lack(left, "its copy of the file is shorter");
+        }
+        drop(turn);
+        Ok(())
+    }
+
+    /// Waits until nobody reads, and nobody waits who wants an earlier block.
+    fn wait(&self, first: u64) -> Turn<'_> {
+        let mut whole = lock(&self.whole);
+        whole.waiting.insert(first);
+        while whole.taken || whole.waiting.first() != Some(&first) {
+            whole = self
+                .turn
+                .wait(whole)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        whole.waiting.remove(&first);
+        whole.taken = true;
+        Turn(self)
+    }
+
+    /// What comes of the file, from before `offset` on: the rest of an earlier answer, or a new one.
+    fn stream(&self, fetcher: &Fetcher, url: &Url, offset: u64) -> Answered<Option<Stream>> {
+        let stream = lock(&self.whole).stream.take();
+        if let Some(stream) = stream.filter(|stream| stream.at <= offset) {
+            return Ok(Some(stream));
+        }
+        // To the end, should it have come to understand ranges.
+        let answer = fetcher.range(url, offset, None)?;
+        Stream::new(answer, offset)
+    }
+}
+
+/// The right to read, until dropped.
+struct Turn<'a>(&'a Mirror);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.whole).taken = false;
+        self.0.turn.notify_all();
+    }
+}
+
+impl Stream {
+    /// The body of an answer to a request for what begins at `offset`. None where the copy ends
+    /// before that.
+    fn new(mut answer: Incoming, offset: u64) -> Answered<Option<Self>> {
+        let is_whole = answer.status() == 200;
+        let at = match answer.status() {
+            200 => 0,
+            206 if answer.range_start() == Some(offset) => offset,
+            206 => return Err(Failure::strike("it gave another range", false).into()),
+            416 => {
+                answer.refusal()?;
+                return Ok(None);
+            }
+            status => {
+                return Err(Failure::strike(answer.refusal()?, is_passing(status)).into());
+            }
+        };
+        Ok(Some(Stream {
+            answer,
+            at,
+            is_whole,
+        }))
+    }
+
+    fn skip_to(&mut self, offset: u64) -> Answered<()> {
+        // Blocks all of them: an offset is that of a block.
+        while self.at < offset && self.fill(&mut [0; BLOCK_SIZE])? > 0 {}
+        Ok(())
+    }
+
+    /// Takes blocks, as long as they come.
+    fn take(&mut self, left: &mut &[Wanted], sink: &mut Sink, asked: &mut Asked) -> Answered<()> {
+        loop {
+            let neighbours: &[Wanted] = left;
+            let Some((wanted, later)) = neighbours.split_first() else {
+                return Ok(());
+            };
+            if self.at != wanted.offset() {
+                return Ok(());
+            }
+            let mut filled = 0;
+            let given = sink.push(wanted, |room| {
+                filled = self.fill(&mut room[..BLOCK_SIZE])?;
+                let mut length = filled;
+                if wanted.last && Block::verify(&room[..filled], &wanted.hash).is_none() {
+                    // The copy may go on after the file's end.
+                    length = wanted.hash.length_in(&room[..filled]).unwrap_or(filled);
+                }
+                Ok::<_, Fault>(Block::verify(&room[..length], &wanted.hash))
+            })?;
+            let this = std::slice::from_ref(wanted);
+            if given {
+                asked.give();
+            } else if filled < BLOCK_SIZE {
+                return Ok(());
+            } else {
+                asked.lack(this, "its copy of the file has other bytes there");
+            }
+            *left = later;
+        }
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {
+        let filled = self.answer.fill(buffer);
+        let filled = filled.map_err(|e| self.answer.failure(&e))?;
+        self.at += filled as u64;
+        Ok(filled)
+    }
+}

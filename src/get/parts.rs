@@ -1,0 +1,161 @@
+//! Blocks on their way to the output. Those that follow each other in the file go there together:
+//! one message to the writer, and one write, for many.
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use super::list::Wanted;
+use crate::block::{BLOCK_SIZE, Block, READ_SIZE, Row};
+
+/// Blocks in a part that has bytes, at most: 64 KiB make the cost of a system call small.
+const ROW: usize = 16;
+
+/// A part that is still growing goes on its way after this: what came slowly is written soon.
+const MAX_AGE: Duration = Duration::from_millis(100);
+
+/// Blocks that follow each other, of one kind.
+pub struct Part {
+    /// Number of the first.
+    pub first: u64,
+    pub end: End,
+    pub content: Content,
+}
+
+/// The last block of a part. Only this may be shorter than [`BLOCK_SIZE`].
+#[derive(Clone, Copy)]
+pub struct End {
+    pub wanted: Wanted,
+    pub length: usize,
+}
+
+pub enum Content {
+    /// In their places already.
+    Right,
+    /// Nothing but zeros.
+    Zeros,
+    AtHand(Row),
+    Fetched(Row),
+}
+
+impl Part {
+    pub fn count(&self) -> u64 {
+        self.end.wanted.number + 1 - self.first
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Kind {
+    Right,
+    Zeros,
+    AtHand,
+    Fetched,
+}
+
+/// Puts parts together, of one worker.
+#[derive(Default)]
+pub struct Parts {
+    done: Vec<Part>,
+    open: Option<Open>,
+    /// The bytes of the open part.
+    row: Row,
+}
+
+struct Open {
+    kind: Kind,
+    first: u64,
+    end: End,
+    since: Instant,
+}
+
+impl Parts {
+    /// Takes in a block without bytes: one that is in its place, or zeros.
+    pub fn note(&mut self, wanted: &Wanted, kind: Kind, length: usize) {
+        self.begin(wanted, kind);
+        extend(&mut self.open, wanted, kind, length);
+    }
+
+    /// Takes in the block that `read` reads into the place that it is given, if it gives one.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn push<E>(
+        &mut self,
+        wanted: &Wanted,
+        kind: Kind,
+        read: impl FnOnce(&mut [u8; READ_SIZE]) -> Result<Option<Block<&[u8]>>, E>,
+    ) -> Result<Option<Block<&[u8]>>, E> {
+        self.begin(wanted, kind);
+        if self.row.is_full() {
+            self.row = Row::new(ROW);
+        }
+        let block = self.row.push(read)?;
+        if let Some(block) = &block {
+            extend(&mut self.open, wanted, kind, block.bytes().len());
+        }
+        Ok(block)
+    }
+
+    /// Ends the open part unless `wanted` may be its next block.
+    fn begin(&mut self, wanted: &Wanted, kind: Kind) {
+        let goes_on = |open: &Open| {
+            open.kind == kind
+                && open.end.wanted.number + 1 == wanted.number
+                && open.end.length == BLOCK_SIZE
+        };
+        if !self.open.as_ref().is_some_and(goes_on) || self.is_full() {
+            self.close();
+        }
+    }
+
+    /// Whether the open part has no room for another block.
+    fn is_full(&self) -> bool {
+        let has_bytes = |open: &Open| matches!(open.kind, Kind::AtHand | Kind::Fetched);
+        self.open.as_ref().is_some_and(has_bytes) && self.row.is_full()
+    }
+
+    fn close(&mut self) {
+        if let Some(open) = self.open.take() {
+            let content = match open.kind {
+                Kind::Right => Content::Right,
+                Kind::Zeros => Content::Zeros,
+                Kind::AtHand => Content::AtHand(self.row.take()),
+                Kind::Fetched => Content::Fetched(self.row.take()),
+            };
+            self.done.push(Part {
+                first: open.first,
+                end: open.end,
+                content,
+            });
+        }
+    }
+
+    /// Whether it is time to send on what there is.
+    pub fn is_due(&self) -> bool {
+        let is_old = |open: &Open| open.since.elapsed() >= MAX_AGE;
+        !self.done.is_empty() || self.is_full() || self.open.as_ref().is_some_and(is_old)
+    }
+
+    /// Takes all parts out.
+    pub fn take(&mut self) -> Vec<Part> {
+        self.close();
+        mem::take(&mut self.done)
+    }
+}
+
+fn extend(open: &mut Option<Open>, wanted: &Wanted, kind: Kind, length: usize) {
+    let end = End {
+        wanted: *wanted,
+        length,
+    };
+    match open {
+        Some(open) => open.end = end,
+        None => {
+            *open = Some(Open {
+                kind,
+                first: wanted.number,
+                end,
+                since: Instant::now(),
+            });
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Where servers and mirrors are.
+
+use std::fmt::{self, Display};
+use std::net::Ipv6Addr;
+
+use crate::hash::Hash;
+
+/// Characters of a server's URL: more than any proxy or server takes with a hash after it.
+const MAX_URL: usize = 2_000;
+
+/// Where a server is, or a mirror: in one written form, so that the same server is the same text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Url(String);
+
+impl Url {
+    /// Parses a server's `HOST[:PORT]` or `http://HOST[:PORT][/PATH]`, or says why it is neither.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        const FORM: &str = "a server is HOST[:PORT] or http://HOST[:PORT][/PATH]";
+        let (start, path) = split(text, FORM)?;
+        if path.contains('?') {
+            return Err(FORM);
+        }
+        let path = path.trim_end_matches('/');
+        Ok(Url(format!("{start}{path}")))
+    }
+
+    /// Parses a mirror's `http://HOST[:PORT]/PATH`, which may have a query.
+    pub fn parse_mirror(text: &str) -> Result<Self, &'static str> {
+        const FORM: &str = "a mirror is http://HOST[:PORT]/PATH";
+        let (start, path) = split(text, FORM)?;
+        if path.is_empty() {
+            return Err(FORM);
+        }
+        Ok(Url(format!("{start}{path}")))
+    }
+
+    pub fn is_https(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+
+    /// In lower case, a v6 address in brackets.
+    pub fn host(&self) -> &str {
+        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or_default();
+        split_port(authority).0
+    }
+
+    /// Where the block is, if this server has it.
+    pub fn block(&self, hash: &Hash) -> String {
+        format!("{}/{hash}", self.0)
+    }
+
+    /// Where many blocks are asked for at once.
+    pub fn blocks(&self) -> String {
+        format!("{}/blocks", self.0)
+    }
+}
+
+/// Splits a URL, which must look like `form`, into its start in one written form and its path.
+fn split<'t>(text: &'t str, form: &'static str) -> Result<(String, &'t str), &'static str> {
+    if text.len() > MAX_URL {
+        return Err("a URL of over 2,000 characters");
+    }
+    let (scheme, port_due, rest) = match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => ("http", 80, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
+            if !cfg!(feature = "tls") {
+                return Err("this psync is built without https; build it with --features tls");
+            }
+            ("https", 443, rest)
+        }
+        Some(_) => return Err(form),
+        None if text.contains('/') => return Err(form),
+        None => ("http", 80, text),
+    };
+    let (authority, path) = rest
+        .find('/')
+        .map_or((rest, ""), |slash| rest.split_at(slash));
+    let (host, port) = split_port(authority);
+    let port = port.map_or(Some(port_due), parse_port).ok_or(form)?;
+    if !is_host(host)
+        || !path
+            .bytes()
+            .all(|c| c.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&c))
+    {
+        return Err(form);
+    }
+    let port = if port == port_due {
+        String::new()
+    } else {
+        format!(":{port}")
+    };
+    let host = host.to_ascii_lowercase();
+    Ok((format!("{scheme}://{host}{port}"), path))
+}
+
+fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+fn parse_port(digits: &str) -> Option<u16> {
+    let plain = digits.bytes().all(|c| c.is_ascii_digit());
+    digits.parse().ok().filter(|&port| plain && port > 0)
+}
+
+fn is_host(host: &str) -> bool {
+    match host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'))
+    {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            !host.is_empty()
+                && host
+                    .bytes()
+                    .all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c))
+        }
+    }
+}
+
+impl Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_has_one_written_form() {
+        for (text, url) in [
+            ("host", "http://host"),
+            ("HOST:80", "http://host"),
+            ("http://Host:8080/", "http://host:8080"),
+            ("http://host/A/b//", "http://host/A/b"),
+            ("[::1]", "http://[::1]"),
+            ("[::1]:99", "http://[::1]:99"),
+            ("127.0.0.1:1", "http://127.0.0.1:1"),
+        ] {
+            assert_eq!(Url::parse(text).unwrap().to_string(), url);
+        }
+        assert_eq!(Url::parse("http://[::1]:9/x:y").unwrap().host(), "[::1]");
+        assert_eq!(Url::parse("Host").unwrap().host(), "host");
+        for wrong in [
+            "",
+            ":80",
+            "host:",
+            "host:0",
+            "host:65536",
+            "host:+1",
+            "host/path",
+            "./list",
+            "ftp://host",
+            "http://",
+            "http:///x",
+            "::1",
+            "[::1",
+            "[x]:1",
+            "us er",
+            "u@host",
+            "http://host/?q",
+            "http://host/a b",
+            "http://ho\u{e9}st",
+        ] {
+            assert!(Url::parse(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(Url::parse("https://host").is_ok(), cfg!(feature = "tls"));
+    }
+
+    #[test]
+    fn a_mirror_has_a_path() {
+        for (text, url) in [
+            ("http://Host:80/File", "http://host/File"),
+            ("http://host/dir/?id=1&x=y", "http://host/dir/?id=1&x=y"),
+        ] {
+            assert_eq!(Url::parse_mirror(text).unwrap().to_string(), url);
+        }
+        for wrong in ["host", "http://host", "host/file", "http://host/a b", "x"] {
+            assert!(Url::parse_mirror(wrong).is_err(), "{wrong}");
+        }
+    }
+}
