@@ -1,11 +1,15 @@
 //! `psync server`: serves a block directory over HTTP. It only ever reads.
 //!
 //! This file owns the listening sockets: one thread each, which accepts and gives every
-//! connection a thread. What a connection does is `server/connection.rs`, who has to go when
-//! there are too many is `server/clients.rs`, what is understood is `server/http.rs`.
+//! connection a thread. What a connection does is `server/connection.rs`, with `server/body.rs` and
+//! `server/frames.rs` for a list of blocks; who has to go when there are too many is
+//! `server/clients.rs`, what is understood is `server/http.rs`.
 
+mod body;
+mod buffers;
 mod clients;
 mod connection;
+mod frames;
 mod http;
 
 use std::io::{self, Write};

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::buffers::Buffers;
 use crate::mutex::lock;
 
 /// A connection as the others see it.
@@ -20,8 +21,8 @@ pub struct Client {
     quiet_since: AtomicU32,
     /// Whether a whole request is being answered.
     answering: AtomicBool,
-    /// Whether its head is a long one.
-    long_head: AtomicBool,
+    /// Bytes that it has reserved.
+    held: AtomicUsize,
 }
 
 impl Client {
@@ -62,14 +63,17 @@ pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 /// one connection that could not be accepted.
 const SHORTAGE_ROOM: usize = 4;
 
-/// Heads too long for a connection's usual buffer, at once: 16 KiB each, so 1 MiB. More would let
-/// a thousand clients that never end theirs take the memory of a small box.
-const MAX_LONG_HEADS: usize = 64;
+/// Bytes for requests that are longer than usual, of all clients: enough for lists of 64 hashes
+/// from 2,048 of them, or of 1,024 from 128. Without a bound a thousand clients that never end
+/// their requests, or never read the answers, would take the memory of a small box.
+const BUDGET: usize = 4 * 1024 * 1024;
 
 /// All connections of a server.
 pub struct Clients {
     max: usize,
-    long_heads: AtomicUsize,
+    /// Bytes that all have reserved, also those that have just been ended.
+    reserved: AtomicUsize,
+    pub buffers: Buffers,
     start: Instant,
     table: Mutex<Table>,
 }
@@ -84,7 +88,8 @@ impl Clients {
     pub fn new(max: usize) -> Arc<Self> {
         Arc::new(Clients {
             max,
-            long_heads: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
+            buffers: Buffers::new(),
             start: Instant::now(),
             table: Mutex::default(),
         })
@@ -98,7 +103,7 @@ impl Clients {
         address: SocketAddr,
     ) -> Result<Admitted, TcpStream> {
         let mut table = self.table();
-        if table.clients.len() >= self.max && !table.evict(self.start, |_| true) {
+        if table.clients.len() >= self.max && table.evict(self.start, |_| true).is_none() {
             return Err(stream);
         }
         let client = Arc::new(Client {
@@ -107,7 +112,7 @@ impl Clients {
             start: self.start,
             quiet_since: AtomicU32::new(milliseconds(self.start)),
             answering: AtomicBool::new(false),
-            long_head: AtomicBool::new(false),
+            held: AtomicUsize::new(0),
         });
         let key = table.next;
         table.next += 1;
@@ -121,7 +126,7 @@ impl Clients {
 
     /// Ends the connection longest without a whole request, if any is without one.
     fn make_room(&self) -> bool {
-        self.table().evict(self.start, |_| true)
+        self.table().evict(self.start, |_| true).is_some()
     }
 
     /// Ends a few connections that are silent, and waits for what they held to come back.
@@ -132,15 +137,36 @@ impl Clients {
         thread::sleep(SHORTAGE_PAUSE);
     }
 
-    /// Accounts for a client's long head. Where there are too many, the one among them longest
-    /// without a whole request has to go.
-    pub fn begin_long_head<'a>(&'a self, client: &'a Client) -> LongHead<'a> {
-        if self.long_heads.fetch_add(1, Relaxed) >= MAX_LONG_HEADS {
-            let is_long = |client: &Client| client.long_head.load(Relaxed);
-            self.table().evict(self.start, is_long);
+    /// Sets so many bytes of the budget aside for `client`. Where they are used up, whoever holds
+    /// some and is longest without a whole request has to go. None where all holders are being
+    /// answered.
+    pub fn reserve<'a>(&'a self, client: &'a Client, bytes: usize) -> Option<Reservation<'a>> {
+        while self.add_reserved(bytes).is_err() {
+            let holds =
+                |other: &Client| other.held.load(Relaxed) > 0 && !std::ptr::eq(other, client);
+            let ended = self.table().evict(self.start, holds)?;
+            // Its thread has been woken and is about to let go of it.
+            self.release(&ended, usize::MAX);
         }
-        client.long_head.store(true, Relaxed);
-        LongHead(self, client)
+        client.held.fetch_add(bytes, Relaxed);
+        Some(Reservation {
+            clients: self,
+            client,
+            bytes,
+        })
+    }
+
+    fn add_reserved(&self, bytes: usize) -> Result<usize, usize> {
+        self.reserved.fetch_update(Relaxed, Relaxed, |reserved| {
+            Some(reserved + bytes).filter(|&sum| sum <= BUDGET)
+        })
+    }
+
+    /// Takes back so many bytes, or as many as `client` still holds.
+    fn release(&self, client: &Client, bytes: usize) {
+        let left = |held: usize| Some(held.saturating_sub(bytes));
+        let (Ok(held) | Err(held)) = client.held.fetch_update(Relaxed, Relaxed, left);
+        self.reserved.fetch_sub(held.min(bytes), Relaxed);
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -149,31 +175,30 @@ impl Clients {
 }
 
 impl Table {
-    /// Ends the connection longest without a whole request among those that are `due`.
-    fn evict(&mut self, start: Instant, due: impl Fn(&Client) -> bool) -> bool {
+    /// Ends the connection longest without a whole request among those that are `due`, if any.
+    fn evict(&mut self, start: Instant, due: impl Fn(&Client) -> bool) -> Option<Arc<Client>> {
         let now = milliseconds(start);
         let due = self.clients.iter().filter(|(_, client)| due(client));
         let quiet = due.filter_map(|(key, client)| Some((client.quiet_for(now)?, *key)));
         // Of equals the first that came: the order of keys is that of arrival.
-        let Some((_, key)) = quiet.max_by_key(|&(quiet, key)| (quiet, std::cmp::Reverse(key)))
-        else {
-            return false;
-        };
-        if let Some(client) = self.clients.remove(&key) {
-            // Wakes its thread, which then lets go of it.
-            let _ = client.stream.shutdown(Shutdown::Both);
-        }
-        true
+        let (_, key) = quiet.max_by_key(|&(quiet, key)| (quiet, std::cmp::Reverse(key)))?;
+        let client = self.clients.remove(&key)?;
+        // Wakes its thread, which then lets go of it.
+        let _ = client.stream.shutdown(Shutdown::Both);
+        Some(client)
     }
 }
 
-/// A long head, accounted for until dropped.
-pub struct LongHead<'a>(&'a Clients, &'a Client);
+/// Bytes of the budget, set aside until dropped.
+pub struct Reservation<'a> {
+    clients: &'a Clients,
+    client: &'a Client,
+    bytes: usize,
+}
 
-impl Drop for LongHead<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.0.long_heads.fetch_sub(1, Relaxed);
-        self.1.long_head.store(false, Relaxed);
+        self.clients.release(self.client, self.bytes);
     }
 }
 

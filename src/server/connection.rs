@@ -2,13 +2,17 @@
 //!
 //! This file owns the deadlines and the order of things: an answer is sent whole before the next
 //! request is looked at. It reads blocks through a `View` of the block directory and never writes.
+//! A list of blocks is answered with a few of them at a time, each read and hashed just before.
 
 use std::io::{self, Write};
+use std::mem;
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
-use super::clients::{Admitted, Client, Clients, LongHead};
-use super::http::{self, Request, Status, Wanted};
+use super::body::Body;
+use super::clients::{Admitted, Client, Clients, Reservation};
+use super::frames::{self, Frames, HEAD_ROOM};
+use super::http::{self, List, Request, Status, Wanted};
 use crate::block::{self, READ_SIZE};
 use crate::console;
 use crate::hash::Hash;
@@ -25,23 +29,50 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Bytes read at once: a usual head is a tenth of it.
 const INPUT: usize = 2048;
 
-/// Room for the head of an answer, so that its body can be read in place behind it.
-const HEAD_ROOM: usize = 512;
+/// Room for a head that is longer, in bytes: the longest, and what is read with its end.
+const LONG_INPUT: usize = http::MAX_HEAD + 2 * INPUT;
 
 /// One connection's state.
 pub struct Connection<'a> {
     clients: &'a Clients,
     client: &'a Client,
-    view: View,
+    source: Source<'a>,
     timeout: Duration,
     verbose: bool,
     /// Bytes received and not yet answered.
     input: Vec<u8>,
     /// Held while `input` has the room for the longest head.
-    long_head: Option<LongHead<'a>>,
+    long_head: Option<Reservation<'a>>,
     head: Vec<u8>,
     /// `HEAD_ROOM`, then a block. Empty before the first block: most idle connections cost none.
     answer: Vec<u8>,
+}
+
+/// Where blocks come from.
+struct Source<'a> {
+    view: View,
+    clients: &'a Clients,
+}
+
+impl Source<'_> {
+    /// Reads a block; tells its length, or that it is absent. Where the machine is short of
+    /// something, somebody silent makes room before the second try.
+    fn read(&mut self, hash: &Hash, room: &mut [u8; READ_SIZE]) -> io::Result<Option<usize>> {
+        let mut block = self.view.read(hash, room);
+        if block.is_err() {
+            self.clients.wait_out_shortage();
+            block = self.view.read(hash, room);
+        }
+        Ok(block?.map(|block| block.bytes().len()))
+    }
+}
+
+/// The hashes that a `POST /blocks` asked for, with the room that they take.
+struct Hashes<'a> {
+    hashes: Vec<Hash>,
+    _room: Reservation<'a>,
+    /// Bytes of the list that came with its head, and lie behind it in `Connection::input`.
+    early: usize,
 }
 
 /// What was answered, for the log.
@@ -56,7 +87,10 @@ impl<'a> Connection<'a> {
         Connection {
             clients: &admitted.clients,
             client: &admitted.client,
-            view,
+            source: Source {
+                view,
+                clients: &admitted.clients,
+            },
             timeout,
             verbose,
             input: Vec::new(),
@@ -81,10 +115,18 @@ impl<'a> Connection<'a> {
         // A write that makes progress begins anew: the time counts from the last byte taken.
         self.stream().set_write_timeout(Some(self.timeout))?;
         self.stream().set_read_timeout(Some(IDLE))?;
-        while let Some((request, length)) = self.next_request()? {
+        while let Some((mut request, length)) = self.next_request()? {
+            let list = match self.read_list(&request, length) {
+                Ok(list) => list,
+                Err(Some(status)) => {
+                    request = Request::broken(status);
+                    None
+                }
+                Err(None) => return Ok(()),
+            };
             self.client.begin_answer();
             let started = self.verbose.then(Instant::now);
-            let answered = self.answer(&request);
+            let answered = self.answer(&request, list.as_ref().map_or(&[], |list| &list.hashes));
             if let Some(started) = started {
                 self.log(length, &answered, started);
             }
@@ -93,7 +135,8 @@ impl<'a> Connection<'a> {
             if !request.keep_alive {
                 return self.linger();
             }
-            self.input.drain(..length);
+            self.input
+                .drain(..length + list.map_or(0, |list| list.early));
             if self.input.len() < INPUT && self.long_head.take().is_some() {
                 self.input.shrink_to(INPUT);
             }
@@ -101,7 +144,7 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Waits for a whole request, and tells the length of its head. None where the connection ends.
+    /// Waits for a whole head, and tells its length. None where the connection ends.
     fn next_request(&mut self) -> io::Result<Option<(Request, usize)>> {
         let mut deadline = None;
         loop {
@@ -123,6 +166,10 @@ impl<'a> Connection<'a> {
                 }
                 self.stream().set_read_timeout(Some(left))?;
             }
+            if self.input.len() >= INPUT && !self.lengthen_input() {
+                let unavailable = Request::broken(Status::Unavailable);
+                return Ok(Some((unavailable, self.input.len())));
+            }
             match self.receive() {
                 Ok(0) => return Ok(None),
                 Ok(_) => {}
@@ -133,22 +180,67 @@ impl<'a> Connection<'a> {
         }
     }
 
+    /// Makes room for the longest head, unless there is too little for all that have one.
+    fn lengthen_input(&mut self) -> bool {
+        if self.long_head.is_none() {
+            self.long_head = self.clients.reserve(self.client, LONG_INPUT);
+            let missing = LONG_INPUT - self.input.len();
+            self.input.reserve_exact(missing);
+        }
+        self.long_head.is_some()
+    }
+
     fn receive(&mut self) -> io::Result<usize> {
         let held = self.input.len();
-        if held >= INPUT && self.long_head.is_none() {
-            self.long_head = Some(self.clients.begin_long_head(self.client));
-            self.input.reserve_exact(http::MAX_HEAD + INPUT);
-        }
         self.input.resize(held + INPUT, 0);
         let received = block::read_some(&mut self.stream(), &mut self.input[held..]);
         self.input.truncate(held + *received.as_ref().unwrap_or(&0));
         received
     }
 
-    fn answer(&mut self, request: &Request) -> Answered {
+    /// Reads the list behind a head of `head` bytes, if it is followed by one.
+    ///
+    /// # Errors
+    /// The refusal that is due, or none where the client is gone.
+    fn read_list(
+        &mut self,
+        request: &Request,
+        head: usize,
+    ) -> Result<Option<Hashes<'a>>, Option<Status>> {
+        let Wanted::Blocks(list) = request.wanted else {
+            return Ok(None);
+        };
+        let (stream, deadline) = (self.stream(), Instant::now() + self.timeout);
+        let room = list.max_lines() * size_of::<Hash>();
+        let room = self.clients.reserve(self.client, room);
+        let room = room.ok_or(Status::Unavailable)?;
+        let mut hashes = Vec::with_capacity(list.max_lines());
+        let early = &self.input[head..];
+        let early = &early[..early.len().min(list.length)];
+        if list.awaits_continue && early.is_empty() && list.length > 0 {
+            let told = (&*stream).write_all(http::CONTINUE);
+            told.map_err(|_| None)?;
+        }
+        // The answer's place is free as long as there is none.
+        self.answer.resize(frames::buffer_size(1), 0);
+        Body::new(stream, list.length, early, deadline, &mut self.answer).read_list(&mut hashes)?;
+        if early.len() < list.length {
+            let restored = stream.set_read_timeout(Some(IDLE));
+            restored.map_err(|_| None)?;
+        }
+        Ok(Some(Hashes {
+            hashes,
+            _room: room,
+            early: early.len(),
+        }))
+    }
+
+    fn answer(&mut self, request: &Request, hashes: &[Hash]) -> Answered {
         self.head.clear();
         match request.wanted {
             Wanted::Block(hash) => self.answer_block(request, &hash),
+            Wanted::Blocks(list) => self.answer_list(request, list, hashes),
+            Wanted::NotAllowed(_) => self.refuse(request, Status::MethodNotAllowed),
             Wanted::Refusal(status) => self.refuse(request, status),
             Wanted::Index => {
                 let body = http::push_index(&mut self.head, request);
@@ -158,7 +250,12 @@ impl<'a> Connection<'a> {
     }
 
     fn answer_block(&mut self, request: &Request, hash: &Hash) -> Answered {
-        let length = match self.read(hash) {
+        self.answer.resize(frames::buffer_size(1), 0);
+        let read = match self.answer[HEAD_ROOM..].first_chunk_mut() {
+            Some(room) => self.source.read(hash, room),
+            None => Ok(None),
+        };
+        let length = match read {
             Ok(Some(length)) => length,
             Ok(None) => return self.refuse(request, Status::NotFound),
             Err(_) => return self.refuse(request, Status::Unavailable),
@@ -170,19 +267,56 @@ impl<'a> Connection<'a> {
         self.send(200, &self.answer[start..HEAD_ROOM + body], body)
     }
 
-    /// Reads a block into its place in the answer; tells its length, or that it is absent. Where
-    /// the machine is short of something, somebody silent makes room before the second try.
-    fn read(&mut self, hash: &Hash) -> io::Result<Option<usize>> {
-        self.answer.resize(HEAD_ROOM + READ_SIZE, 0);
-        let Some((_, room)) = self.answer.split_last_chunk_mut() else {
-            return Ok(None);
-        };
-        let mut block = self.view.read(hash, room);
-        if block.is_err() {
-            self.clients.wait_out_shortage();
-            block = self.view.read(hash, room);
+    /// Sends as many blocks at once as there is room for.
+    fn answer_list(&mut self, request: &Request, list: List, hashes: &[Hash]) -> Answered {
+        let large = (hashes.len() > 1).then(|| self.clients.buffers.borrow());
+        if let Some(mut buffer) = large.flatten() {
+            return self.send_list(request, list, hashes, &mut buffer);
         }
-        Ok(block?.map(|block| block.bytes().len()))
+        let mut buffer = mem::take(&mut self.answer);
+        buffer.resize(frames::buffer_size(1), 0);
+        let answered = self.send_list(request, list, hashes, &mut buffer);
+        self.answer = buffer;
+        answered
+    }
+
+    fn send_list(
+        &mut self,
+        request: &Request,
+        list: List,
+        hashes: &[Hash],
+        buffer: &mut [u8],
+    ) -> Answered {
+        let mut hashes = hashes.iter().peekable();
+        let (mut body, status) = (0, 200);
+        http::push_blocks_head(&mut self.head, request, list);
+        loop {
+            let mut frames = Frames::new(buffer);
+            let read = frames.fill(&mut hashes, |hash, room| self.source.read(hash, room));
+            match read {
+                Ok(()) => {}
+                // Nothing has been said yet.
+                Err(_) if !self.head.is_empty() => {
+                    self.head.clear();
+                    return self.refuse(request, Status::Unavailable);
+                }
+                // What is there must not be told absent: the answer is cut off.
+                Err(e) => {
+                    return Answered {
+                        status,
+                        sent: Err(e),
+                    };
+                }
+            }
+            body += frames.len();
+            let last = hashes.peek().is_none();
+            let chunk = frames.finish(&mut self.head, list.chunked, last);
+            let sent = self.stream().write_all(chunk).map(|()| body);
+            if last || sent.is_err() {
+                return Answered { status, sent };
+            }
+            self.head.clear();
+        }
     }
 
     fn refuse(&mut self, request: &Request, status: Status) -> Answered {

@@ -7,7 +7,7 @@
 
 use std::io::Write;
 
-use crate::hash::Hash;
+use crate::hash::{HEX_LEN, Hash};
 
 /// Bytes of a request line without its CRLF (RFC 9112, section 3, recommends at least 8,000).
 pub const MAX_LINE: usize = 8_000;
@@ -15,14 +15,45 @@ pub const MAX_LINE: usize = 8_000;
 /// Bytes of a whole head.
 pub const MAX_HEAD: usize = 16 * 1024;
 
+/// Lines of the hashlist that a `POST /blocks` brings: 4 MiB of blocks, far more than a client need
+/// ask for at once, and 32 KiB to remember.
+pub const MAX_LIST_LINES: usize = 1024;
+
+/// Bytes of that list: a hash and CRLF a line.
+const MAX_LIST: usize = MAX_LIST_LINES * (HEX_LEN + 2);
+
 /// What is to be answered.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wanted {
     /// `/`: name and version.
     Index,
     Block(Hash),
+    /// `POST /blocks`: those of the hashlist that follows the head.
+    Blocks(List),
+    /// What is there takes only these methods.
+    NotAllowed(&'static str),
     /// There is no path, no query, no percent decoding: anything else is refused.
     Refusal(Status),
+}
+
+/// What the head of a `POST /blocks` says of its body and of the answer's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct List {
+    /// Bytes of the body.
+    pub length: usize,
+    /// Whether the client may hold the body back until it is told to go on (RFC 9110, section
+    /// 10.1.1).
+    pub awaits_continue: bool,
+    /// Whether the client understands an answer in chunks. To HTTP/1.0 the end of the connection
+    /// ends it.
+    pub chunked: bool,
+}
+
+impl List {
+    /// The most lines that a body of its length has: the last may lack its end.
+    pub fn max_lines(&self) -> usize {
+        ((self.length + 1) / (HEX_LEN + 1)).min(MAX_LIST_LINES)
+    }
 }
 
 /// A request, as far as its answer depends on it.
@@ -56,6 +87,7 @@ pub enum Status {
     NotFound = 404,
     MethodNotAllowed = 405,
     RequestTimeout = 408,
+    LengthRequired = 411,
     ContentTooLarge = 413,
     UriTooLong = 414,
     HeadTooLarge = 431,
@@ -71,6 +103,7 @@ impl Status {
             Status::NotFound => "Not Found",
             Status::MethodNotAllowed => "Method Not Allowed",
             Status::RequestTimeout => "Request Timeout",
+            Status::LengthRequired => "Length Required",
             Status::ContentTooLarge => "Content Too Large",
             Status::UriTooLong => "URI Too Long",
             Status::HeadTooLarge => "Request Header Fields Too Large",
@@ -153,8 +186,8 @@ fn take_line<'a>(
 }
 
 struct RequestLine {
-    wanted: Wanted,
-    head_only: bool,
+    method: Method,
+    target: Target,
     /// HTTP/1.1 or later: connections live on unless said otherwise.
     persistent: bool,
 }
@@ -187,52 +220,73 @@ impl RequestLine {
             }
             _ => return Err(Status::BadRequest),
         };
-        let wanted = match method {
-            b"GET" | b"HEAD" => parse_target(target)?,
+        let (method, target) = match method {
+            b"GET" => (Method::Get, Target::parse(target)?),
+            b"HEAD" => (Method::Head, Target::parse(target)?),
+            b"POST" => (Method::Post, Target::parse(target)?),
             // Its target is a host and a port (RFC 9112, section 3.2.3).
-            b"CONNECT" => Wanted::Refusal(Status::MethodNotAllowed),
-            b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"TRACE" => {
-                parse_target(target)?;
-                Wanted::Refusal(Status::MethodNotAllowed)
+            b"CONNECT" => (Method::Other, Target::Nothing),
+            b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"TRACE" => {
+                (Method::Other, Target::parse(target)?)
             }
             _ => return Err(Status::NotImplemented),
         };
         Ok(RequestLine {
-            wanted,
-            head_only: method == b"HEAD",
+            method,
+            target,
             persistent,
         })
     }
 }
 
-/// Origin form, or absolute form, which every server must take (RFC 9112, section 3.2.2).
-fn parse_target(target: &[u8]) -> Result<Wanted, Status> {
-    if !target.iter().all(u8::is_ascii_graphic) {
-        return Err(Status::BadRequest);
-    }
-    let path = match target {
-        [b'/', path @ ..] => path,
-        // The server as a whole, of which nothing but its options can be asked.
-        b"*" => return Ok(Wanted::Refusal(Status::NotFound)),
-        _ => {
-            let scheme = target.get(..7).ok_or(Status::BadRequest)?;
-            if !scheme.eq_ignore_ascii_case(b"http://") {
-                return Err(Status::BadRequest);
-            }
-            let rest = &target[7..];
-            let slash = rest.iter().position(|&c| c == b'/').unwrap_or(rest.len());
-            let (host, path) = rest.split_at(slash);
-            if host.is_empty() || !host.iter().all(|&c| is_host_byte(c)) {
-                return Err(Status::BadRequest);
-            }
-            // An empty path is the root (RFC 9110, section 4.2.3).
-            path.strip_prefix(b"/").unwrap_or(path)
+#[derive(Clone, Copy, PartialEq)]
+enum Method {
+    Get,
+    Head,
+    Post,
+    /// Known, and not allowed anywhere.
+    Other,
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Index,
+    Block(Hash),
+    Blocks,
+    Nothing,
+}
+
+impl Target {
+    /// Origin form, or absolute form, which every server must take (RFC 9112, section 3.2.2).
+    fn parse(target: &[u8]) -> Result<Self, Status> {
+        if !target.iter().all(u8::is_ascii_graphic) {
+            return Err(Status::BadRequest);
         }
-    };
-    if path.is_empty() {
-        return Ok(Wanted::Index);
+        let path = match target {
+            [b'/', path @ ..] => path,
+            // The server as a whole, of which nothing but its options can be asked.
+            b"*" => return Ok(Target::Nothing),
+            _ => {
+                let scheme = target.get(..7).ok_or(Status::BadRequest)?;
+                if !scheme.eq_ignore_ascii_case(b"http://") {
+                    return Err(Status::BadRequest);
+                }
+                let rest = &target[7..];
+                let slash = rest.iter().position(|&c| c == b'/').unwrap_or(rest.len());
+                let (host, path) = rest.split_at(slash);
+                if host.is_empty() || !host.iter().all(|&c| is_host_byte(c)) {
+                    return Err(Status::BadRequest);
+                }
+                // An empty path is the root (RFC 9110, section 4.2.3).
+                path.strip_prefix(b"/").unwrap_or(path)
+            }
+        };
+        Ok(match path {
+            b"" => Target::Index,
+            b"blocks" => Target::Blocks,
+            _ => Hash::parse(path).map_or(Target::Nothing, Target::Block),
+        })
     }
-    Ok(Hash::parse(path).map_or(Wanted::Refusal(Status::NotFound), Wanted::Block))
 }
 
 /// What the header fields say, of the few that matter here.
@@ -241,6 +295,7 @@ struct Fields {
     hosts: usize,
     length: Option<u64>,
     encoded: bool,
+    awaits_continue: bool,
     close: bool,
     keep_alive: bool,
 }
@@ -272,6 +327,9 @@ impl Fields {
             self.length = Some(digits.parse().map_err(|_| Status::ContentTooLarge)?);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.encoded = true;
+        } else if name.eq_ignore_ascii_case(b"expect") {
+            // Whoever expects anything else is answered as if not.
+            self.awaits_continue |= value.eq_ignore_ascii_case(b"100-continue");
         } else if name.eq_ignore_ascii_case(b"connection") {
             for option in value.split(|&c| c == b',').map(trim) {
                 self.close |= option.eq_ignore_ascii_case(b"close");
@@ -294,14 +352,44 @@ impl Fields {
                 Status::NotImplemented
             });
         }
-        // No request here has use for a body: rather than read it, the connection ends.
-        let keep_alive =
-            !self.close && self.length.unwrap_or(0) == 0 && (line.persistent || self.keep_alive);
+        let wanted = self.wanted(line)?;
+        let keep_alive = !self.close
+            && match wanted {
+                // Without a length, only its end ends an answer that is not in chunks.
+                Wanted::Blocks(list) => list.chunked,
+                // No other request has use for a body: rather than read it, the connection ends.
+                _ => self.length.unwrap_or(0) == 0 && (line.persistent || self.keep_alive),
+            };
         Ok(Request {
-            wanted: line.wanted,
-            head_only: line.head_only,
+            wanted,
+            head_only: line.method == Method::Head,
             keep_alive,
             say_keep_alive: keep_alive && !line.persistent,
+        })
+    }
+
+    fn wanted(&self, line: &RequestLine) -> Result<Wanted, Status> {
+        Ok(match (line.method, line.target) {
+            (Method::Get | Method::Head, Target::Index) => Wanted::Index,
+            (Method::Get | Method::Head, Target::Block(hash)) => Wanted::Block(hash),
+            (Method::Get | Method::Head, Target::Nothing) => Wanted::Refusal(Status::NotFound),
+            (Method::Post, Target::Blocks) => Wanted::Blocks(self.list(line)?),
+            (_, Target::Blocks) => Wanted::NotAllowed("POST"),
+            _ => Wanted::NotAllowed("GET, HEAD"),
+        })
+    }
+
+    fn list(&self, line: &RequestLine) -> Result<List, Status> {
+        // By the letter there is no body then, but some bytes may well be meant as one.
+        let length = self.length.ok_or(Status::LengthRequired)?;
+        let length = usize::try_from(length).map_err(|_| Status::ContentTooLarge)?;
+        if length > MAX_LIST {
+            return Err(Status::ContentTooLarge);
+        }
+        Ok(List {
+            length,
+            awaits_continue: self.awaits_continue && line.persistent,
+            chunked: line.persistent,
         })
     }
 }
@@ -341,6 +429,36 @@ pub fn push_block_head(out: &mut Vec<u8>, request: &Request, hash: &Hash, length
     push_connection(out, request);
 }
 
+/// Appends the head of the answer to `POST /blocks`. Caches keep no such answer unless told to.
+pub fn push_blocks_head(out: &mut Vec<u8>, request: &Request, list: List) {
+    push_line(out, format_args!("HTTP/1.1 200 OK"));
+    push_line(out, format_args!("Content-Type: application/octet-stream"));
+    if list.chunked {
+        push_line(out, format_args!("Transfer-Encoding: chunked"));
+    }
+    push_connection(out, request);
+}
+
+/// What tells a client to go on with the body that it holds back.
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// Appends what stands before a chunk of `length` bytes, which is none where that is 0.
+pub fn push_chunk_start(out: &mut Vec<u8>, length: usize) {
+    if length > 0 {
+        push_line(out, format_args!("{length:x}"));
+    }
+}
+
+/// What ends a chunk of `length` bytes, and with the last the answer (RFC 9112, section 7.1).
+pub fn chunk_end(length: usize, last: bool) -> &'static [u8] {
+    match (length, last) {
+        (0, true) => b"0\r\n\r\n",
+        (0, false) => b"",
+        (_, true) => b"\r\n0\r\n\r\n",
+        (_, false) => b"\r\n",
+    }
+}
+
 /// Appends the whole answer to `/`; tells the length of its body.
 pub fn push_index(out: &mut Vec<u8>, request: &Request) -> usize {
     push_line(out, format_args!("HTTP/1.1 200 OK"));
@@ -357,8 +475,8 @@ pub fn push_refusal(out: &mut Vec<u8>, request: &Request, status: Status) -> usi
         out,
         format_args!("HTTP/1.1 {} {}", status as u16, status.reason()),
     );
-    if status == Status::MethodNotAllowed {
-        push_line(out, format_args!("Allow: GET, HEAD"));
+    if let Wanted::NotAllowed(methods) = request.wanted {
+        push_line(out, format_args!("Allow: {methods}"));
     }
     push_text(out, request, &format!("{}\n", status.reason()))
 }

@@ -215,15 +215,36 @@ impl Response {
             headers,
             body: Vec::new(),
         };
-        let length = response
-            .length()
-            .unwrap_or_else(|| panic!("length: {text}"));
-        let end = head + 4 + if to_head || status == 304 { 0 } else { length };
-        response.body = bytes.get(head + 4..end)?.to_vec();
-        Some((response, end))
+        let rest = &bytes[head + 4..];
+        let length = if response.is_chunked() {
+            let (body, length) = dechunked(rest)?;
+            response.body = body;
+            length
+        } else {
+            let length = response
+                .length()
+                .unwrap_or_else(|| panic!("length: {text}"));
+            let length = if to_head || status == 304 { 0 } else { length };
+            response.body = rest.get(..length)?.to_vec();
+            length
+        };
+        Some((response, head + 4 + length))
     }
 
-    /// Every answer states it, exactly once.
+    /// In chunks, and said so exactly once and to a client that understands it.
+    fn is_chunked(&self) -> bool {
+        let said = |name: &&str| self.header(name).is_some();
+        let lengths = ["Content-Length", "Transfer-Encoding"];
+        let encodings = self
+            .headers
+            .iter()
+            .filter(|(key, _)| key.eq_ignore_ascii_case(lengths[1]));
+        self.version == "HTTP/1.1"
+            && lengths.iter().filter(|name| said(name)).count() == 1
+            && encodings.map(|(_, value)| value).eq(["chunked"])
+    }
+
+    /// Every other answer states it, exactly once.
     fn length(&self) -> Option<usize> {
         let named = |name: &str| {
             let name = name.to_owned();
@@ -235,6 +256,27 @@ impl Response {
         let plain = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
         let once = named("Content-Length").count() == 1 && named("Transfer-Encoding").count() == 0;
         value.parse().ok().filter(|_| plain && once)
+    }
+}
+
+/// A body in chunks and its length as sent; nothing if there is more to come; a panic if it is not
+/// in the one form that everybody reads: no extension, no trailer, no leading zero.
+#[track_caller]
+pub fn dechunked(bytes: &[u8]) -> Option<(Vec<u8>, usize)> {
+    let (mut body, mut at) = (Vec::new(), 0);
+    loop {
+        let end = bytes[at..].windows(2).position(|two| two == b"\r\n")?;
+        let size = str::from_utf8(&bytes[at..at + end]).unwrap();
+        let length = usize::from_str_radix(size, 16).unwrap();
+        assert_eq!(size, format!("{length:x}"), "chunk size");
+        at += end + 2;
+        body.extend_from_slice(bytes.get(at..at + length)?);
+        let line_end = bytes.get(at + length..at + length + 2)?;
+        assert_eq!(line_end, b"\r\n", "after a chunk");
+        at += length + 2;
+        if length == 0 {
+            return Some((body, at));
+        }
     }
 }
 
