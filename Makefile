@@ -51,8 +51,9 @@ static:                        # a binary that needs no library of the machine i
 	$(need-cargo)
 	@sh tests/static.sh
 
-bench: $(BINARY)               # how fast it is beside split, sha256sum, nginx and curl
-	@for bench in export server get; do PSYNC='$(BINARY)' sh tests/bench/$$bench.sh || exit; done
+bench: $(BINARY)               # how fast it is beside other programs (or ONLY="export get link delta server")
+	cargo build --locked --release --example relay
+	@PSYNC='$(BINARY)' RELAY='$(TARGET)/release/examples/relay' ONLY='$(ONLY)' sh tests/bench/run.sh
 
 install: $(BINARY)             # into DESTDIR, PREFIX (/usr/local)
 	install -d '$(DESTDIR)$(PREFIX)/bin'

@@ -1,31 +1,97 @@
 #!/bin/sh
-# get over loopback, from psync's own server and from nginx over the same block directory, beside curl
-# of the whole file into sha256sum: what a plain verified download costs.
+# get over loopback, from psync's own server, from nginx over the same block directory and from a plain
+# copy, beside what fetches a file without psync. Every contestant's file ends in memory.
 # shellcheck source=tests/bench/lib.sh
 . "$(dirname "$0")/lib.sh"
-need curl sha256sum
-PATH=$PATH:/usr/sbin need nginx
+need curl nginx openssl sha256sum
 
-random_file
+random_file file $((MIB * 1024))
 "$PSYNC" export --no-sync -d "$dir/blocks" "$dir/file" >"$dir/list"
 # shellcheck disable=SC2119 # the script takes no words
 serve_psync
 serve_nginx "$dir"
 
-for _ in $(runs); do
-    measure psync "$dir/out" "$PSYNC" get -d "$dir/none" "$addr" "$dir/list"
-    cmp "$dir/file" "$dir/out"
-    measure nginx "$dir/out" "$PSYNC" get -d "$dir/none" "http://$nginx_addr/blocks" "$dir/list"
-    cmp "$dir/file" "$dir/out"
-    # shellcheck disable=SC2016 # the inner shell's own words
-    measure curl /dev/null sh -c 'curl -s "http://$1/file" | tee "$2" | sha256sum' sh "$nginx_addr" "$dir/out"
-    cmp "$dir/file" "$dir/out"
-done
+# A URL a block, all to /dev/null: curl need not make a file of each, nor put them together.
+sed "s|.*|url = \"http://$nginx_addr/blocks/&\"\noutput = \"/dev/null\"|" "$dir/list" >"$dir/urls"
 
-plain=$(median curl.s)
-echo "$MIB MiB over loopback, medians of $N alternating runs"
-for from in psync nginx; do
-    seconds=$(median "$from.s")
-    printf 'get from %-5s %6s s   curl | tee | sha256sum %6s s   ratio %s   peak %s MiB (under 12)\n' "$from" \
-        "$seconds" "$plain" "$(ratio "$seconds" "$plain")" "$(mib "$(median "$from.k")")"
+get() { # NAME OUTPUT ARGUMENT...
+    contestant=$1 to=$2
+    shift 2
+    rm -f "$dir/out"
+    measure "$contestant" "$to" "$PSYNC" get -d "$dir/none" "$@" "$dir/list"
+    same file out
+}
+# shellcheck disable=SC2016 # the inner shell's own words
+curl_into() { measure "$1" /dev/null sh -c 'curl -s "$1" | $2' sh "http://$nginx_addr/file" "$2"; }
+casync_of() { # NAME CHUNK
+    casync make --without=all --chunk-size="$2" --store="$dir/$1.castr" "$dir/$1.caibx" "$dir/file" >/dev/null
+    rm -f "$dir/out"
+    measure "$1" /dev/null casync extract --store="http://$nginx_addr/$1.castr" "$dir/$1.caibx" "$dir/out"
+    same file out
+    rm -rf "$dir/$1.castr"
+}
+bita_of() { # NAME CHUNK
+    [ -e "$dir/$1.cba" ] || bita compress --fixed-size "$2" --compression none -i "$dir/file" "$dir/$1.cba" >/dev/null
+    rm -f "$dir/out"
+    measure "$1" /dev/null bita clone "http://$nginx_addr/$1.cba" "$dir/out"
+    same file out
+}
+
+peers=
+for peer in zsync casync bita; do ! have "$peer" || peers="$peers $peer"; done
+for run in $(runs); do
+    get psync "$dir/out" "$addr"
+    get psync-o /dev/null -o "$dir/out" "$addr"
+    get psync-nginx "$dir/out" "http://$nginx_addr/blocks"
+    get psync-mirror "$dir/out" -m "http://$nginx_addr/file"
+    rm -f "$dir/out"
+    measure curl /dev/null curl -s -o "$dir/out" "http://$nginx_addr/file"
+    same file out
+    curl_into curl-openssl 'openssl dgst -sha256'
+    curl_into curl-sha256sum sha256sum
+    measure curl-Z /dev/null curl --no-progress-meter -Z --parallel-max 8 -K "$dir/urls"
+    for peer in $peers; do
+        case $peer in
+        zsync)
+            [ -e "$dir/file.zsync" ] || zsyncmake -u file -o "$dir/file.zsync" "$dir/file" 2>/dev/null
+            rm -f "$dir/out"
+            measure_in_dir zsync zsync -q -o out "http://$nginx_addr/file.zsync"
+            same file out
+            ;;
+        casync) once "$run" casync_of casync-64k 65536 ;;
+        bita) bita_of bita-64k 64KiB && once "$run" bita_of bita-4k 4KiB ;;
+        esac
+    done
 done
+# Minutes, so only when asked for.
+[ -z "${SLOW:-}" ] || ! have casync || casync_of casync-4k 4096
+
+label psync 'from psync server to stdout'
+label psync-o 'from psync server, -o'
+label psync-nginx 'from nginx, a GET a block'
+label psync-mirror 'from a plain copy, -m'
+label curl 'curl -o'
+label curl-openssl 'curl | openssl dgst -sha256'
+label curl-sha256sum 'curl | sha256sum'
+label curl-Z 'curl -Z, 8 at once, a URL a block'
+label zsync zsync
+label casync-64k 'casync, 64 KiB chunks'
+label casync-4k 'casync, 4 KiB chunks'
+label bita-64k 'bita, 64 KiB chunks'
+label bita-4k 'bita, 4 KiB chunks'
+
+job "Get $MIB MiB over loopback"
+beside psync curl most 1.1
+beside psync-o curl most 1.3
+beside psync curl-openssl most 1
+beside psync curl-sha256sum
+beside psync-nginx curl-Z most 0.8
+beside psync-mirror curl
+for peer in zsync casync-64k casync-4k bita-64k bita-4k; do beside psync-o "$peer"; done
+bars psync psync-o psync-mirror psync-nginx curl curl-openssl curl-sha256sum curl-Z \
+    zsync casync-64k casync-4k bita-64k bita-4k
+for contestant in psync psync-o psync-nginx psync-mirror; do median "$contestant.peak"; done |
+    sort -n | awk 'END { printf "%.1f\n", $1 / 1024 }' >"$dir/psync-peak.values"
+echo MiB >"$dir/psync-peak.unit"
+label psync-peak 'most memory of any of these'
+within psync-peak most 12

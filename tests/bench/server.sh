@@ -1,19 +1,19 @@
 #!/bin/sh
-# server beside nginx (two workers, sendfile): random blocks of one directory in memory, keep-alive.
-# Then the server's memory with 1,000 connections that have asked once and are idle.
+# server beside nginx (two workers, sendfile): random blocks of one directory in memory, keep-alive;
+# the same blocks by POST /blocks, a thousand a request. Then the server's memory with 1,000 connections
+# that have asked once and are idle.
 # SECONDS_EACH: the length of a run.
 # shellcheck source=tests/bench/lib.sh
 . "$(dirname "$0")/lib.sh"
-: "${SECONDS_EACH:=5}"
-need wrk curl
-PATH=$PATH:/usr/sbin need nginx
+: "${SECONDS_EACH:=3}"
+need wrk curl nginx
 # shellcheck disable=SC3045 # dash and busybox have it
 ulimit -S -n 4096 2>/dev/null || echo "few descriptors: 1,000 connections may not fit" >&2
 
-random_file
+random_file file $((MIB * 1024))
 "$PSYNC" export --no-sync -d "$dir/blocks" "$dir/file" >"$dir/list"
 
-cat >"$dir/random.lua" <<END
+cat >"$dir/get.lua" <<END
 local asks, n = {}, 0
 function init()
     for hash in io.lines("$dir/list") do
@@ -23,8 +23,26 @@ function init()
 end
 function request() return asks[math.random(n)] end
 END
+# As many lines as a request may have; the file's own order, as get asks.
+BATCH=1024
+cat >"$dir/post.lua" <<END
+local asks, n = {}, 0
+function init()
+    local lines = {}
+    local function ask()
+        n = n + 1
+        asks[n] = wrk.format("POST", "/blocks", nil, table.concat(lines, "\n") .. "\n")
+        lines = {}
+    end
+    for hash in io.lines("$dir/list") do
+        lines[#lines + 1] = hash
+        if #lines == $BATCH then ask() end
+    end
+end
+function request() return asks[math.random(n)] end
+END
 # The first answer of each connection at once, then nothing for a long time.
-cat "$dir/random.lua" - >"$dir/idle.lua" <<'END'
+cat "$dir/get.lua" - >"$dir/idle.lua" <<'END'
 local asked = 0
 function delay()
     asked = asked + 1
@@ -35,27 +53,34 @@ END
 serve_psync --max-conns 1200
 serve_nginx "$dir/blocks"
 
-# load NAME CONNECTIONS ADDR: one run; its requests a second go to NAME.CONNECTIONS
+# load NAME SCRIPT CONNECTIONS ADDR BLOCKS: one run, so many blocks a request
 load() {
-    wrk -t2 -c"$2" -d"${SECONDS_EACH}s" -s "$dir/random.lua" "http://$3" >"$dir/wrk"
+    wrk -t2 -c"$3" -d"${SECONDS_EACH}s" -s "$dir/$2.lua" "http://$4" >"$dir/wrk"
     if grep -E 'Non-2xx|Socket errors' "$dir/wrk" >&2; then exit 1; fi
-    sed -n 's/^Requests\/sec: *//p' "$dir/wrk" >>"$dir/$1.$2"
+    record "$1-$3" /s "$(sed -n 's/^Requests\/sec: *//p' "$dir/wrk" | awk -v blocks="$5" '{ print $1 * blocks }')"
 }
 for connections in 8 64; do
     for _ in $(runs); do
-        load psync "$connections" "$addr"
-        load nginx "$connections" "$nginx_addr"
+        load psync get "$connections" "$addr" 1
+        load nginx get "$connections" "$nginx_addr" 1
+        [ "$connections" = 64 ] || load psync-post post "$connections" "$addr" "$BATCH"
     done
+    label "psync-$connections" "GET /HASH, $connections connections"
+    label "nginx-$connections" "nginx, $connections connections"
 done
+label psync-post-8 'POST /blocks, 8 connections'
 
-echo "random blocks of $MIB MiB, requests a second, medians of $N alternating runs of $SECONDS_EACH s"
-for connections in 8 64; do
-    ours=$(median "psync.$connections") theirs=$(median "nginx.$connections")
-    printf '%3d connections: psync %9s   nginx %9s   ratio %s (at least 1)\n' "$connections" "$ours" "$theirs" \
-        "$(ratio "$ours" "$theirs")"
-done
-kib() { sed -n "s/^$1:[^0-9]*\([0-9]*\).*/\1/p" "/proc/$server/status"; }
-echo "psync server after that: peak $(mib "$(kib VmHWM)") MiB"
+job "Blocks a second, at random of $MIB MiB (more is better)"
+beside psync-8 nginx-8 least 1
+beside psync-64 nginx-64 least 1
+beside psync-post-8 nginx-8
+bars psync-post-8 psync-8 nginx-8 psync-64 nginx-64
+
+job "The server's memory"
+peak() { mib "$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$server/status")"; }
+record psync-busy MiB "$(peak)"
+label psync-busy 'at most in these runs'
+within psync-busy
 
 # A fresh one, for its memory alone.
 serve_psync --max-conns 1200
@@ -74,5 +99,6 @@ for clients in 1 2 3 4 5 6 7 8 9 10; do
 done
 # The answers of the last of them.
 sleep 1
-threads=$(find "/proc/$server/task" -maxdepth 1 -mindepth 1 | wc -l)
-echo "psync server with $idle idle connections, $threads threads: now $(mib "$(kib VmRSS)") MiB, peak $(mib "$(kib VmHWM)") MiB (1000: under 24)"
+record psync-idle MiB "$(peak)"
+label psync-idle "at most with $idle idle connections"
+within psync-idle most 24

@@ -2,10 +2,11 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::support::*;
 
@@ -258,4 +259,67 @@ fn other_servers_start_and_serve() {
         "hello"
     );
     assert_ne!(nginx.to_string(), busybox.to_string());
+}
+
+#[test]
+fn a_relay_is_as_slow_as_its_line() {
+    let rtt = Duration::from_millis(40);
+    let bytes = random(50_000, 3);
+    let answer = bytes.clone();
+    let server = HostileServer::http(move |_| Reply::ok(&answer));
+    // 50,000 bytes take 400 ms.
+    let relay = Relay::start(server.addr(), rtt, 1_000_000);
+    let started = Instant::now();
+    let answers = thread::scope(|scope| {
+        let clients = [0; 2].map(|_| scope.spawn(|| get_to_half_close(relay.addr())));
+        clients.map(|client| client.join().unwrap())
+    });
+    let took = started.elapsed();
+    for answer in answers {
+        assert_eq!(answer.body, bytes);
+    }
+    // Two round trips, and both answers one after the other on the one line.
+    let least = 2 * rtt + Duration::from_millis(800);
+    assert!(took >= least, "{took:?} < {least:?}");
+    let asked = request("/").len() as u64;
+    assert_eq!(relay.bytes_up(), 2 * asked);
+    let down = 2 * bytes.len() as u64;
+    assert!(relay.bytes_down() > down && relay.bytes_down() < down + 200);
+    assert_eq!(server.connections(), 2);
+}
+
+/// The target sees the end of what the client sends, and its answer comes for all that.
+fn get_to_half_close(addr: SocketAddr) -> Response {
+    let mut client = Client::connect(addr);
+    client.send(request("/")).half_close();
+    let response = client.response();
+    client.closed();
+    response
+}
+
+#[test]
+fn a_relay_holds_senders_back_and_passes_ends_on() {
+    let server = HostileServer::http(|request| match request.target.as_str() {
+        "/reset" => Reply::raw("HTTP/1.1 200").then_reset(),
+        "/silence" => Reply::raw("").then_silence(),
+        _ => Reply::raw("HTTP/1.1 200 OK\r\n\r\n").then_forever([b'x'; 4096]),
+    });
+    let relay = Relay::start(server.addr(), Duration::from_millis(2), 8_000_000);
+    let ask = |target: &str| {
+        let mut client = Client::connect(relay.addr());
+        client.send(request(target));
+        client
+    };
+    // Nobody reads the endless answer, or not to its end: others have the line to themselves.
+    let endless = ask("/endless");
+    drop(ask("/endless"));
+    assert!(b"HTTP/1.1 200".starts_with(&ask("/reset").read_to_any_end()));
+    let refusing = Refusing::new();
+    let to_nobody = Relay::start(refusing.addr(), Duration::ZERO, 8_000_000);
+    assert_eq!(Client::connect(to_nobody.addr()).read_to_any_end(), b"");
+    let mut silent = ask("/silence");
+    wait_until("four requests seen", || server.requests().len() == 4);
+    drop(relay);
+    assert_eq!(silent.read_to_any_end(), b"");
+    drop(endless);
 }
