@@ -26,12 +26,7 @@ pub fn is_passing(status: u16) -> bool {
 ///
 /// # Errors
 /// What fails on this machine.
-pub fn for_one(
-    fetcher: &Fetcher,
-    server: &Url,
-    wanted: &Wanted,
-    sink: &mut Sink,
-) -> Result<Asked> {
+pub fn for_one(fetcher: &Fetcher, server: &Url, wanted: &Wanted, sink: &mut Sink) -> Result<Asked> {
     let mut asked = Asked::default();
     let whole = std::slice::from_ref(wanted);
     match receive_one(fetcher.block(server, &wanted.hash), wanted, sink) {
@@ -48,11 +43,7 @@ enum One {
     Lacking(String),
 }
 
-fn receive_one(
-    answer: Answered<Incoming>,
-    wanted: &Wanted,
-    sink: &mut Sink,
-) -> Answered<One> {
+fn receive_one(answer: Answered<Incoming>, wanted: &Wanted, sink: &mut Sink) -> Answered<One> {
     let mut answer = answer?;
     match answer.status() {
         200 => {}

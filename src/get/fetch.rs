@@ -275,7 +275,12 @@ fn only<B>(fresh: bool, request: RequestBuilder<B>) -> RequestBuilder<B> {
 /// server had closed meanwhile.
 fn is_hung_up(error: &ureq::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let ends = [UnexpectedEof, ConnectionReset, ConnectionAborted, BrokenPipe];
+    let ends = [
+        UnexpectedEof,
+        ConnectionReset,
+        ConnectionAborted,
+        BrokenPipe,
+    ];
     matches!(error, ureq::Error::Io(e) if ends.contains(&e.kind()))
 }
 

@@ -325,7 +325,10 @@ impl Place {
             if number * block_size >= self.had {
                 return self.check_room(&end.wanted, end.length);
             }
-            let wanted = Wanted { number, ..end.wanted };
+            let wanted = Wanted {
+                number,
+                ..end.wanted
+            };
             let end = End { wanted, ..end };
             self.write(number, end, &[0; BLOCK_SIZE])?;
         }

@@ -495,6 +495,7 @@ impl State {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hash::Hash;
     use std::cell::RefCell;
     use std::thread;
 
@@ -503,87 +504,238 @@ mod tests {
     }
 
     fn servers(names: &[&str]) -> Servers {
-        Servers::new(urls(names), |_| {})
+        Servers::new(urls(names), Vec::new(), 64, false, |_| {})
     }
 
-    fn block() -> Answer {
-        Answer::Block(Block::new(b"block".to_vec()))
+    /// So many blocks in a row.
+    fn wanted(count: u64) -> Vec<Wanted> {
+        let hash = Hash::of(b"block");
+        let wanted = (0..count).map(|number| Wanted {
+            number,
+            hash,
+            last: false,
+        });
+        wanted.collect()
     }
 
-    fn missing() -> Answer {
-        Answer::Missing(String::new())
+    type Answer = fn(&mut Asked, &[Wanted]);
+
+    fn give(asked: &mut Asked, wanted: &[Wanted]) {
+        wanted.iter().for_each(|_| asked.give());
     }
 
-    fn wrong() -> Answer {
-        Answer::Failed(Failure::strike("wrong", false))
+    fn lack(asked: &mut Asked, wanted: &[Wanted]) {
+        asked.lack(wanted, "no");
     }
 
-    fn busy() -> Answer {
-        Answer::Failed(Failure::strike("busy", true))
+    fn wrong(asked: &mut Asked, wanted: &[Wanted]) {
+        asked.fail(wanted, Failure::strike("wrong", false));
     }
 
-    fn gone() -> Answer {
-        Answer::Failed(Failure::gone("refused"))
+    fn busy(asked: &mut Asked, wanted: &[Wanted]) {
+        asked.fail(wanted, Failure::strike("busy", true));
+    }
+
+    fn gone(asked: &mut Asked, wanted: &[Wanted]) {
+        asked.fail(wanted, Failure::gone("refused"));
+    }
+
+    fn answer(answer: Answer, wanted: &[Wanted]) -> Asked {
+        let mut asked = Asked::default();
+        answer(&mut asked, wanted);
+        asked
     }
 
     #[test]
     fn asks_in_order_until_one_gives_it() {
         let servers = servers(&["a", "b", "a:80", "c"]);
-        let asked = RefCell::new(Vec::new());
-        let fetched = servers.fetch(|url| {
-            asked.borrow_mut().push(url.to_string());
-            Ok(if url.0 == "http://c" {
-                block()
-            } else {
-                missing()
-            })
+        let mut asked = Vec::new();
+        let fetched = servers.fetch(wanted(1), |url, way, wanted| {
+            assert_eq!(way, Way::Get, "one block is no run");
+            asked.push(url.to_string());
+            let is_last = asked.len() == 3;
+            Ok(answer(if is_last { give } else { lack }, wanted))
         });
-        assert!(matches!(fetched.unwrap(), Fetched::Block(block) if block.bytes() == b"block"));
-        assert_eq!(*asked.borrow(), ["http://a", "http://b", "http://c"]);
-        assert_eq!(servers.reasons(), ["ask http://a: ", "ask http://b: "]);
+        let (left, passing) = fetched.unwrap();
+        assert!(left.is_empty() && !passing);
+        assert_eq!(asked, ["http://a", "http://b", "http://c"]);
+        assert_eq!(servers.reasons(), ["ask http://a: no", "ask http://b: no"]);
     }
 
-    /// How often a lone server is asked by ten fetches, each answered with the next of `answers`,
-    /// and whether the last of them may do better later.
-    fn asked(servers: &Servers, answers: &[fn() -> Answer]) -> (usize, bool) {
-        let count = RefCell::new(0);
-        let mut later = false;
+    #[test]
+    fn the_next_is_asked_for_the_rest() {
+        let servers = servers(&["a", "b"]);
+        let mut asked = Vec::new();
+        let fetched = servers.fetch(wanted(6), |url, way, wanted| {
+            asked.push((url.to_string(), way, wanted.len()));
+            let mut answer = Asked::default();
+            for (place, one) in wanted.iter().enumerate() {
+                match place % 2 {
+                    0 => answer.give(),
+                    _ => answer.lack(&[*one], "no"),
+                }
+            }
+            Ok(answer)
+        });
+        let left: Vec<u64> = fetched.unwrap().0.iter().map(|left| left.number).collect();
+        assert_eq!(left, [3]);
+        let due = [("a", 6), ("b", 3)];
+        let due = due.map(|(name, count)| (format!("http://{name}"), Way::Post, count));
+        assert_eq!(asked, due);
+    }
+
+    /// How often a lone server is asked by ten fetches of `blocks`, each answered with the next of
+    /// `answers`, and whether the last of them may do better later.
+    fn asked(servers: &Servers, blocks: u64, answers: &[Answer]) -> (usize, bool) {
+        let (mut count, mut later) = (0, false);
         for turn in 0..10 {
-            let fetched = servers.fetch(|_| {
-                *count.borrow_mut() += 1;
-                Ok(answers[turn % answers.len()]())
+            let fetched = servers.fetch(wanted(blocks), |_, _, wanted| {
+                count += 1;
+                Ok(answer(answers[turn % answers.len()], wanted))
             });
-            later = matches!(fetched.unwrap(), Fetched::Nobody { passing: true });
+            later = fetched.unwrap().1;
         }
-        (count.into_inner(), later)
+        (count, later)
     }
 
     #[test]
     fn a_bad_server_costs_its_failure_once_or_thrice() {
-        let asked = |answers: &[fn() -> Answer]| asked(&servers(&["a"]), answers);
+        let asked = |answers: &[Answer]| asked(&servers(&["a"]), 1, answers);
         assert_eq!(asked(&[gone]), (1, true));
         assert_eq!(asked(&[wrong]), (3, false));
         assert_eq!(asked(&[busy]), (3, true));
         assert_eq!(asked(&[busy, busy, wrong]), (3, false));
         assert_eq!(asked(&[wrong, gone]), (2, true));
-        assert_eq!(asked(&[missing]), (10, false));
+        assert_eq!(asked(&[lack]), (10, false));
         assert_eq!(
-            asked(&[wrong, wrong, block]).0,
+            asked(&[wrong, wrong, give]).0,
             10,
             "only three in a row are too many"
         );
-        assert_eq!(asked(&[wrong, wrong, missing]).0, 10);
-        assert_eq!(asked(&[block, wrong, wrong, wrong]).0, 4);
+        assert_eq!(asked(&[wrong, wrong, lack]).0, 10);
+        assert_eq!(asked(&[give, wrong, wrong, wrong]).0, 4);
     }
 
     #[test]
     fn what_may_have_passed_is_given_another_chance() {
-        for (answer, again) in [(gone as fn() -> Answer, 1), (busy, 3), (wrong, 0)] {
+        for (answer, again) in [(gone as Answer, 1), (busy, 3), (wrong, 0)] {
             let servers = servers(&["a"]);
-            asked(&servers, &[answer]);
+            asked(&servers, 1, &[answer]);
             servers.revive();
-            assert_eq!(asked(&servers, &[answer]).0, again);
+            assert_eq!(asked(&servers, 1, &[answer]).0, again);
         }
+    }
+
+    /// In which ways a server is asked for four blocks twice, where it answers requests for many
+    /// with `answer` and gives every single block.
+    fn ways(posted: Answer) -> Vec<Way> {
+        let servers = servers(&["a"]);
+        let mut ways = Vec::new();
+        for _ in 0..2 {
+            let fetched = servers.fetch(wanted(4), |_, way, wanted| {
+                ways.push(way);
+                Ok(answer(if way == Way::Post { posted } else { give }, wanted))
+            });
+            fetched.unwrap();
+        }
+        assert!(!servers.list[0].state().given_up || ways.len() == 1);
+        ways
+    }
+
+    #[test]
+    fn a_server_that_does_not_take_requests_for_many_is_asked_singly() {
+        const SINGLY: [Way; 4] = [Way::Get; 4];
+        let once = [&[Way::Post][..], &SINGLY, &SINGLY].concat();
+        let never: Answer = |asked, wanted| asked.misfit(wanted, Unfit::Ever);
+        assert_eq!(ways(never), once);
+        assert_eq!(ways(wrong), once);
+        assert_eq!(ways(busy), once);
+        let not_now: Answer = |asked, wanted| asked.misfit(wanted, Unfit::Now);
+        assert_eq!(
+            ways(not_now),
+            [[Way::Post; 1].as_slice(), &SINGLY].concat().repeat(2)
+        );
+        assert_eq!(ways(give), [Way::Post; 2]);
+        assert_eq!(ways(lack), [Way::Post; 2]);
+        assert_eq!(ways(gone), [Way::Post]);
+        let half: Answer = |asked, wanted| {
+            asked.give();
+            asked.misfit(&wanted[1..], Unfit::Ever);
+        };
+        let after = [&[Way::Post][..], &[Way::Get; 3], &SINGLY].concat();
+        assert_eq!(ways(half), after);
+    }
+
+    #[test]
+    fn wrong_blocks_among_others_are_no_misunderstanding() {
+        let servers = servers(&["a"]);
+        let lying: Answer = |asked, wanted| {
+            asked.give();
+            wanted[1..].chunks(1).for_each(|one| wrong(asked, one));
+        };
+        assert_eq!(asked(&servers, 4, &[lying]), (1, false));
+        assert_eq!(servers.reasons(), ["ask http://a: wrong (given up)"]);
+    }
+
+    #[test]
+    fn runs_fit_the_line() {
+        let pace = |blocks, body, whole| Pace {
+            blocks,
+            body: Duration::from_millis(body),
+            whole: Duration::from_millis(whole),
+        };
+        let mut run = Run::default();
+        let mut fit = |blocks, body, whole| {
+            run.fit(pace(blocks, body, whole));
+            run.0
+        };
+        assert_eq!(fit(8, 1, 100), 32);
+        assert_eq!(fit(8, 1, 100), 32, "a short one says little");
+        assert_eq!(fit(32, 10, 400), 128);
+        assert_eq!(fit(128, 400, 700), 160, "what comes in half a second");
+        assert_eq!(fit(160, 1_000, 1_300), 80);
+        assert_eq!(fit(80, 100, 2_100), 80, "the line is full");
+        assert_eq!(fit(2, 60_000, 60_000), 1);
+    }
+
+    #[test]
+    fn a_mirror_is_asked_last_and_for_neighbours() {
+        let servers = Servers::new(urls(&["a"]), urls(&["m"]), 64, false, |_| {});
+        let mut left = wanted(5);
+        left.remove(2);
+        let mut asked = Vec::new();
+        let fetched = servers.fetch(left, |_, way, wanted| {
+            asked.push((way, wanted[0].number, wanted.len()));
+            Ok(answer(if way == Way::Post { lack } else { give }, wanted))
+        });
+        assert!(fetched.unwrap().0.is_empty());
+        let (first, second) = ((Way::Range(0), 0, 2), (Way::Range(0), 3, 2));
+        assert_eq!(asked, [(Way::Post, 0, 4), first, second]);
+    }
+
+    /// Who is asked by each of so many fetches with `spread`, all of `lacking` lacking everything.
+    fn spread(names: &[&str], fetches: usize, lacking: &[&str]) -> Vec<String> {
+        let servers = Servers::new(urls(names), Vec::new(), 64, true, |_| {});
+        let mut asked = Vec::new();
+        for _ in 0..fetches {
+            let fetched = servers.fetch(wanted(2), |url, _, wanted| {
+                let name = url.host().to_owned();
+                let is_lacking = lacking.contains(&name.as_str());
+                asked.push(name);
+                Ok(answer(if is_lacking { lack } else { give }, wanted))
+            });
+            assert!(fetched.unwrap().0.is_empty());
+        }
+        asked
+    }
+
+    #[test]
+    fn with_spread_each_run_begins_at_another() {
+        assert_eq!(spread(&["a", "b", "c"], 4, &[]), ["a", "b", "c", "a"]);
+        let mostly = spread(&["a", "b"], BARREN_TURNS - 1, &["a"]);
+        assert_eq!(mostly.iter().filter(|name| *name == "a").count(), 1);
+        let again = spread(&["a", "b"], BARREN_TURNS, &["a"]);
+        assert_eq!(again.iter().filter(|name| *name == "a").count(), 2);
     }
 
     #[test]
@@ -593,11 +745,11 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    servers.fetch(|_| {
+                    servers.fetch(wanted(1), |_, _, wanted| {
                         *count.lock().unwrap() += 1;
                         // Long enough for all to come here, were they let in.
-                        thread::sleep(std::time::Duration::from_millis(50));
-                        Ok(gone())
+                        thread::sleep(Duration::from_millis(50));
+                        Ok(answer(gone, wanted))
                     })
                 });
             }
@@ -608,9 +760,12 @@ mod tests {
 
     #[test]
     fn tells_once_who_is_given_up_and_why() {
-        static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
-        let servers = Servers::new(urls(&["a"]), |text| TOLD.lock().unwrap().push(text));
-        asked(&servers, &[gone]);
-        assert_eq!(*TOLD.lock().unwrap(), ["give up http://a: refused"]);
+        thread_local! {
+            static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+        }
+        let tell = |text| TOLD.with_borrow_mut(|told| told.push(text));
+        let servers = Servers::new(urls(&["a"]), Vec::new(), 64, false, tell);
+        asked(&servers, 1, &[gone]);
+        TOLD.with_borrow(|told| assert_eq!(*told, ["give up http://a: refused"]));
     }
 }

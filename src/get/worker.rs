@@ -106,11 +106,7 @@ impl Workers {
     }
 }
 
-fn work(
-    shared: &Shared,
-    waiting: &Mutex<Receiver<Task>>,
-    results: &SyncSender<Result<Done>>,
-) {
+fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &SyncSender<Result<Done>>) {
     let mut worker = Worker::new(shared, Some(results));
     loop {
         // A statement of its own, so that the lock is let go before the work.
@@ -237,7 +233,11 @@ impl<'a> Worker<'a> {
         let (mut absent, mut lines) = (Vec::new(), 0);
         while absent.len() < run && !(is_stream && lines >= most) && !self.is_stopped() {
             let due = run - absent.len();
-            let due = if is_stream { due.min(most - lines) } else { due };
+            let due = if is_stream {
+                due.min(most - lines)
+            } else {
+                due
+            };
             let taken = lock(&self.shared.list).take(due);
             let wanted = taken.unwrap_or_else(|error| {
                 done.refused = Some(error);
