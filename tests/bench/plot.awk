@@ -3,7 +3,7 @@
 # its group is broken off, for the others would vanish beside it.
 BEGIN {
     FS = "\t"
-    CUT = 4
+    CUT = 3
     WIDTH = 800; LEFT = 290; RIGHT = 90; ROW = 19; BAR = 13; MARGIN = 16
 }
 $1 == "bar" {

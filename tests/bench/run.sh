@@ -27,17 +27,13 @@ version() {
     command -v "$2" >/dev/null || return 0
     name=$1
     shift
-    printf ', %s %s' "$name" "$("$@" 2>&1 | sed -n '1s/[^0-9]*\([0-9][0-9.]*\).*/\1/p')"
+    printf ' %s %s,' "$name" "$("$@" 2>&1 | sed -n '1s/[^0-9]*\([0-9][0-9.]*\).*/\1/p')"
 }
 
 cpu=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 memory=$(awk '/^MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo)
-cat >"$here/results.md" <<END
-# What \`make bench\` measured
-
-$(date -u +%F), on ${cpu:-$(uname -m)}, $(nproc) processors, $memory GiB, $(uname -sr): medians of $N
-alternating runs (MIB=$MIB), all files in memory, with the peak of psync's memory. Beside it
-coreutils$(version '' split --version | sed 's/^,  */ /')$(
+peers=$(
+    version coreutils split --version
     version curl curl --version
     version nginx nginx -v
     version openssl openssl version
@@ -45,7 +41,15 @@ coreutils$(version '' split --version | sed 's/^,  */ /')$(
     version zsync zsync -V
     version casync casync --version
     version bita bita --version
-). The ratio is psync's figure by the other's.
+)
+cat >"$here/results.md" <<END
+# What \`make bench\` measured
+
+$(date -u +%F), on ${cpu:-$(uname -m)}, $(nproc) processors, $memory GiB, $(uname -sr); all files in memory.
+Each figure is the median of at most $N alternating runs (MIB=$MIB); psync's come with the peak of its
+memory. The ratio is psync's figure by the other's.
+
+Beside $("$PSYNC" --version):${peers%,}.
 
 | what | psync | beside | its figure | ratio | target |
 |---|---|---|---|---|---|
