@@ -3,7 +3,7 @@
 //! This file owns the grammar and its refusals. It opens nothing, and holds one line of at most
 //! [`MAX_LINE`] bytes whatever the length of the list or of a line.
 
-use std::io::{BufRead, Read};
+use std::io::{BufRead, BufReader, Read};
 
 use crate::error::{Error, Result};
 use crate::hash::{HEX_LEN, Hash};
@@ -64,6 +64,13 @@ impl<R: BufRead> Reader<R> {
             )
         };
         Hash::parse(line).map(Some).ok_or_else(refusal)
+    }
+}
+
+impl<R: Read> Reader<BufReader<R>> {
+    /// Whether the next line is there already, so that reading it waits for nothing.
+    pub fn has_line(&self) -> bool {
+        self.input.buffer().contains(&b'\n')
     }
 }
 

@@ -3,6 +3,7 @@
 //! All of the library's settings are made in [`Fetcher::new`], on purpose: its defaults have no
 //! timeouts, few idle connections and large buffers. What an answer is worth is not decided here.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::env;
 use std::io;
@@ -14,7 +15,9 @@ use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::response::Parts;
 use ureq::http::{HeaderName, Response, Uri, header};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::unversioned::transport::{
+    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
+};
 use ureq::{Agent, Body, BodyReader, RequestBuilder, Timeout};
 
 use super::proxy::{Proxies, Variable};
@@ -95,8 +98,8 @@ impl From<Error> for Fault {
 
 impl Fetcher {
     /// Keeps a connection to each of `servers` for each of `jobs`. `connect_timeout` is for a
-    /// connection; `timeout` for sending a request, for the head of its answer, and for each wait
-    /// for more of its body.
+    /// connection; `timeout` for sending a request, for the head of its answer, and for each part
+    /// of its body: see [`Incoming`].
     ///
     /// # Errors
     /// When the environment names a proxy that is not one.
@@ -117,8 +120,6 @@ impl Fetcher {
                 .timeout_send_request(Some(timeout))
                 .timeout_send_body(Some(timeout))
                 .timeout_recv_response(Some(timeout))
-                // Not for the whole body, whose bytes may come slowly but surely: see `Incoming`.
-                .timeout_per_read(Some(timeout))
                 .max_response_header_size(MAX_HEAD)
                 .input_buffer_size((INPUTS / jobs).clamp(MIN_INPUT, MAX_INPUT))
                 .output_buffer_size(OUTPUT)
@@ -132,7 +133,7 @@ impl Fetcher {
                 .build();
             Agent::with_parts(
                 config,
-                DefaultConnector::default(),
+                DefaultConnector::default().chain(PartDeadlines),
                 ResolveOnce::new(connect_timeout),
             )
         };
@@ -231,7 +232,6 @@ impl Fetcher {
             head,
             body: body.into_reader(),
             timeout: self.timeout,
-            began: Instant::now(),
             filled: 0,
             bytes: 0,
             tally: Arc::clone(&self.tally),
@@ -298,7 +298,6 @@ pub struct Incoming {
     head: Parts,
     body: BodyReader<'static>,
     timeout: Duration,
-    began: Instant,
     /// Bytes of the part that is being filled, or was last.
     filled: usize,
     /// Received and not yet in the tally.
@@ -333,9 +332,11 @@ impl Incoming {
     /// # Errors
     /// When the body breaks off or stops coming.
     pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.began = Instant::now();
         self.filled = 0;
-        block::fill(self, buffer)
+        PART_DEADLINE.set(Some(Instant::now() + self.timeout));
+        let filled = block::fill(self, buffer);
+        PART_DEADLINE.set(None);
+        filled
     }
 
     /// Whether nothing more comes, which lets the connection be used again.
@@ -375,10 +376,6 @@ impl Incoming {
 
 impl io::Read for Incoming {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // Each wait has an end, but a byte now and then would go on for ever.
-        if self.began.elapsed() > self.timeout {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
         let received = self.body.read(buffer)?;
         self.filled += received;
         self.bytes += received as u64;
@@ -397,13 +394,72 @@ fn is_timeout(error: &io::Error) -> bool {
     let inner = error
         .get_ref()
         .and_then(|e| e.downcast_ref::<ureq::Error>());
-    error.kind() == io::ErrorKind::TimedOut || matches!(inner, Some(ureq::Error::Timeout(_)))
+    matches!(inner, Some(ureq::Error::Timeout(_)))
 }
 
 fn is_ureq(error: &io::Error) -> bool {
     error
         .get_ref()
         .is_some_and(<dyn std::error::Error + Send + Sync>::is::<ureq::Error>)
+}
+
+thread_local! {
+    /// When what this thread reads of a body must be there.
+    static PART_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Has every wait for input end at [`PART_DEADLINE`]. What ureq has is a time for a whole body,
+/// which a slow line may exceed, and one for each wait, which a byte now and then never does.
+#[derive(Debug)]
+struct PartDeadlines;
+
+impl<In: Transport> Connector<In> for PartDeadlines {
+    type Out = Watched<In>;
+
+    fn connect(
+        &self,
+        _: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> std::result::Result<Option<Self::Out>, ureq::Error> {
+        Ok(chained.map(Watched))
+    }
+}
+
+#[derive(Debug)]
+struct Watched<In>(In);
+
+impl<In: Transport> Transport for Watched<In> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(
+        &mut self,
+        amount: usize,
+        timeout: NextTimeout,
+    ) -> std::result::Result<(), ureq::Error> {
+        self.0.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, mut timeout: NextTimeout) -> std::result::Result<bool, ureq::Error> {
+        if let Some(deadline) = PART_DEADLINE.get() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ureq::Error::Timeout(Timeout::RecvBody));
+            }
+            timeout.after = left.into();
+            timeout.reason = Timeout::RecvBody;
+        }
+        self.0.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
+    }
 }
 
 fn parse_proxy(variable: &Variable) -> Result<ureq::Proxy> {

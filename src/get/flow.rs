@@ -116,7 +116,11 @@ impl<'a> Flow<'a> {
         retry: u32,
     ) -> Self {
         let is_stream = stream.is_some();
-        let longest = longest_run(workers.count());
+        // Short lists are shared out evenly.
+        let each = length.map_or(usize::MAX, |length| {
+            usize::try_from(length / (workers.count() * TASKS_EACH) as u64).unwrap_or(usize::MAX)
+        });
+        let task = each.clamp(1, longest_run(workers.count()));
         Flow {
             shared,
             name,
@@ -125,7 +129,7 @@ impl<'a> Flow<'a> {
             workers,
             progress,
             rounds: Rounds::new(retry),
-            task: longest,
+            task,
             under_way: 0,
             ended: false,
             refused: None,

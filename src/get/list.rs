@@ -5,7 +5,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Seek};
+use std::io::{BufReader, Read, Seek};
 
 use crate::block::BLOCK_SIZE;
 use crate::console;
@@ -31,7 +31,7 @@ impl Wanted {
 }
 
 pub struct List {
-    reader: Reader<Box<dyn BufRead + Send>>,
+    reader: Reader<BufReader<Box<dyn Read + Send>>>,
     name: String,
     length: Option<u64>,
     last: Option<Wanted>,
@@ -40,7 +40,8 @@ pub struct List {
     tell_last: bool,
     ahead: Option<Hash>,
     given: u64,
-    refused: bool,
+    /// Whether there is no other line, or the next one is none.
+    ended: bool,
 }
 
 impl List {
@@ -51,16 +52,12 @@ impl List {
     pub fn open(path: &OsStr) -> Result<Self> {
         let name = path.display().to_string();
         if path == "-" {
-            return Ok(List::new(
-                Box::new(BufReader::new(console::stdin()?)),
-                name,
-                None,
-            ));
+            return Ok(List::new(Box::new(console::stdin()?), name, None));
         }
         let failed = |e| Error::io("read hashlist", path.display(), &e);
         let mut file = File::open(path).map_err(failed)?;
         if !file.metadata().map_err(failed)?.is_file() {
-            return Ok(List::new(Box::new(BufReader::new(file)), name, None));
+            return Ok(List::new(Box::new(file), name, None));
         }
         let (mut length, mut last) = (0, None);
         let mut check = Reader::new(BufReader::new(&file), name.clone());
@@ -73,20 +70,20 @@ impl List {
             length += 1;
         }
         file.rewind().map_err(failed)?;
-        let list = List::new(Box::new(BufReader::new(file)), name, Some(length));
+        let list = List::new(Box::new(file), name, Some(length));
         Ok(List { last, ..list })
     }
 
-    fn new(input: Box<dyn BufRead + Send>, name: String, length: Option<u64>) -> Self {
+    fn new(input: Box<dyn Read + Send>, name: String, length: Option<u64>) -> Self {
         List {
-            reader: Reader::new(input, name.clone()),
+            reader: Reader::new(BufReader::new(input), name.clone()),
             name,
             length,
             last: None,
             tell_last: false,
             ahead: None,
             given: 0,
-            refused: false,
+            ended: false,
         }
     }
 
@@ -145,18 +142,23 @@ impl List {
         Ok(hash)
     }
 
-    /// The next lines, `most` of them but at the end. After a line that is not one there are none.
+    /// The next lines, `most` of them at most: none at the end, nor after a line that is not one.
+    /// Of a list that is still being made one is waited for, and no more.
     ///
     /// # Errors
     /// As [`List::next`].
     pub fn take(&mut self, most: usize) -> Result<Vec<Wanted>> {
         let mut lines = Vec::with_capacity(most);
-        while !self.refused && lines.len() < most {
+        while !self.ended && lines.len() < most {
+            let is_there = self.length.is_some() || lines.is_empty() || self.reader.has_line();
+            if !is_there {
+                break;
+            }
             match self.next() {
                 Ok(Some(wanted)) => lines.push(wanted),
-                Ok(None) => break,
+                Ok(None) => self.ended = true,
                 Err(error) => {
-                    self.refused = true;
+                    self.ended = true;
                     return Err(error);
                 }
             }

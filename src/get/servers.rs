@@ -460,7 +460,6 @@ impl State {
             // Silence is silence, whatever was asked for.
             asked.failures.retain(|failure| failure.at_once);
         }
-        self.proven |= asked.failures.is_empty();
         if asked.unfit == Some(Unfit::Ever) {
             self.posts = Some(false);
         } else if asked.given > 0 || asked.lacks {

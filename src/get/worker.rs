@@ -243,10 +243,11 @@ impl<'a> Worker<'a> {
                 done.refused = Some(error);
                 Vec::new()
             });
-            lines += wanted.len();
-            done.ended = wanted.len() < due;
+            let count = wanted.len();
+            lines += count;
             absent.append(&mut self.look(wanted)?);
-            if done.ended {
+            done.ended = count == 0;
+            if count < due {
                 break;
             }
             if !is_stream && self.sink.parts.is_due() {
@@ -287,7 +288,12 @@ impl<'a> Worker<'a> {
             ..
         } = self.shared;
         servers.fetch(wanted, |url, way, wanted| match way {
-            Way::Get => ask::for_one(fetcher, url, &wanted[0], &mut self.sink),
+            Way::Get => {
+                let asked = ask::for_one(fetcher, url, &wanted[0], &mut self.sink);
+                // The next may take as long as a server takes.
+                self.sink.tell();
+                asked
+            }
             Way::Post => ask::for_many(fetcher, url, wanted, &mut self.sink),
             Way::Range(number) => mirrors[number].ask(fetcher, url, wanted, &mut self.sink),
         })

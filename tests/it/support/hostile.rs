@@ -1,5 +1,6 @@
 //! Servers that keep no rule: closures over std TCP. Every connection and request is counted;
-//! dropping the server ends them all.
+//! dropping the server ends them all. Most are static: to `POST /blocks` they answer 405, which is
+//! neither counted nor the handler's affair.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,6 +31,7 @@ struct State {
     stopping: bool,
     accepting: bool,
     connections: usize,
+    takes_runs: bool,
     requests: Vec<Request>,
     live: BTreeMap<usize, TcpStream>,
     failed: usize,
@@ -67,6 +69,12 @@ impl HostileServer {
     pub fn honest(bytes: &[u8]) -> Self {
         let blocks = block_map(bytes);
         Self::http(move |request| Reply::honest(&blocks, request))
+    }
+
+    /// The handler sees requests for many blocks at once too.
+    pub fn taking_runs(self) -> Self {
+        self.shared.state.lock().unwrap().takes_runs = true;
+        self
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -181,6 +189,20 @@ impl Conn {
     /// The next request, or nothing where the client has gone. Its last byte stays in the socket until
     /// the next call: closing a socket with unread bytes is what sends a reset.
     pub fn request(&mut self) -> Option<Request> {
+        loop {
+            let request = self.any_request()?;
+            let mut state = self.shared.state.lock().unwrap();
+            if request.method != "POST" || state.takes_runs {
+                self.asked += 1;
+                state.requests.push(request.clone());
+                return Some(request);
+            }
+            drop(state);
+            self.send("HTTP/1.1 405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n");
+        }
+    }
+
+    fn any_request(&mut self) -> Option<Request> {
         self.catch_up()?;
         let mut seen = Vec::new();
         loop {
@@ -193,15 +215,7 @@ impl Conn {
             self.stream.read_exact(&mut peeked[..take]).ok()?;
             let Some(end) = end else { continue };
             self.unread = true;
-            let request = Request::parse(&seen[..end], self.n, self.asked);
-            self.asked += 1;
-            self.shared
-                .state
-                .lock()
-                .unwrap()
-                .requests
-                .push(request.clone());
-            return Some(request);
+            return Some(Request::parse(&seen[..end], self.n, self.asked));
         }
     }
 
