@@ -40,8 +40,10 @@ pub struct List {
     tell_last: bool,
     ahead: Option<Hash>,
     given: u64,
-    /// Whether there is no other line, or the next one is none.
+    /// Whether there is no other line, or the next one is none, which is told after those before
+    /// it were taken.
     ended: bool,
+    refused: Option<Error>,
 }
 
 impl List {
@@ -84,6 +86,7 @@ impl List {
             ahead: None,
             given: 0,
             ended: false,
+            refused: None,
         }
     }
 
@@ -149,6 +152,9 @@ impl List {
     /// As [`List::next`].
     pub fn take(&mut self, most: usize) -> Result<Vec<Wanted>> {
         let mut lines = Vec::with_capacity(most);
+        if let Some(error) = self.refused.take() {
+            return Err(error);
+        }
         while !self.ended && lines.len() < most {
             let is_there = self.length.is_some() || lines.is_empty() || self.reader.has_line();
             if !is_there {
@@ -159,7 +165,10 @@ impl List {
                 Ok(None) => self.ended = true,
                 Err(error) => {
                     self.ended = true;
-                    return Err(error);
+                    if lines.is_empty() {
+                        return Err(error);
+                    }
+                    self.refused = Some(error);
                 }
             }
         }
