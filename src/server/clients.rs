@@ -63,10 +63,10 @@ pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 /// one connection that could not be accepted.
 const SHORTAGE_ROOM: usize = 4;
 
-/// Bytes for requests that are longer than usual, of all clients: enough for lists of 64 hashes
-/// from 2,048 of them, or of 1,024 from 128. Without a bound a thousand clients that never end
-/// their requests, or never read the answers, would take the memory of a small box.
-const BUDGET: usize = 4 * 1024 * 1024;
+/// Bytes for requests that are longer than usual, of all clients: enough for lists of 128 hashes on
+/// each of 512 connections, or for 100 long heads. Without a bound a thousand clients that never
+/// end their requests, or never read the answers, would take the memory of a small box.
+const BUDGET: usize = 2 * 1024 * 1024;
 
 /// All connections of a server.
 pub struct Clients {
