@@ -10,8 +10,8 @@ use crate::mutex::lock;
 /// Blocks in a large buffer. With twice as many a block costs the processor as much.
 const BLOCKS: usize = 16;
 
-/// Large buffers, 64 KiB each, so 1 MiB. A fast client has one for a moment; slow ones, who may well
-/// have all of them, wait for the network, and more calls to the system cost them nothing.
+/// Large buffers, 64 KiB each, so 1 MiB. A fast client has one for a moment; slow ones, who may
+/// well have all of them, wait for the network, and more calls to the system cost them nothing.
 const COUNT: usize = 16;
 
 /// The large buffers that nobody uses. None has memory before its first use, and none gives it
