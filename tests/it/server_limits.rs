@@ -478,22 +478,44 @@ fn a_thousand_lists_that_dribble_in_take_less_than_32_mib() {
     assert!(peak < 32 * 1024, "{peak} KiB");
 }
 
-#[test]
-fn a_thousand_long_heads_whose_answers_nobody_reads_take_less_than_32_mib() {
-    let block = one_block();
-    let (server, mut clients) = a_thousand_answered(&block);
-    // The answers' place is taken by others, then each is stuck behind a head that is long.
-    let long = request(&block.1).replace("Host", &format!("X: {}\r\nHost", "x".repeat(16_000)));
-    let requests = long.repeat(2) + &request(&block.1).repeat(2_000) + &long.repeat(10);
-    for client in &mut clients {
-        send_what_is_taken(client, &requests);
-    }
-    for _ in 0..10 {
-        served(server.addr(), &block.1);
-    }
-    settled(server.pid());
-    let peak = peak_kib(server.pid());
-    assert!(peak < 32 * 1024, "{peak} KiB");
+/// With so many clients stuck that `asked` and never read, and as many more as it takes, one more
+/// with `next` is refused with 503 and the end of its connection; others are not.
+#[track_caller]
+fn refused_where_all_are_stuck(
+    (dir, target): (TempDir, String),
+    count: usize,
+    asked: &str,
+    next: &str,
+) {
+    let server = Server::with(&dir, &["--timeout", "60"]);
+    let mut stuck = connect(server.addr(), count);
+    thread::scope(|scope| {
+        for client in &stuck {
+            scope.spawn(|| stuff(client, asked));
+        }
+    });
+    wait_until("one is refused", || {
+        settled(server.pid());
+        let mut client = Client::connect(server.addr());
+        client.try_send(next);
+        let mut start = [0; 12];
+        let read = client.stream().peek(&mut start).unwrap_or(0);
+        if start[..read] != *b"HTTP/1.1 503" {
+            // One of the others was not stuck, and this one takes its place.
+            stuff(&client, asked);
+            stuck.push(client);
+            return false;
+        }
+        // Nothing that follows is taken for a request.
+        let answers = responses(&client.half_close().read_to_end());
+        assert_eq!(answers.len(), 1);
+        answers[0].header("Connection") == Some("close")
+    });
+    served(server.addr(), &target);
+    drop(stuck);
+    wait_until("their threads have ended", || threads(server.pid()) == 1);
+    let mut client = Client::connect(server.addr());
+    assert_eq!(client.send(next).response().status, 200);
 }
 
 /// Lists of the most lines that have room at once: 2 MiB of 32 KiB each.
@@ -501,38 +523,20 @@ const MOST_LISTS: usize = 64;
 
 #[test]
 fn where_all_lists_are_being_answered_the_next_is_told_503() {
-    let (dir, target) = one_block();
-    let server = Server::with(&dir, &["--timeout", "60"]);
-    let list = post(&target, 1024);
-    let mut stuck = connect(server.addr(), MOST_LISTS);
-    thread::scope(|scope| {
-        for client in &stuck {
-            scope.spawn(|| stuff(client, &list));
-        }
-    });
-    wait_until("a list is refused", || {
-        settled(server.pid());
-        let mut client = Client::connect(server.addr());
-        client.try_send(&list);
-        let mut start = [0; 12];
-        let read = client.stream().peek(&mut start).unwrap_or(0);
-        if start[..read] != *b"HTTP/1.1 503" {
-            // One of the others was not stuck, and this one takes its place.
-            stuff(&client, &list);
-            stuck.push(client);
-            return false;
-        }
-        // Nothing of the body is taken for a request, and the connection ends.
-        let answers = responses(&client.half_close().read_to_end());
-        assert_eq!(answers.len(), 1);
-        answers[0].header("Connection") == Some("close")
-    });
-    // Blocks one by one are served all the while, and lists again as soon as there is room.
-    served(server.addr(), &target);
-    drop(stuck);
-    wait_until("their threads have ended", || threads(server.pid()) == 1);
-    let mut client = Client::connect(server.addr());
-    assert_eq!(client.send(&list).response().status, 200);
+    let block = one_block();
+    let list = post(&block.1, 1024);
+    refused_where_all_are_stuck(block, MOST_LISTS, &list, &list);
+}
+
+#[test]
+fn where_all_long_heads_are_being_answered_the_next_is_told_503() {
+    let block = one_block();
+    let field = format!("X: {}\r\nHost", "x".repeat(16_000));
+    let lengthen = |request: String| request.replace("Host", &field);
+    // Each with a list, whose answer gets stuck sooner: 2 MiB of 20 KiB and 8 KiB each.
+    let list = lengthen(post(&block.1, 256));
+    let head = lengthen(request(&block.1));
+    refused_where_all_are_stuck(block, 73, &list, &head);
 }
 
 #[test]
