@@ -86,6 +86,7 @@ Usage: psync server [-d DIR] [--max-conns N] [--timeout SECS] [-v] ADDR...
 ADDR is HOST:PORT, [v6]:PORT, or :PORT for all interfaces; port 0 takes a free
 one. \"listening on IP:PORT\" is printed for each socket once it accepts. A block
 is at /HASH; it is hashed before it is sent, so a damaged one is never served.
+POST /blocks with a hashlist of at most 1024 lines brings all these blocks.
 The server only reads: blocks can be added and removed while it runs.
 
 Options:
@@ -93,8 +94,9 @@ Options:
                          [$PSYNC_DIR, else $HOME/.psync/blocks]
         --max-conns N    connections at once, 1 to 100000; at more, the one
                          longest without a whole request makes room [512]
-        --timeout SECS   for a request's head from its first byte on, and for an
-                         answer from the last byte taken on, 0.001 to 86400 [15]
+        --timeout SECS   for a request's head from its first byte on, for its
+                         body, and for an answer from the last byte taken on,
+                         0.001 to 86400 [15]
     -v, --verbose        a line on standard error for each request: client,
                          request line, status, bytes of body, microseconds
     -h, --help           this text

@@ -69,9 +69,9 @@ fn nibble(digit: u8) -> Option<u8> {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        self.to_hex()
-            .iter()
-            .try_for_each(|&digit| fmt::Write::write_char(f, char::from(digit)))
+        let hex = self.to_hex();
+        // Digits are text.
+        f.write_str(str::from_utf8(&hex).map_err(|_| fmt::Error)?)
     }
 }
 

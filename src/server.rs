@@ -1,9 +1,10 @@
 //! `psync server`: serves a block directory over HTTP. It only ever reads.
 //!
 //! This file owns the listening sockets: one thread each, which accepts and gives every
-//! connection a thread. What a connection does is `server/connection.rs`, with `server/body.rs` and
-//! `server/frames.rs` for a list of blocks; who has to go when there are too many is
-//! `server/clients.rs`, what is understood is `server/http.rs`.
+//! connection a thread. What a connection does is `server/connection.rs`, what is understood is
+//! `server/http.rs`; a list of blocks is read by `server/body.rs` and answered from
+//! `server/frames.rs` and `server/buffers.rs`. Who has to go when there are too many, of
+//! connections or of what they hold, is `server/clients.rs`.
 
 mod body;
 mod buffers;

@@ -131,8 +131,8 @@ mod tests {
     use std::net::TcpListener;
     use std::time::Duration;
 
-    /// What is made of a list that is `early` and then `late`, received four bytes at a time, and of
-    /// what stands behind it.
+    /// What is made of a list that is `early` and then `late`, received four bytes at a time, and
+    /// what is left behind it.
     fn read(early: &[u8], late: &[u8], length: usize) -> (Result<usize, Option<Status>>, Vec<u8>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();

@@ -10,9 +10,9 @@ use crate::mutex::lock;
 /// Blocks in a large buffer. With twice as many a block costs the processor as much.
 const BLOCKS: usize = 16;
 
-/// Large buffers, 64 KiB each, so 2 MiB. A fast client has one for a moment; slow ones, who may all
-/// be had by, wait for the network and not for the processor.
-const COUNT: usize = 32;
+/// Large buffers, 64 KiB each, so 1 MiB. A fast client has one for a moment; slow ones, who may
+/// well have all of them, wait for the network, and more calls to the system cost them nothing.
+const COUNT: usize = 16;
 
 /// The large buffers that nobody uses. None has memory before its first use, and none gives it
 /// back: a client with one request after the other finds it where it was.

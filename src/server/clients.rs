@@ -63,10 +63,10 @@ pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 /// one connection that could not be accepted.
 const SHORTAGE_ROOM: usize = 4;
 
-/// Bytes for requests that are longer than usual, of all clients: enough for lists of 64 hashes
-/// from 2,048 of them, or of 1,024 from 128. Without a bound a thousand clients that never end
-/// their requests, or never read the answers, would take the memory of a small box.
-const BUDGET: usize = 4 * 1024 * 1024;
+/// Bytes for requests that are longer than usual, of all clients: enough for lists of 128 hashes on
+/// each of 512 connections, or for 100 long heads. Without a bound a thousand clients that never
+/// end their requests, or never read the answers, would take the memory of a small box.
+const BUDGET: usize = 2 * 1024 * 1024;
 
 /// All connections of a server.
 pub struct Clients {
@@ -271,5 +271,38 @@ mod tests {
         drop(first);
         let (_, stream, address) = connect(&listener);
         assert!(clients.admit(stream, address).is_ok());
+    }
+
+    #[test]
+    fn who_holds_some_of_the_budget_and_is_quiet_makes_room_for_others() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let clients = Clients::new(4);
+        let connections = [(); 4].map(|()| connect(&listener));
+        let ends = [0, 1, 2, 3].map(|n: usize| connections[n].0.try_clone().unwrap());
+        let admitted = connections.map(|(_, stream, address)| {
+            let admitted = clients.admit(stream, address);
+            admitted.ok().unwrap()
+        });
+        let [none, quiet, answered, new] = admitted.each_ref().map(|of| &*of.client);
+        let first = clients.reserve(quiet, BUDGET / 2).unwrap();
+        let second = clients.reserve(answered, BUDGET / 2).unwrap();
+        answered.begin_answer();
+        assert_eq!(ends.each_ref().map(ended), [false; 4]);
+        // Nothing is too much where there is nothing left, and one who holds nothing is no help.
+        assert!(clients.reserve(none, 0).is_some());
+        let third = clients.reserve(new, BUDGET / 2).unwrap();
+        assert_eq!(ends.each_ref().map(ended), [false, true, false, false]);
+        // Its part has been given to another, so there is nothing to give back.
+        drop(first);
+        new.begin_answer();
+        assert!(clients.reserve(none, 1).is_none());
+        new.end_answer();
+        // Nor is it that one itself who has to go.
+        assert!(clients.reserve(new, 1).is_none());
+        drop(second);
+        assert!(clients.reserve(none, BUDGET / 2).is_some());
+        drop(third);
+        assert!(clients.reserve(none, BUDGET).is_some());
+        assert_eq!(clients.reserved.load(Relaxed), 0);
     }
 }

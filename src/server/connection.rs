@@ -184,10 +184,13 @@ impl<'a> Connection<'a> {
     fn lengthen_input(&mut self) -> bool {
         if self.long_head.is_none() {
             self.long_head = self.clients.reserve(self.client, LONG_INPUT);
-            let missing = LONG_INPUT - self.input.len();
+            if self.long_head.is_none() {
+                return false;
+            }
+            let missing = LONG_INPUT.saturating_sub(self.input.len());
             self.input.reserve_exact(missing);
         }
-        self.long_head.is_some()
+        true
     }
 
     fn receive(&mut self) -> io::Result<usize> {

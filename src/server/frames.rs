@@ -85,7 +85,8 @@ impl<'b> Frames<'b> {
 mod tests {
     use super::*;
 
-    /// Fills `buffer` with blocks of these lengths, as far as there is room; tells how many are left.
+    /// Fills `buffer` with blocks of these lengths, as far as there is room; tells how many are
+    /// left.
     fn fill<'b>(buffer: &'b mut [u8], lengths: &[usize]) -> (Frames<'b>, usize) {
         let hashes = vec![Hash::of(b""); lengths.len()];
         let (mut hashes, mut lengths) = (hashes.iter().peekable(), lengths.iter());

@@ -126,10 +126,13 @@ fn every_line_has_its_frame_in_order() {
     assert!(ask(&twice) == frame(lines[100].1).repeat(2));
 }
 
+/// Puts something under the name of a block.
+type Make = fn(&Path, &[u8]);
+
 #[test]
 fn what_is_not_the_block_is_an_empty_frame() {
     let served = Served::start(BLOCK_SIZE);
-    let rows: [(&str, fn(&Path, &[u8])); 8] = [
+    let rows: [(&str, Make); 8] = [
         ("absent", |_, _| {}),
         ("a directory", |path, _| fs::create_dir(path).unwrap()),
         ("a FIFO", |path, _| {

@@ -26,6 +26,13 @@ fn request(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n")
 }
 
+/// A list of so many lines, all of them the block's.
+fn post(target: &str, lines: usize) -> String {
+    let list = format!("{}\n", &target[1..]).repeat(lines);
+    let length = list.len();
+    format!("POST /blocks HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{list}")
+}
+
 /// Asks on a connection that stays.
 #[track_caller]
 fn ask(client: &mut Client, target: &str) -> u16 {
@@ -72,17 +79,16 @@ fn connect(addr: SocketAddr, count: usize) -> Vec<Client> {
 #[track_caller]
 fn never_reads(addr: SocketAddr, target: &str) -> Client {
     let client = Client::connect(addr);
-    let end = stuff(&client, target);
+    let end = stuff(&client, &request(target).repeat(100));
     assert_eq!(end, ErrorKind::WouldBlock);
     client
 }
 
 /// Asks and asks until nothing more is taken; tells why.
-fn stuff(client: &Client, target: &str) -> ErrorKind {
+fn stuff(client: &Client, requests: &str) -> ErrorKind {
     let mut stream = client.stream();
     let patience = Some(Duration::from_millis(100));
     stream.set_write_timeout(patience).unwrap();
-    let requests = request(target).repeat(100);
     loop {
         if let Err(e) = stream.write_all(requests.as_bytes()) {
             return e.kind();
@@ -431,6 +437,259 @@ fn a_thousand_clients_take_less_than_32_mib_whatever_they_send() {
     assert!(peak < 32 * 1024, "{peak} KiB");
 }
 
+/// As many bytes as are taken at once: the server may be stuck with an answer that nobody reads.
+fn send_what_is_taken(client: &mut Client, bytes: &str) {
+    client.stream().set_nonblocking(true).unwrap();
+    client.try_send(bytes);
+    client.stream().set_nonblocking(false).unwrap();
+}
+
+#[test]
+fn a_thousand_lists_whose_answers_nobody_reads_take_less_than_32_mib() {
+    let block = one_block();
+    let (server, mut clients) = a_thousand_answered(&block);
+    let list = post(&block.1, 1024);
+    for client in &mut clients {
+        send_what_is_taken(client, &list);
+        send_what_is_taken(client, &list);
+    }
+    for _ in 0..10 {
+        served(server.addr(), &block.1);
+    }
+    settled(server.pid());
+    let peak = peak_kib(server.pid());
+    assert!(peak < 32 * 1024, "{peak} KiB");
+}
+
+#[test]
+fn a_thousand_lists_that_dribble_in_take_less_than_32_mib() {
+    let block = one_block();
+    let (server, mut clients) = a_thousand_answered(&block);
+    let list = post(&block.1, 1024);
+    for client in &mut clients {
+        client.try_send(&list[..list.len() - 1]);
+    }
+    served(server.addr(), &block.1);
+    // The last is in, and of those before it some had to make room.
+    let mut last = clients.pop().unwrap();
+    last.send(&list[list.len() - 1..]);
+    assert_eq!(last.response().body.len(), 1024 * (2 + BLOCK_SIZE));
+    let peak = peak_kib(server.pid());
+    assert!(peak < 32 * 1024, "{peak} KiB");
+}
+
+/// With so many clients stuck that `asked` and never read, and as many more as it takes, one more
+/// with `next` is refused with 503 and the end of its connection; others are not.
+#[track_caller]
+fn refused_where_all_are_stuck(
+    (dir, target): (TempDir, String),
+    count: usize,
+    asked: &str,
+    next: &str,
+) {
+    let server = Server::with(&dir, &["--timeout", "60"]);
+    let mut stuck = connect(server.addr(), count);
+    thread::scope(|scope| {
+        for client in &stuck {
+            scope.spawn(|| stuff(client, asked));
+        }
+    });
+    wait_until("one is refused", || {
+        settled(server.pid());
+        let mut client = Client::connect(server.addr());
+        client.try_send(next);
+        let mut start = [0; 12];
+        let read = client.stream().peek(&mut start).unwrap_or(0);
+        if start[..read] != *b"HTTP/1.1 503" {
+            // One of the others was not stuck, and this one takes its place.
+            stuff(&client, asked);
+            stuck.push(client);
+            return false;
+        }
+        // Nothing that follows is taken for a request.
+        let answers = responses(&client.half_close().read_to_end());
+        assert_eq!(answers.len(), 1);
+        answers[0].header("Connection") == Some("close")
+    });
+    served(server.addr(), &target);
+    drop(stuck);
+    wait_until("their threads have ended", || threads(server.pid()) == 1);
+    let mut client = Client::connect(server.addr());
+    assert_eq!(client.send(next).response().status, 200);
+}
+
+/// Lists of the most lines that have room at once: 2 MiB of 32 KiB each.
+const MOST_LISTS: usize = 64;
+
+#[test]
+fn where_all_lists_are_being_answered_the_next_is_told_503() {
+    let block = one_block();
+    let list = post(&block.1, 1024);
+    refused_where_all_are_stuck(block, MOST_LISTS, &list, &list);
+}
+
+#[test]
+fn where_all_long_heads_are_being_answered_the_next_is_told_503() {
+    let block = one_block();
+    let field = format!("X: {}\r\nHost", "x".repeat(16_000));
+    let lengthen = |request: String| request.replace("Host", &field);
+    // Each with a list, whose answer gets stuck sooner: 2 MiB of 20 KiB and 8 KiB each.
+    let list = lengthen(post(&block.1, 256));
+    let head = lengthen(request(&block.1));
+    refused_where_all_are_stuck(block, 73, &list, &head);
+}
+
+#[test]
+fn lists_that_dribble_in_make_room_for_whole_ones() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--timeout", "60"]);
+    let list = post(&target, 1024);
+    let mut dribblers = connect(server.addr(), MOST_LISTS);
+    for client in &mut dribblers {
+        client.send(&list[..list.len() - 1]);
+    }
+    settled(server.pid());
+    let mut client = Client::connect(server.addr());
+    assert_eq!(client.send(&list).response().status, 200);
+    assert_eq!(dribblers.remove(0).read_to_any_end(), b"");
+}
+
+#[test]
+fn a_list_must_be_whole_in_time() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--timeout", "0.2"]);
+    let list = post(&target, 3);
+    let head = list.len() - 3 * 65;
+    for part in [head, head + 1, head + 65, list.len() - 1] {
+        let started = Instant::now();
+        let mut client = Client::connect(server.addr());
+        let answer = client.send(&list[..part]).response();
+        let told = (answer.status, answer.header("Connection"));
+        assert_eq!(told, (408, Some("close")), "{part}");
+        client.closed();
+        assert!((Duration::from_millis(200)..SOON).contains(&started.elapsed()));
+    }
+    // Not restarted by each byte.
+    let started = Instant::now();
+    let mut client = Client::connect(server.addr());
+    client.send(&list[..head]);
+    let mut stream = client.stream();
+    stream
+        .set_read_timeout(Some(Duration::from_millis(5)))
+        .unwrap();
+    let mut dribble = list[head..].bytes();
+    while stream.peek(&mut [0]).is_err() {
+        let byte = dribble.next().expect("408 before the last byte");
+        let _ = stream.write_all(&[byte]);
+    }
+    assert_eq!(client.response().status, 408);
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    // The time for the next head is another.
+    let server = Server::with(&dir, &["--timeout", "20"]);
+    let mut client = Client::connect(server.addr());
+    for _ in 0..2 {
+        client.send_split(list.as_bytes(), &[head, head + 10, head + 65]);
+        assert_eq!(client.response().status, 200);
+    }
+}
+
+#[test]
+fn a_list_that_dribbles_in_counts_as_idle() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--max-conns", "2"]);
+    let list = post(&target, 3);
+    let mut dribbler = Client::connect(server.addr());
+    dribbler.send_split(&list.as_bytes()[..list.len() - 1], &[30, 100, 150]);
+    let mut healthy = Client::connect(server.addr());
+    for _ in 0..5 {
+        healthy.send_split(list.as_bytes(), &[100, 150]);
+        assert_eq!(healthy.response().status, 200);
+    }
+    served(server.addr(), &target);
+    assert!(dribbler.read_to_any_end().is_empty());
+    assert_eq!(ask(&mut healthy, &target), 200);
+}
+
+#[test]
+fn a_reader_that_takes_nothing_of_a_list_is_dropped_in_time() {
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["--timeout", "0.3"]);
+    let mut greedy = Client::connect(server.addr());
+    // The server may drop it before that many are taken.
+    stuff(&greedy, &post(&target, 1024));
+    wait_until("its thread has ended", || threads(server.pid()) == 1);
+    let seen = greedy.read_to_any_end();
+    assert!(seen.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    served(server.addr(), &target);
+}
+
+#[test]
+fn a_list_that_cannot_be_read_for_want_of_descriptors_is_503() {
+    let (dir, target) = one_block();
+    let run = psync!("server", "-d", &dir, "127.0.0.1:0");
+    // As below, none is left for a block.
+    let server = Server::of(run.sh("ulimit -n 6"));
+    let mut client = Client::connect(server.addr());
+    let refusal = client.send(post(&target, 20)).response();
+    assert_eq!((refusal.status, refusal.header("Connection")), (503, None));
+    assert_eq!(ask(&mut client, "/"), 200);
+}
+
+#[test]
+fn an_answer_that_lacks_descriptors_is_cut_off_and_calls_no_block_absent() {
+    // It may be between two answers that the sockets hold no more: then the next is refused whole.
+    assert!((0..5).any(|n| is_cut_off(1000 - 10 * n)));
+}
+
+/// Whether an answer of so many blocks is cut off where there are no descriptors from some time in
+/// the midst of it on. What came of it must be right.
+#[track_caller]
+fn is_cut_off(lines: usize) -> bool {
+    let (dir, target) = one_block();
+    let server = Server::start(&dir);
+    let mut client = Client::connect(server.addr());
+    // More than sockets hold.
+    client.send(post(&target, lines).repeat(8)).half_close();
+    client.stream().peek(&mut [0]).unwrap();
+    settled(server.pid());
+    let pid = server.pid().to_string();
+    tool!("prlimit", "--pid", pid, "--nofile=4:").run().ok();
+    let seen = client.read_to_any_end();
+    let frame = [&[16, 0], &fs::read(dir.join(&target[1..])).unwrap()[..]].concat();
+    let is_right = |other: &[u8]| *other == frame[..other.len()];
+    let mut rest = &seen[..];
+    // A reset may take the end of what was sent, wherever that is.
+    while let Some(head) = rest.windows(4).position(|four| four == b"\r\n\r\n") {
+        if rest.starts_with(b"HTTP/1.1 503 ") {
+            return false;
+        }
+        assert!(rest.starts_with(b"HTTP/1.1 200 OK\r\n"));
+        rest = &rest[head + 4..];
+        let Some((body, length)) = dechunked(rest) else {
+            for chunk in cut_chunks(rest) {
+                assert!(chunk.chunks(frame.len()).all(is_right));
+            }
+            return true;
+        };
+        assert!(body.len() == lines * frame.len() && body.chunks(frame.len()).all(is_right));
+        rest = &rest[length..];
+    }
+    false
+}
+
+/// The chunks at the beginning of a body that has no end.
+fn cut_chunks(mut rest: &[u8]) -> Vec<&[u8]> {
+    let mut chunks = Vec::new();
+    while let Some(line) = rest.windows(2).position(|two| two == b"\r\n") {
+        let size = usize::from_str_radix(str::from_utf8(&rest[..line]).unwrap(), 16).unwrap();
+        assert!(size > 0);
+        rest = &rest[line + 2..];
+        chunks.push(&rest[..size.min(rest.len())]);
+        rest = &rest[(size + 2).min(rest.len())..];
+    }
+    chunks
+}
+
 #[test]
 fn used_up_descriptors_are_waited_out() {
     let (dir, target) = one_block();
@@ -458,7 +717,7 @@ fn descriptors_that_nobody_can_give_up_are_waited_for_without_spinning() {
     wait_until("no descriptor is left", || {
         let client = Client::connect(server.addr());
         // One that had not yet been answered when they ran out may be let go.
-        if stuff(&client, &target) == ErrorKind::WouldBlock {
+        if stuff(&client, &request(&target).repeat(100)) == ErrorKind::WouldBlock {
             greedy.push(client);
         }
         descriptors(server.pid()) >= 16
