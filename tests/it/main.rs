@@ -18,6 +18,7 @@ mod get_local;
 mod get_messages;
 mod get_output;
 mod get_rounds;
+mod get_runs;
 mod get_seeds;
 mod get_servers;
 mod harness;
