@@ -394,7 +394,6 @@ fn a_server_that_gives_more_frames_than_asked_is_asked_singly() {
 }
 
 /// Nothing is lost by waiting once, and nothing is to be waited for again.
-#[test]
 #[rustfmt::skip]
 fn silence_after_the_frames_costs_its_timeout_once() {
     let table: &[(&str, Answer)] = &[
@@ -422,7 +421,6 @@ fn silence_after_the_frames_costs_its_timeout_once() {
 }
 
 /// It serves every block; that it never answers what it does not know costs a timeout, not the file.
-#[test]
 fn a_server_that_is_silent_to_runs_alone_is_asked_singly_in_the_next_round() {
     let sample = Sample::new(40);
     let lone = server(sample.map(), |_| Reply::raw("").then_silence());
@@ -559,9 +557,8 @@ fn and(reply: &Reply, more: &[u8]) -> Reply {
 
 #[test]
 fn what_came_before_a_run_broke_off_is_kept() {
-    let ends: [(&str, End); 3] = [
+    let ends: [(&str, End); 2] = [
         ("in a block", |reply| and(&reply, &[16, 0, 7]).then_close()),
-        ("in a length", |reply| and(&reply, &[16]).then_close()),
         ("before an end", |reply| and(&reply, &[0, 0]).then_close()),
     ];
     for (name, end) in ends {
@@ -579,6 +576,8 @@ fn what_came_before_a_run_broke_off_is_kept() {
 fn a_block_after_which_nothing_comes_is_kept() {
     for k in [1, 3, 7] {
         the_rest_is_asked_of_the_next("FIN", move |n| n < k, Reply::then_close, &[]);
+        let in_a_length: End = |reply| and(&reply, &[16]).then_close();
+        the_rest_is_asked_of_the_next("in a length", move |n| n < k, in_a_length, &[]);
     }
     let options = ["--timeout", "1"];
     the_rest_is_asked_of_the_next("silence", |n| n < 3, Reply::then_silence, &options);
@@ -604,15 +603,11 @@ fn a_reset_in_a_run_loses_no_block() {
 }
 
 /// It sent nothing for the timeout, or too little: one timeout, whatever the number of blocks.
-#[test]
 fn silence_in_a_run_costs_its_timeout_once() {
     const PACE: Duration = Duration::from_millis(50);
-    let table: [(&str, usize, End); 6] = [
+    let table: [(&str, usize, End); 5] = [
         ("in a block after 1", 1, |reply| {
             and(&reply, &[16, 0, 7]).then_silence()
-        }),
-        ("in a length after 5", 5, |reply| {
-            and(&reply, &[16]).then_silence()
         }),
         ("before any", 0, Reply::then_silence),
         ("in the first length", 0, |reply| {
@@ -624,7 +619,7 @@ fn silence_in_a_run_costs_its_timeout_once() {
                 .paced_from_here(PACE)
         }),
         ("a byte now and then at once", 0, |reply| {
-            reply.then_forever("x").paced_from_here(PACE)
+            reply.then_forever([8]).paced_from_here(PACE)
         }),
     ];
     thread::scope(|scope| {
@@ -645,7 +640,6 @@ fn silence_in_a_run_costs_its_timeout_once() {
 }
 
 /// And by eight workers at once.
-#[test]
 fn silence_in_a_run_costs_eight_workers_its_timeout_once() {
     let sample = Sample::new(400);
     for k in [0, 3] {
@@ -744,7 +738,6 @@ fn a_server_that_lies_in_runs_is_given_up_after_three() {
 }
 
 /// Slow is not silent: each block comes within its time, all of them take several times as long.
-#[test]
 fn a_run_may_take_longer_than_the_timeout() {
     let sample = Sample::new(15);
     let blocks = sample.map();
@@ -773,6 +766,26 @@ fn a_run_may_take_longer_than_the_timeout() {
     );
 }
 
+/// All at once: they wait, mostly.
+#[test]
+fn silence_costs_its_timeout_once() {
+    thread::scope(|scope| {
+        scope.spawn(silence_after_the_frames_costs_its_timeout_once);
+        scope.spawn(a_server_that_is_silent_to_runs_alone_is_asked_singly_in_the_next_round);
+        scope.spawn(silence_in_a_run_costs_its_timeout_once);
+        scope.spawn(silence_in_a_run_costs_eight_workers_its_timeout_once);
+    });
+}
+
+#[test]
+fn slow_answers_are_waited_for() {
+    thread::scope(|scope| {
+        scope.spawn(a_run_may_take_longer_than_the_timeout);
+        scope.spawn(a_slow_line_takes_its_time_and_nothing_else);
+        scope.spawn(runs_are_short_at_first_and_as_long_as_the_line_is_quick);
+    });
+}
+
 // How long runs are.
 
 /// Answers each run at the pace of so many milliseconds a block, from a run's number on.
@@ -794,7 +807,6 @@ fn paced(blocks: BlockMap, pace: fn(usize) -> u64) -> HostileServer {
     server.taking_runs()
 }
 
-#[test]
 fn runs_are_short_at_first_and_as_long_as_the_line_is_quick() {
     let lengths = |lines: usize, pace: fn(usize) -> u64| {
         let sample = Sample::new(lines - 1);
@@ -824,7 +836,6 @@ fn runs_are_short_at_first_and_as_long_as_the_line_is_quick() {
 }
 
 /// A modem's line. One that gave the timeout to a whole run, or asked for all at once, would fail.
-#[test]
 fn a_slow_line_takes_its_time_and_nothing_else() {
     let sample = Sample::new(11);
     let server = HostileServer::psync(sample.map());
