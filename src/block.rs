@@ -98,6 +98,16 @@ impl Row {
         &self.buffer[..self.filled]
     }
 
+    /// Blocks that it has room for when it is empty.
+    pub fn room(&self) -> usize {
+        self.buffer.len() / BLOCK_SIZE
+    }
+
+    /// Empties it.
+    pub fn clear(&mut self) {
+        self.filled = 0;
+    }
+
     pub fn is_full(&self) -> bool {
         self.buffer.len() - self.filled < READ_SIZE
     }

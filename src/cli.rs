@@ -118,8 +118,10 @@ of it; it ends at the first block that nobody has. With -o, what is missing is
 left out until the same command is run again. SERVER is HOST[:PORT] or
 http://HOST[:PORT][/PATH]: a psync server, or any web server that serves a block
 directory. A server that has not got a block, cannot be reached, is slow or
-sends wrong bytes means that the next one is asked. $http_proxy and $no_proxy
-are honoured. With no SERVER the file is put together from what is at hand.
+sends wrong bytes means that the next one is asked. A psync server is asked for
+many blocks at once, as many as its line carries in half a second. $http_proxy
+and $no_proxy are honoured. With no SERVER the file is put together from what is
+at hand.
 
 Output:
     -o, --output FILE    write FILE: all or nothing, resumable. It is put
@@ -161,8 +163,9 @@ Exit codes: 0 every byte written and verified; 1 something on this machine
 failed; 2 usage, or a malformed hashlist or servers file; 3 blocks could not be
 had: the same command later goes on from there.
 
-Example, for a crontab:
+Examples, for a crontab, and for a download that is nowhere in blocks:
     psync get -o /srv/disk.img near:8080 far.example /srv/disk.list
+    psync get -o disk.img -m http://mirror.example/disk.img disk.list
 ";
 
 const VERSION: &str = concat!("psync ", env!("CARGO_PKG_VERSION"), "\n");

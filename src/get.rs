@@ -37,6 +37,7 @@ use flow::{Flow, Summary};
 use list::{List, Wanted};
 use mirror::Mirror;
 use output::{Output, Stream};
+use parts::Spare;
 use seed::Seed;
 use servers::Servers;
 pub use url::Url;
@@ -146,6 +147,7 @@ fn gather(
         dir: options.dir.clone().filter(|dir| dir.path().exists()),
         keep: RwLock::new(keep),
         seeds,
+        spare: Spare::default(),
         stop: AtomicBool::new(false),
     };
     Ok((Arc::new(shared), stream))

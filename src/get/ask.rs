@@ -163,7 +163,15 @@ fn receive_many<'w>(
     }
     if asked.is_hopeless() {
         asked.rest.extend_from_slice(left);
-    } else if !left.is_empty() || !answer.ends().unwrap_or(false) {
+        return Ok(Some(head));
+    }
+    // All that was wanted may have come, and then more, or nothing for as long as a server may take.
+    // That the connection broke only then is nothing to hold against it.
+    let has_end = |answer: &mut Incoming| match answer.ends() {
+        Ok(ended) => ended,
+        Err(e) => !answer.failure(&e).at_once,
+    };
+    if !left.is_empty() || !has_end(&mut answer) {
         asked.misfit(left, Unfit::Ever);
         return Ok(None);
     }

@@ -32,10 +32,10 @@ use crate::sys;
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Bytes read at once, of all connections together that may be at work: the more at once, the
-/// fewer system calls, and beyond 128 KiB that makes no difference.
-const INPUTS: usize = 1024 * 1024;
+/// Bytes read at once: the more, the fewer system calls, and beyond 128 KiB that makes no
+/// difference. All connections together take no more than `INPUTS` where the least of each allows.
 const MAX_INPUT: usize = 128 * 1024;
+const INPUTS: usize = 2 * 1024 * 1024;
 
 /// And at least of one: the longest head and one more byte, without which ureq takes a full buffer
 /// for the end of the connection.
@@ -110,6 +110,7 @@ impl Fetcher {
         timeout: Duration,
     ) -> Result<Self> {
         let proxies = Proxies::new(|name| env::var(name).ok());
+        let connections = jobs.saturating_mul(servers.len()).max(1);
         let agent = |proxy| {
             let config = Config::builder()
                 .http_status_as_error(false)
@@ -121,9 +122,9 @@ impl Fetcher {
                 .timeout_send_body(Some(timeout))
                 .timeout_recv_response(Some(timeout))
                 .max_response_header_size(MAX_HEAD)
-                .input_buffer_size((INPUTS / jobs).clamp(MIN_INPUT, MAX_INPUT))
+                .input_buffer_size((INPUTS / connections).clamp(MIN_INPUT, MAX_INPUT))
                 .output_buffer_size(OUTPUT)
-                .max_idle_connections(jobs.saturating_mul(servers.len()))
+                .max_idle_connections(connections)
                 .max_idle_connections_per_host(jobs)
                 .max_idle_age(MAX_IDLE_AGE)
                 .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))

@@ -246,7 +246,9 @@ impl<'a> Flow<'a> {
             Content::Right => Ok(()),
             Content::Zeros => place.write_zeros(part.first, part.end),
             Content::AtHand(row) | Content::Fetched(row) => {
-                place.write(part.first, part.end, row.bytes())
+                let written = place.write(part.first, part.end, row.bytes());
+                self.shared.spare.put(row);
+                written
             }
         }
     }
@@ -281,14 +283,18 @@ impl<'a> Flow<'a> {
                     break;
                 }
             };
-            match &part.content {
-                Content::AtHand(row) | Content::Fetched(row) => stream.write(row.bytes())?,
-                Content::Zeros => (0..part.count()).try_for_each(|_| stream.write(&ZEROS))?,
+            let count = part.count();
+            match part.content {
+                Content::AtHand(row) | Content::Fetched(row) => {
+                    stream.write(row.bytes())?;
+                    self.shared.spare.put(row);
+                }
+                Content::Zeros => (0..count).try_for_each(|_| stream.write(&ZEROS))?,
                 // A stream has no places.
                 Content::Right => {}
             }
-            self.next += part.count();
-            self.held -= part.count();
+            self.next += count;
+            self.held -= count;
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ impl<'a> Local<'a> {
     ///
     /// # Errors
     /// When the machine is too short of something to look.
-    pub fn find(&mut self, wanted: &Wanted, parts: &mut Parts) -> Result<bool> {
+    pub fn find(&mut self, wanted: &Wanted, parts: &mut Parts<'_>) -> Result<bool> {
         let hash = &wanted.hash;
         if let Some(place) = self.place {
             if let Some(length) = place.right(wanted, &mut self.buffer) {

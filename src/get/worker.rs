@@ -13,7 +13,7 @@ use super::list::{List, Wanted};
 use super::local::Local;
 use super::mirror::Mirror;
 use super::output::Place;
-use super::parts::{Kind, Part, Parts};
+use super::parts::{Kind, Part, Parts, Spare};
 use super::seed::Seed;
 use super::servers::{Servers, Way};
 use crate::block::{Block, READ_SIZE};
@@ -39,6 +39,7 @@ pub struct Shared {
     /// server or for the list: so the right to write is given up in order, and nothing waits.
     pub keep: RwLock<Option<Writer>>,
     pub seeds: Vec<Seed>,
+    pub spare: Spare,
     /// Nobody wants what is still being looked for.
     pub stop: AtomicBool,
 }
@@ -67,7 +68,7 @@ pub struct Done {
     pub refused: Option<Error>,
 }
 
-/// Results that wait for the writer, for each worker, of 64 KiB mostly: where the disk is slower
+/// Results that wait for the writer, for each worker, of 128 KiB at most mostly: where the disk is slower
 /// than the network, workers wait.
 const RESULTS_EACH: usize = 4;
 
@@ -126,7 +127,7 @@ pub struct Sink<'a> {
     shared: &'a Shared,
     /// Told of parts of a task before all of it is done. None if nobody wants to know.
     results: Option<&'a SyncSender<Result<Done>>>,
-    parts: Parts,
+    parts: Parts<'a>,
     again: bool,
 }
 
@@ -203,7 +204,7 @@ impl<'a> Worker<'a> {
             sink: Sink {
                 shared,
                 results,
-                parts: Parts::default(),
+                parts: Parts::new(&shared.spare),
                 again: false,
             },
         }

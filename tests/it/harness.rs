@@ -175,7 +175,8 @@ fn hostile_servers_see_bodies_and_end_connections_in_every_way() {
             .paced(Duration::from_millis(1))
             .then_close(),
         _ => Reply::raw("HTTP/1.1 200 OK\r\n\r\n").then_forever([b'x'; 4096]),
-    });
+    })
+    .taking_runs();
     let post = "POST /body HTTP/1.1\r\nContent-Length: 3\r\n\r\n";
     let twice = format!("{post}one{post}two");
     let bodies = responses(&exchange(server.addr(), twice));
