@@ -12,8 +12,8 @@ use crate::mutex::lock;
 /// Blocks in a part that has bytes, at most: 128 KiB make the cost of a system call small.
 const ROW: usize = 32;
 
-/// Buffers that are kept to be used again: 4 MiB.
-const MAX_SPARE: usize = 32;
+/// Buffers that are kept to be used again: 2 MiB.
+const MAX_SPARE: usize = 16;
 
 /// A part that is still growing goes on its way after this: what came slowly is written soon.
 const MAX_AGE: Duration = Duration::from_millis(100);
@@ -58,19 +58,32 @@ pub enum Kind {
 
 /// Buffers to be used again, shared by the workers and the writer. Memory that goes back to the
 /// system costs a page fault a block when it is had again, a tenth of the time of a quick get.
-#[derive(Default)]
-pub struct Spare(Mutex<Vec<Row>>);
+pub struct Spare {
+    /// Blocks in each.
+    room: usize,
+    rows: Mutex<Vec<Row>>,
+}
 
 impl Spare {
+    /// Each worker has one, so where many of them share the window none is longer than its run.
+    pub fn new(longest_run: usize) -> Self {
+        Spare {
+            room: longest_run.min(ROW),
+            rows: Mutex::default(),
+        }
+    }
+
     fn take(&self) -> Row {
-        lock(&self.0).pop().unwrap_or_else(|| Row::new(ROW))
+        lock(&self.rows)
+            .pop()
+            .unwrap_or_else(|| Row::new(self.room))
     }
 
     pub fn put(&self, mut row: Row) {
-        let mut spare = lock(&self.0);
-        if row.room() == ROW && spare.len() < MAX_SPARE {
+        let mut rows = lock(&self.rows);
+        if row.room() == self.room && rows.len() < MAX_SPARE {
             row.clear();
-            spare.push(row);
+            rows.push(row);
         }
     }
 }

@@ -68,9 +68,9 @@ pub struct Done {
     pub refused: Option<Error>,
 }
 
-/// Results that wait for the writer, for each worker, of 128 KiB at most mostly: where the disk is slower
-/// than the network, workers wait.
-const RESULTS_EACH: usize = 4;
+/// Results that wait for the writer, of 128 KiB at most mostly: where the disk is slower than the
+/// network, workers wait.
+const RESULTS: usize = 16;
 
 /// The workers, as the one who gives them tasks sees them.
 pub struct Workers {
@@ -86,7 +86,7 @@ impl Workers {
     /// When it gives none.
     pub fn start(jobs: usize, shared: &Arc<Shared>) -> Result<Self> {
         let (tasks, waiting) = mpsc::channel();
-        let (results, done) = mpsc::sync_channel(jobs * RESULTS_EACH);
+        let (results, done) = mpsc::sync_channel(RESULTS);
         let waiting = Arc::new(Mutex::new(waiting));
         let mut count = 0;
         for _ in 0..jobs {
