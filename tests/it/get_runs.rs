@@ -633,7 +633,7 @@ fn silence_in_a_run_costs_its_timeout_once() {
                     && told[0].ends_with("no whole answer within 1 s");
                 assert!(told.len() == 2 && given_up, "{name}: {out}");
                 assert_eq!(first.requests().len(), 1, "{name}");
-                assert!(out.took < Duration::from_secs(20), "{name}: {out}");
+                assert!(out.took < Duration::from_secs(30), "{name}: {out}");
             });
         }
     });
@@ -657,7 +657,7 @@ fn silence_in_a_run_costs_eight_workers_its_timeout_once() {
         assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
         assert_eq!(out.stderr.matches("give up").count(), 1, "{out}");
         assert!(silent.requests().len() <= 8, "{}", silent.requests().len());
-        assert!(out.took < Duration::from_secs(10), "{out}");
+        assert!(out.took < Duration::from_secs(30), "{out}");
     }
 }
 

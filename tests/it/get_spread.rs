@@ -176,7 +176,7 @@ fn a_dead_server_costs_its_timeout_once() {
         assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
         assert_eq!(out.stderr.matches("give up").count(), 2, "{out}");
         assert_eq!(silent.requests().len(), 1, "-j {jobs}");
-        assert!(out.took < Duration::from_secs(10), "{out}");
+        assert!(out.took < Duration::from_secs(30), "{out}");
     }
 }
 
