@@ -234,6 +234,21 @@ fn a_100_before_the_frames_does_no_harm() {
     }
 }
 
+/// Nor where it is known how it should answer.
+#[test]
+fn a_100_before_later_frames_does_no_harm() {
+    let sample = Sample::new(200);
+    let (blocks, asked) = (sample.map(), AtomicUsize::new(0));
+    let lone = HostileServer::http(move |request| {
+        let reply = Reply::psync(&blocks, request);
+        match asked.fetch_add(1, SeqCst) {
+            0 => reply,
+            _ => raw("HTTP/1.1 100 Continue\r\n\r\n", reply.bytes()),
+        }
+    });
+    suffices("100, later", &sample, &lone.taking_runs(), &[]);
+}
+
 /// FIN or RST, after an answer or when the next request arrives: no block lost, nobody at fault.
 #[test]
 fn a_connection_closed_meanwhile_loses_no_run() {
