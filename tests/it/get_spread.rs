@@ -113,31 +113,49 @@ fn nobody_spreads_unasked() {
     assert_eq!(servers[1].connections(), 0);
 }
 
-/// Whoever is quick is asked again sooner.
-#[test]
-fn a_slow_server_serves_few() {
-    let sample = Sample::new(1999);
-    let pace = Duration::from_millis(10);
+/// Has everything, and gives a block each `pace`.
+fn slow(sample: &Sample, pace: Duration) -> HostileServer {
     let blocks = sample.map();
     let slow = HostileServer::start(move |conn, _| {
         while let Some(request) = conn.request() {
             let hashes = request.hashes();
             let length = frames(&blocks, &hashes).len();
+            let give = |conn: &mut Conn, hash| conn.pause(pace) && conn.send(frame(&blocks[hash]));
             let sent = conn.send(Reply::begun(length, "").bytes())
-                && hashes
-                    .iter()
-                    .all(|hash| conn.pause(pace) && conn.send(frame(&blocks[hash])));
+                && hashes.iter().all(|hash| give(conn, hash));
             if !sent {
                 return;
             }
         }
     });
-    let (slow, quick) = (slow.taking_runs(), HostileServer::psync(sample.map()));
+    slow.taking_runs()
+}
+
+/// Whoever is quick is asked again sooner.
+#[test]
+fn a_slow_server_serves_few() {
+    let sample = Sample::new(1999);
+    let slow = slow(&sample, Duration::from_millis(10));
+    let quick = HostileServer::psync(sample.map());
     let get = sample.get(&[&slow, &quick]).args(["--spread", "-j", "8"]);
     sample.is_whole(get.run());
     let (slow, quick) = (slow.asked().len(), quick.asked().len());
     assert!(
         slow + quick == 2000 && slow * 2 < quick,
+        "{slow} and {quick}"
+    );
+}
+
+/// What begins at the slow one is no longer than suits it, however much the quick one is worth.
+#[test]
+fn one_job_does_not_wait_for_long_runs_of_a_slow_server() {
+    let sample = Sample::new(299);
+    let slow = slow(&sample, Duration::from_millis(40));
+    let quick = HostileServer::psync(sample.map());
+    sample.is_whole(sample.get(&[&slow, &quick]).arg("--spread").run());
+    let (slow, quick) = (slow.asked().len(), quick.asked().len());
+    assert!(
+        slow + quick == 300 && slow * 2 < quick,
         "{slow} and {quick}"
     );
 }
