@@ -35,14 +35,14 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Bytes read at once: the more, the fewer system calls, and beyond 128 KiB that makes no
 /// difference. All connections together take no more than `INPUTS` where the least of each allows.
 const MAX_INPUT: usize = 128 * 1024;
-const INPUTS: usize = 2 * 1024 * 1024;
+const INPUTS: usize = 1024 * 1024;
 
 /// And at least of one: the longest head and one more byte, without which ureq takes a full buffer
 /// for the end of the connection.
 const MIN_INPUT: usize = MAX_HEAD + 1;
 
 /// A request is one line and four fields, and mostly the lines of a run.
-const OUTPUT: usize = 16 * 1024;
+const OUTPUT: usize = 8 * 1024;
 
 /// Redirects of a mirror that are followed. None of a server's: a peer must not send the client
 /// elsewhere.

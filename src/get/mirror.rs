@@ -34,6 +34,9 @@ struct Whole {
     /// The first blocks that are wanted by those who wait for their turns.
     waiting: BTreeSet<u64>,
     taken: bool,
+    /// How often it fell silent, and why it was last said to.
+    silences: u32,
+    silence: Option<Failure>,
     /// What still comes, where nobody is at it.
     stream: Option<Stream>,
 }
@@ -108,26 +111,51 @@ impl Mirror {
         if left.is_empty() {
             return Ok(());
         }
-        let turn = self.wait(left[0].number);
-        let stream = self.stream(fetcher, url, left[0].offset())?;
+        let turn = self.wait(left[0].number)?;
+        let read = self.read(fetcher, url, left, sink, asked);
+        if let Err(Fault::Failed(failure)) = &read
+            && failure.at_once
+        {
+            let mut whole = lock(&self.whole);
+            whole.silences += 1;
+            whole.silence = Some(failure.clone());
+        }
+        drop(turn);
+        read
+    }
+
+    /// Reads from one that sends all of the file.
+    fn read(
+        &self,
+        fetcher: &Fetcher,
+        url: &Url,
+        left: &mut &[Wanted],
+        sink: &mut Sink,
+        asked: &mut Asked,
+    ) -> Answered<()> {
+        let first = left[0].offset();
+        let stream = self.stream(fetcher, url, first)?;
         let Some(mut stream) = stream else {
             asked.lack(left, "its copy of the file is shorter");
             return Ok(());
         };
-        stream.skip_to(left[0].offset())?;
+        stream.skip_to(first)?;
         stream.take(left, sink, asked)?;
         if left.is_empty() {
             lock(&self.whole).stream = Some(stream);
         } else {
             asked.lack(left, "its copy of the file is shorter");
         }
-        drop(turn);
         Ok(())
     }
 
     /// Waits until nobody reads, and nobody waits who wants an earlier block.
-    fn wait(&self, first: u64) -> Turn<'_> {
+    ///
+    /// # Errors
+    /// When it fell silent meanwhile, which is not to cost its time again.
+    fn wait(&self, first: u64) -> std::result::Result<Turn<'_>, Failure> {
         let mut whole = lock(&self.whole);
+        let before = whole.silences;
         whole.waiting.insert(first);
         while whole.taken || whole.waiting.first() != Some(&first) {
             whole = self
@@ -136,8 +164,16 @@ impl Mirror {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         whole.waiting.remove(&first);
-        whole.taken = true;
-        Turn(self)
+        match &whole.silence {
+            Some(silence) if whole.silences != before => {
+                self.turn.notify_all();
+                Err(silence.clone())
+            }
+            _ => {
+                whole.taken = true;
+                Ok(Turn(self))
+            }
+        }
     }
 
     /// What comes of the file, from before `offset` on: the rest of an earlier answer, or a new one.
