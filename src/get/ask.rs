@@ -94,8 +94,9 @@ pub fn for_many(
     let mut left = wanted;
     match receive_many(fetcher.blocks(server, &list), &mut left, sink, &mut asked) {
         Ok(Some(head)) => {
+            // One that is not there comes quickly as well.
             asked.pace = Some(Pace {
-                blocks: asked.given,
+                blocks: wanted.len() - left.len(),
                 body: head.elapsed(),
                 whole: begun.elapsed(),
             });

@@ -255,6 +255,8 @@ impl<'a> Flow<'a> {
 
     fn miss(&mut self, wanted: &Wanted) -> Result<()> {
         if self.stream.is_some() {
+            // Nothing after it will be written, and whatever is before it is under way.
+            self.ended = true;
             self.early.insert(wanted.number, Err(wanted.hash));
             return self.write_early();
         }

@@ -36,6 +36,15 @@ const LONG_WAIT: Duration = Duration::from_secs(2);
 /// Lines that a worker takes at once where each block is a request.
 const SINGLES: usize = 4;
 
+/// Single requests after a refusal, for now, of one for many. Twice as many after each, up to the
+/// blocks of the longest run.
+const SINGLES_DUE: usize = 16;
+const MAX_SINGLES_DUE: usize = 1024;
+
+/// Times that a server may fall silent in answers to requests for many blocks, and be revived, before
+/// it is asked for single ones, which it may be better at.
+const SILENCES: u32 = 2;
+
 /// With `--spread`, one run in so many begins at a server that had nothing of the last it was asked
 /// for.
 const BARREN_TURNS: usize = 16;
@@ -174,6 +183,12 @@ struct State {
     reason: Option<String>,
     /// Whether it answers requests for many blocks, once that is known.
     posts: Option<bool>,
+    /// Single requests before the next for many, where it refused one for now, and how many there
+    /// were the last time.
+    singles_due: usize,
+    singles: usize,
+    /// How often it was given up for falling silent in an answer to one for many.
+    silences: u32,
     run: Run,
     /// Runs that began here and are being asked for.
     begun: usize,
@@ -257,7 +272,9 @@ impl Server {
         }
         // Nothing is to be gained by finding out for one block.
         let single = singly || state.posts == Some(false) || (state.posts.is_none() && most == 1);
-        Some(if single {
+        let is_due = state.singles_due > 0;
+        state.singles_due -= usize::from(is_due);
+        Some(if single || is_due {
             (Way::Get, 1)
         } else {
             (Way::Post, most)
@@ -412,6 +429,7 @@ impl Servers {
                 *state = State {
                     reason: state.reason.take(),
                     posts: state.posts,
+                    silences: state.silences,
                     begun: state.begun,
                     ..State::default()
                 };
@@ -465,7 +483,7 @@ impl State {
         if asked.given > 0 || asked.lacks {
             self.succeed();
         }
-        if asked.reason.is_some() {
+        if asked.reason.is_some() && !self.given_up {
             self.reason = asked.reason.take();
         }
         self.barren = asked.given == 0;
@@ -480,10 +498,17 @@ impl State {
             // Silence is silence, whatever was asked for.
             asked.failures.retain(|failure| failure.at_once);
         }
-        if asked.unfit == Some(Unfit::Ever) {
+        if !self.given_up && asked.failures.iter().any(|failure| failure.at_once) {
+            self.silences += 1;
+        }
+        if asked.unfit == Some(Unfit::Ever) || self.silences == SILENCES {
             self.posts = Some(false);
+        } else if asked.unfit == Some(Unfit::Now) {
+            self.singles = (2 * self.singles).clamp(SINGLES_DUE, MAX_SINGLES_DUE);
+            self.singles_due = self.singles;
         } else if asked.given > 0 || asked.lacks {
             self.posts = Some(true);
+            self.singles = 0;
         }
         asked.unfit.is_some()
     }
@@ -498,16 +523,19 @@ impl State {
         self.lasting = false;
     }
 
-    /// Counts a failure; true if it is the one for which the server is given up.
+    /// Counts a failure; true if it is the one for which the server is given up. What was under way
+    /// then changes nothing.
     fn fail(&mut self, failure: Failure) -> bool {
+        if self.given_up {
+            return false;
+        }
         self.proven |= !failure.at_once;
         self.strikes += if failure.at_once { STRIKES } else { 1 };
         // Silence is the last word: what went before it is no reason never to ask again.
         self.lasting = !failure.passing || (self.lasting && !failure.at_once);
         self.reason = Some(failure.reason);
-        let over = self.strikes >= STRIKES && !self.given_up;
-        self.given_up |= over;
-        over
+        self.given_up = self.strikes >= STRIKES;
+        self.given_up
     }
 }
 
@@ -670,10 +698,7 @@ mod tests {
         assert_eq!(ways(wrong), once);
         assert_eq!(ways(busy), once);
         let not_now: Answer = |asked, wanted| asked.misfit(wanted, Unfit::Now);
-        assert_eq!(
-            ways(not_now),
-            [[Way::Post; 1].as_slice(), &SINGLY].concat().repeat(2)
-        );
+        assert_eq!(ways(not_now), once, "for a while");
         assert_eq!(ways(give), [Way::Post; 2]);
         assert_eq!(ways(lack), [Way::Post; 2]);
         assert_eq!(ways(gone), [Way::Post]);
