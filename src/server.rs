@@ -1,7 +1,7 @@
 //! `psync server`: serves a block directory over HTTP. It only ever reads.
 //!
 //! This file owns the listening sockets: one thread each, which accepts and gives every
-//! connection a thread; one that has done its work waits a little for another. What a connection does is `server/connection.rs`, what is understood is
+//! connection a thread, one that has nothing to do (`server/threads.rs`) if there is any. What a connection does is `server/connection.rs`, what is understood is
 //! `server/http.rs`; a list of blocks is read by `server/body.rs` and answered from
 //! `server/frames.rs` and `server/buffers.rs`. Who has to go when there are too many, of
 //! connections or of what they hold, is `server/clients.rs`.
@@ -12,13 +12,11 @@ mod clients;
 mod connection;
 mod frames;
 mod http;
+mod threads;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::OwnedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -29,6 +27,7 @@ use crate::sys;
 use clients::{Admitted, Clients, SHORTAGE_PAUSE};
 use connection::Connection;
 use http::{Request, Status};
+use threads::Threads;
 
 /// Stack of a connection's thread, in bytes: its deepest path takes a quarter of it, a panic's
 /// backtrace the rest.
@@ -150,13 +149,14 @@ pub fn run(options: Options) -> Result<()> {
     let server = Arc::new(Server {
         clients: Clients::new(options.max_connections),
         options,
+        threads: Threads::default(),
     });
     for listener in listeners.split_off(1) {
         let server = Arc::clone(&server);
-        let started = thread::Builder::new().spawn(move || server.accept(listener));
+        let started = thread::Builder::new().spawn(move || server.accept(&listener));
         started.map_err(|e| Error::io("start", "a thread", &e))?;
     }
-    listeners.into_iter().for_each(|first| server.accept(first));
+    listeners.iter().for_each(|first| server.accept(first));
     Ok(())
 }
 
@@ -170,55 +170,40 @@ fn check_directory(options: &Options) -> Result<()> {
     }
 }
 
-/// Threads that wait for connections beside the one that always does, at each socket, and for how
-/// long. A new thread for each connection costs half of the requests that come without keep-alive.
-const MAX_WAITING: usize = 64;
-const WAIT: Duration = Duration::from_secs(2);
-
 struct Server {
     options: Options,
     clients: Arc<Clients>,
+    threads: Threads,
 }
 
 impl Server {
-    /// Accepts for ever, and has other threads serve. No failure of an accept ends it, and none
-    /// makes it spin.
-    fn accept(self: &Arc<Self>, listener: TcpListener) {
-        let listener = Arc::new(Listener {
-            socket: limit_waits(listener),
-            waiting: AtomicUsize::new(0),
-        });
+    /// Accepts for ever. No failure of an accept ends it, and none makes it spin. It is left to one
+    /// thread: each that waits in accept has a descriptor set aside by the system.
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
         loop {
-            let admitted = match listener.socket.accept() {
+            match listener.accept() {
                 Ok((stream, address)) => self.admit(stream, address),
-                Err(e) if NOTHING_CAME.contains(&e.kind()) => None,
-                Err(e) if sys::is_shortage(&e) => {
-                    self.clients.wait_out_shortage();
-                    None
-                }
+                Err(e)
+                    if e.kind() == io::ErrorKind::Interrupted
+                        || e.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(e) if sys::is_shortage(&e) => self.clients.wait_out_shortage(),
                 // A network's failures come through accept too (accept(2)); they pass.
-                Err(_) => {
-                    thread::sleep(SHORTAGE_PAUSE);
-                    None
-                }
-            };
-            if let Some(admitted) = admitted {
-                self.start(&listener, admitted);
+                Err(_) => thread::sleep(SHORTAGE_PAUSE),
             }
         }
     }
 
-    /// Takes a connection in, or turns it away.
-    fn admit(&self, stream: TcpStream, address: SocketAddr) -> Option<Admitted> {
-        let admitted = self.clients.admit(stream, address);
-        admitted.map_err(|stream| send_unavailable(&stream)).ok()
-    }
-
-    /// Starts a thread for a connection.
-    fn start(self: &Arc<Self>, listener: &Arc<Listener>, admitted: Admitted) {
+    fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
+        let admitted = match self.clients.admit(stream, address) {
+            Ok(admitted) => admitted,
+            Err(stream) => return send_unavailable(&stream),
+        };
+        let Some(admitted) = self.threads.give(admitted) else {
+            return;
+        };
         let client = Arc::clone(&admitted.client);
-        let (server, listener) = (Arc::clone(self), Arc::clone(listener));
-        let work = move || server.work(&listener, admitted);
+        let server = Arc::clone(self);
+        let work = move || server.work(admitted);
         if thread::Builder::new()
             .stack_size(STACK)
             .spawn(work)
@@ -229,24 +214,14 @@ impl Server {
         }
     }
 
-    /// Serves a connection, and then whatever comes next unless enough threads wait for that, of
-    /// whom the system wakes one. What may go wrong with that is left to the one that always waits.
-    fn work(&self, listener: &Listener, first: Admitted) {
+    /// Serves a connection, and whatever comes next within a moment.
+    fn work(&self, first: Admitted) {
         let mut next = Some(first);
-        loop {
-            if let Some(admitted) = next.take() {
-                // A panic ends its connection, not the thread.
-                let _ = catch_unwind(AssertUnwindSafe(|| self.converse(&admitted)));
-            }
-            let mut accepted = None;
-            if listener.waiting.fetch_add(1, Relaxed) < MAX_WAITING {
-                accepted = listener.socket.accept().ok();
-            }
-            listener.waiting.fetch_sub(1, Relaxed);
-            let Some((stream, address)) = accepted else {
-                return;
-            };
-            next = self.admit(stream, address);
+        while let Some(admitted) = next {
+            // A panic ends this thread, and so its connection.
+            self.converse(&admitted);
+            drop(admitted);
+            next = self.threads.wait();
         }
     }
 
@@ -260,28 +235,6 @@ impl Server {
         )
         .run();
     }
-}
-
-/// What accept tells when nothing is wrong.
-const NOTHING_CAME: [io::ErrorKind; 3] = [
-    io::ErrorKind::WouldBlock,
-    io::ErrorKind::Interrupted,
-    io::ErrorKind::ConnectionAborted,
-];
-
-/// Has accept wait for [`WAIT`] at most, by the option that std has for streams only. Where the
-/// system does not heed it, threads wait on.
-fn limit_waits(listener: TcpListener) -> TcpListener {
-    let stream = TcpStream::from(OwnedFd::from(listener));
-    let _ = stream.set_read_timeout(Some(WAIT));
-    TcpListener::from(OwnedFd::from(stream))
-}
-
-/// A socket that listens.
-struct Listener {
-    socket: TcpListener,
-    /// Threads that wait for a connection, but for the one that always does.
-    waiting: AtomicUsize,
 }
 
 /// Turns a connection away without a thread: what does not fit into its socket's buffer is lost.
