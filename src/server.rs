@@ -1,7 +1,7 @@
 //! `psync server`: serves a block directory over HTTP. It only ever reads.
 //!
 //! This file owns the listening sockets: one thread each, which accepts and gives every
-//! connection a thread. What a connection does is `server/connection.rs`, what is understood is
+//! connection a thread, one that has nothing to do (`server/threads.rs`) if there is any. What a connection does is `server/connection.rs`, what is understood is
 //! `server/http.rs`; a list of blocks is read by `server/body.rs` and answered from
 //! `server/frames.rs` and `server/buffers.rs`. Who has to go when there are too many, of
 //! connections or of what they hold, is `server/clients.rs`.
@@ -12,6 +12,7 @@ mod clients;
 mod connection;
 mod frames;
 mod http;
+mod threads;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -26,6 +27,7 @@ use crate::sys;
 use clients::{Admitted, Clients, SHORTAGE_PAUSE};
 use connection::Connection;
 use http::{Request, Status};
+use threads::Threads;
 
 /// Stack of a connection's thread, in bytes: its deepest path takes a quarter of it, a panic's
 /// backtrace the rest.
@@ -147,6 +149,7 @@ pub fn run(options: Options) -> Result<()> {
     let server = Arc::new(Server {
         clients: Clients::new(options.max_connections),
         options,
+        threads: Threads::default(),
     });
     for listener in listeners.split_off(1) {
         let server = Arc::clone(&server);
@@ -170,10 +173,12 @@ fn check_directory(options: &Options) -> Result<()> {
 struct Server {
     options: Options,
     clients: Arc<Clients>,
+    threads: Threads,
 }
 
 impl Server {
-    /// Accepts for ever. No failure of an accept ends it, and none makes it spin.
+    /// Accepts for ever. No failure of an accept ends it, and none makes it spin. It is left to one
+    /// thread: each that waits in accept has a descriptor set aside by the system.
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             match listener.accept() {
@@ -193,14 +198,30 @@ impl Server {
             Ok(admitted) => admitted,
             Err(stream) => return send_unavailable(&stream),
         };
+        let Some(admitted) = self.threads.give(admitted) else {
+            return;
+        };
         let client = Arc::clone(&admitted.client);
         let server = Arc::clone(self);
-        let started = thread::Builder::new()
+        let work = move || server.work(admitted);
+        if thread::Builder::new()
             .stack_size(STACK)
-            .spawn(move || server.converse(&admitted));
-        if started.is_err() {
+            .spawn(work)
+            .is_err()
+        {
             send_unavailable(&client.stream);
             self.clients.wait_out_shortage();
+        }
+    }
+
+    /// Serves a connection, and whatever comes next within a moment.
+    fn work(&self, first: Admitted) {
+        let mut next = Some(first);
+        while let Some(admitted) = next {
+            // A panic ends this thread, and so its connection.
+            self.converse(&admitted);
+            drop(admitted);
+            next = self.threads.wait();
         }
     }
 

@@ -132,11 +132,16 @@ impl<'a> Connection<'a> {
             }
             answered.sent?;
             self.client.end_answer();
-            if !request.keep_alive {
-                return self.linger();
-            }
             self.input
                 .drain(..length + list.map_or(0, |list| list.early));
+            if !request.keep_alive {
+                let nothing_follows = request.is_last && self.input.is_empty();
+                return if nothing_follows {
+                    Ok(())
+                } else {
+                    self.linger()
+                };
+            }
             if self.input.len() < INPUT && self.long_head.take().is_some() {
                 self.input.shrink_to(INPUT);
             }
