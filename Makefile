@@ -44,7 +44,7 @@ lint:                          # formatting, clippy, shellcheck
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/*.sh tests/bench/*.sh; \
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/*.sh tests/bench/*.sh share/psync.init; \
 	else echo 'shellcheck is not installed: the shell scripts go unchecked'; fi
 
 static:                        # a binary that needs no library of the machine it runs on

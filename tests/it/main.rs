@@ -35,6 +35,7 @@ mod server_cli;
 mod server_files;
 mod server_http;
 mod server_limits;
+mod share;
 mod smoke;
 mod store;
 mod support;
