@@ -59,6 +59,8 @@ install: $(BINARY)             # into DESTDIR, PREFIX (/usr/local)
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	install -m 755 $(BINARY) '$(DESTDIR)$(PREFIX)/bin/psync'
 	for name in export server get; do ln -sf psync "$(DESTDIR)$(PREFIX)/bin/psync-$$name"; done
+	install -d '$(DESTDIR)$(PREFIX)/lib/systemd/system'
+	sed 's|/usr/local/|$(PREFIX)/|' share/psync.service >'$(DESTDIR)$(PREFIX)/lib/systemd/system/psync.service'
 
 clean:                         # what was built
 	$(need-cargo)
