@@ -73,11 +73,22 @@ fn mark(metadata: &Metadata) -> Mark {
     )
 }
 
+/// Whether one more change would show in the mark: not soon after the last, as clocks have ticks,
+/// of two seconds on FAT.
+fn shows_changes(metadata: &Metadata) -> bool {
+    let age = metadata
+        .modified()
+        .ok()
+        .and_then(|then| then.elapsed().ok());
+    age.is_none_or(|age| age >= WATCH)
+}
+
 /// A file that was opened to be indexed.
 struct Opened {
     file: File,
     size: u64,
     mark: Mark,
+    shows_changes: bool,
 }
 
 impl Opened {
@@ -91,6 +102,7 @@ impl Opened {
         Ok(Opened {
             size: index::size(&file).map_err(failed)?,
             mark: mark(&metadata),
+            shows_changes: shows_changes(&metadata),
             file,
         })
     }
@@ -102,7 +114,7 @@ struct Named {
     /// Opened at the start, and not yet looked at.
     first: Option<Opened>,
     served: Option<Arc<Served>>,
-    /// As it is served, and as it was at the last look.
+    /// As it is served, if a change would show, and as it was at the last look.
     read: Option<Mark>,
     seen: Option<Mark>,
     /// Whether it was told that it cannot be read anew.
@@ -181,7 +193,7 @@ impl Named {
                 Opened::new(&self.path)?
             }
         };
-        let Opened { file, size, mark } = opened;
+        let Opened { file, size, .. } = opened;
         let index = Index::new(size).ok_or_else(|| {
             let mebibytes = index::bytes(size) >> 20;
             let cause = format_args!("its index of {mebibytes} MiB does not fit into memory");
@@ -194,7 +206,8 @@ impl Named {
             progress.draw(done.into(), Some(blocks), || "indexed".to_owned());
         });
         files.replace(self.served.as_ref(), None);
-        (self.served, self.read, self.told) = (Some(new), Some(mark), false);
+        self.read = opened.shows_changes.then_some(opened.mark);
+        (self.served, self.told) = (Some(new), false);
         Ok(())
     }
 }
