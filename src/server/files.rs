@@ -135,7 +135,7 @@ impl Keeper {
     pub fn new(paths: &[PathBuf]) -> Result<Self> {
         let mut named: Vec<Named> = Vec::new();
         for path in paths {
-            if named.iter().any(|other| other.path == *path) {
+            if named.iter().any(|other| other.path.as_os_str() == path) {
                 continue;
             }
             let opened = Opened::new(path)?;
