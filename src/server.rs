@@ -1,21 +1,24 @@
-//! `psync server`: serves a block directory over HTTP. It only ever reads.
+//! `psync server`: serves a block directory, and the blocks of whole files, over HTTP. It only ever
+//! reads.
 //!
 //! This file owns the listening sockets: one thread each, which accepts and gives every
 //! connection a thread, one that has nothing to do (`server/threads.rs`) if there is any. What a connection does is `server/connection.rs`, what is understood is
 //! `server/http.rs`; a list of blocks is read by `server/body.rs` and answered from
-//! `server/frames.rs` and `server/buffers.rs`. Who has to go when there are too many, of
+//! `server/frames.rs` and `server/buffers.rs`. Files are kept in `server/files.rs`. Who has to go when there are too many, of
 //! connections or of what they hold, is `server/clients.rs`.
 
 mod body;
 mod buffers;
 mod clients;
 mod connection;
+mod files;
 mod frames;
 mod http;
 mod threads;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -26,6 +29,7 @@ use crate::store::BlockDir;
 use crate::sys;
 use clients::{Admitted, Clients, SHORTAGE_PAUSE};
 use connection::Connection;
+use files::{Files, Keeper};
 use http::{Request, Status};
 use threads::Threads;
 
@@ -35,9 +39,11 @@ const STACK: usize = 128 * 1024;
 
 /// What the command line asks for.
 pub struct Options {
-    pub dir: BlockDir,
+    /// None only where there are files to serve.
+    pub dir: Option<BlockDir>,
     /// Whether the directory was named, and so must be there.
     pub dir_named: bool,
+    pub files: Vec<PathBuf>,
     pub addresses: Vec<Address>,
     pub max_connections: usize,
     pub timeout: Duration,
@@ -130,9 +136,10 @@ fn is_no_interface(error: &io::Error) -> bool {
 /// Serves until killed.
 ///
 /// # Errors
-/// When the directory is not there, or an address cannot be had.
+/// When the directory or a file is not there, or an address cannot be had.
 pub fn run(options: Options) -> Result<()> {
     check_directory(&options)?;
+    let keeper = Keeper::new(&options.files)?;
     let mut listeners = Vec::new();
     for address in &options.addresses {
         listeners.extend(address.bind()?);
@@ -148,20 +155,31 @@ pub fn run(options: Options) -> Result<()> {
 
     let server = Arc::new(Server {
         clients: Clients::new(options.max_connections),
+        files: keeper.files(),
         options,
         threads: Threads::default(),
     });
+    if server.files.is_some() {
+        spawn(move || keeper.run())?;
+    }
     for listener in listeners.split_off(1) {
         let server = Arc::clone(&server);
-        let started = thread::Builder::new().spawn(move || server.accept(&listener));
-        started.map_err(|e| Error::io("start", "a thread", &e))?;
+        spawn(move || server.accept(&listener))?;
     }
     listeners.iter().for_each(|first| server.accept(first));
     Ok(())
 }
 
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let started = thread::Builder::new().spawn(work);
+    started.map_err(|e| Error::io("start", "a thread", &e))?;
+    Ok(())
+}
+
 fn check_directory(options: &Options) -> Result<()> {
-    let path = options.dir.path();
+    let Some(path) = options.dir.as_ref().map(BlockDir::path) else {
+        return Ok(());
+    };
     // What is in it can be opened only where it may be searched: so its own dot, not its name.
     match path.join(".").metadata() {
         Ok(_) => Ok(()),
@@ -172,6 +190,7 @@ fn check_directory(options: &Options) -> Result<()> {
 
 struct Server {
     options: Options,
+    files: Option<Arc<Files>>,
     clients: Arc<Clients>,
     threads: Threads,
 }
@@ -229,7 +248,8 @@ impl Server {
         let options = &self.options;
         Connection::new(
             admitted,
-            options.dir.view(),
+            self.files.as_deref(),
+            options.dir.as_ref().map(BlockDir::view),
             options.timeout,
             options.verbose,
         )

@@ -32,6 +32,7 @@ mod readme;
 mod root;
 mod server_blocks;
 mod server_cli;
+mod server_file;
 mod server_files;
 mod server_http;
 mod server_limits;
