@@ -8,6 +8,8 @@ need curl nginx openssl sha256sum
 
 random_file file $((MIB * 1024))
 "$PSYNC" export --no-sync -d "$dir/blocks" "$dir/file" >"$dir/list"
+serve_psync --file "$dir/file"
+file_addr=$addr
 # shellcheck disable=SC2119 # the script takes no words
 serve_psync
 serve_nginx "$dir"
@@ -43,6 +45,7 @@ for peer in zsync casync bita; do ! have "$peer" || peers="$peers $peer"; done
 for run in $(runs); do
     get psync "$dir/out" "$addr"
     get psync-o /dev/null -o "$dir/out" "$addr"
+    get psync-file "$dir/out" "$file_addr"
     get psync-nginx "$dir/out" "http://$nginx_addr/blocks"
     get psync-mirror "$dir/out" -m "http://$nginx_addr/file"
     rm -f "$dir/out"
@@ -71,6 +74,7 @@ esac
 
 label psync 'from psync server to stdout'
 label psync-o 'from psync server, -o'
+label psync-file 'from psync server --file to stdout'
 label psync-nginx 'from nginx, a GET a block'
 label psync-mirror 'from a plain copy, -m'
 label curl 'curl -o'
@@ -88,9 +92,10 @@ beside psync curl most 1.1
 beside psync-o curl most 1.3
 beside psync curl-openssl most 1
 beside psync curl-sha256sum
+beside psync-file curl
 beside psync-mirror curl
 for peer in zsync casync-64k bita-64k; do beside psync-o "$peer"; done
-bars psync psync-o psync-mirror curl curl-openssl curl-sha256sum zsync casync-64k bita-64k
+bars psync psync-o psync-file psync-mirror curl curl-openssl curl-sha256sum zsync casync-64k bita-64k
 
 job "Get $MIB MiB over loopback, 4 KiB at a time"
 beside psync-nginx curl-Z most 0.8

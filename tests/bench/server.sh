@@ -1,7 +1,7 @@
 #!/bin/sh
-# server beside nginx (two workers, sendfile): random blocks of one directory in memory, keep-alive;
-# the same blocks by POST /blocks, a thousand a request. Then the server's memory with 1,000 connections
-# that have asked once and are idle.
+# server beside nginx (two workers, sendfile): random blocks of one directory in memory, on connections
+# that are kept and on one for each request; out of the whole file; by POST /blocks, a thousand a
+# request. Then the server's memory with 1,000 connections that have asked once and are idle.
 # SECONDS_EACH: the length of a run.
 # shellcheck source=tests/bench/lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -23,6 +23,7 @@ function init()
 end
 function request() return asks[math.random(n)] end
 END
+sed 's|"/" .. hash)|"/" .. hash, { Connection = "close" })|' "$dir/get.lua" >"$dir/close.lua"
 # As many lines as a request may have; the file's own order, as get asks.
 BATCH=1024
 cat >"$dir/post.lua" <<END
@@ -51,31 +52,54 @@ end
 END
 
 serve_psync --max-conns 1200
+main_server=$server main_addr=$addr
+serve_psync --file "$dir/file"
+file_addr=$addr
 serve_nginx "$dir/blocks"
 
-# load NAME SCRIPT CONNECTIONS ADDR BLOCKS: one run, so many blocks a request
+# load NAME SCRIPT CONNECTIONS ADDR BLOCKS: one run, so many blocks a request; the slowest hundredth of
+# the answers as NAME-p99
 load() {
-    wrk -t2 -c"$3" -d"${SECONDS_EACH}s" -s "$dir/$2.lua" "http://$4" >"$dir/wrk"
+    wrk -t"$(($3 > 1 ? 2 : 1))" -c"$3" -d"${SECONDS_EACH}s" --latency -s "$dir/$2.lua" "http://$4" >"$dir/wrk"
     if grep -E 'Non-2xx|Socket errors' "$dir/wrk" >&2; then exit 1; fi
-    record "$1-$3" /s "$(sed -n 's/^Requests\/sec: *//p' "$dir/wrk" | awk -v blocks="$5" '{ print $1 * blocks }')"
+    record "$1" /s "$(sed -n 's/^Requests\/sec: *//p' "$dir/wrk" | awk -v blocks="$5" '{ print $1 * blocks }')"
+    # 950.00us, 1.20ms or 1.10s
+    record "$1-p99" ms "$(awk '$1 == "99%" { print $2 * ($2 ~ /us$/ ? 0.001 : $2 ~ /ms$/ ? 1 : 1000) }' "$dir/wrk")"
 }
-for connections in 8 64; do
-    for _ in $(runs); do
-        load psync get "$connections" "$addr" 1
-        load nginx get "$connections" "$nginx_addr" 1
-        [ "$connections" = 64 ] || load psync-post post "$connections" "$addr" "$BATCH"
+for _ in $(runs); do
+    for connections in 1 8 64; do
+        load "psync-$connections" get "$connections" "$main_addr" 1
+        load "nginx-$connections" get "$connections" "$nginx_addr" 1
     done
-    label "psync-$connections" "GET /HASH, $connections connections"
-    label "nginx-$connections" "nginx, $connections connections"
+    for connections in 8 64; do
+        load "psync-close-$connections" close "$connections" "$main_addr" 1
+        load "nginx-close-$connections" close "$connections" "$nginx_addr" 1
+    done
+    load psync-file get 8 "$file_addr" 1
+    load psync-post post 8 "$main_addr" "$BATCH"
+    load psync-file-post post 8 "$file_addr" "$BATCH"
 done
-label psync-post-8 'POST /blocks, 8 connections'
+for who in psync nginx; do
+    for connections in 1 8 64; do
+        label "$who-$connections" "$who, $connections kept connections"
+        label "$who-$connections-p99" "$who, $connections kept connections"
+        label "$who-close-$connections" "$who, $connections at once, one for each request"
+    done
+done
+label psync-file '--file, 8 kept connections'
+label psync-post 'POST /blocks, 8 kept connections'
+label psync-file-post 'POST /blocks of --file, 8 kept connections'
 
 job "Blocks a second, at random of $MIB MiB (more is better)"
-beside psync-8 nginx-8 least 1
-beside psync-64 nginx-64 least 1
-beside psync-post-8 nginx-8
-bars psync-post-8 psync-8 nginx-8 psync-64 nginx-64
+for connections in 1 8 64; do beside "psync-$connections" "nginx-$connections" least 1.2; done
+for connections in 8 64; do beside "psync-close-$connections" "nginx-close-$connections" least 1; done
+for way in file post file-post; do beside "psync-$way" nginx-8; done
+bars psync-file-post psync-post psync-file psync-8 nginx-8 psync-64 nginx-64 psync-close-64 nginx-close-64
 
+job 'The slowest hundredth of the answers, from'
+for connections in 1 8 64; do beside "psync-$connections-p99" "nginx-$connections-p99" most 1; done
+
+server=$main_server
 job "The server's memory"
 peak() { mib "$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$server/status")"; }
 record psync-busy MiB "$(peak)"
