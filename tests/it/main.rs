@@ -32,6 +32,7 @@ mod server_cli;
 mod server_files;
 mod server_http;
 mod server_limits;
+mod server_wire;
 mod smoke;
 mod store;
 mod support;
