@@ -630,6 +630,8 @@ fn a_list_that_cannot_be_read_for_want_of_descriptors_is_503() {
     // As below, none is left for a block.
     let server = Server::of(run.sh("ulimit -n 6"));
     let mut client = Client::connect(server.addr());
+    assert_eq!(ask(&mut client, "/"), 200);
+    settled(server.pid());
     let refusal = client.send(post(&target, 20)).response();
     assert_eq!((refusal.status, refusal.header("Connection")), (503, None));
     assert_eq!(ask(&mut client, "/"), 200);
@@ -736,6 +738,9 @@ fn a_block_that_cannot_be_opened_for_want_of_descriptors_is_503() {
     // the kernel sets aside for the next.
     let server = Server::of(run.sh("ulimit -n 6"));
     let mut client = Client::connect(server.addr());
+    assert_eq!(ask(&mut client, "/"), 200);
+    // It waits for the next, and so has set that one aside.
+    settled(server.pid());
     client.send(request(&target));
     let refusal = client.response();
     assert_eq!((refusal.status, refusal.header("Connection")), (503, None));

@@ -8,7 +8,7 @@ use crate::support::*;
 
 /// In answers `|` is a line's end and `~` the place of what is said of the connection.
 const INDEX: &str = "HTTP/1.1 200 OK|Content-Length: LENGTH|Content-Type: text/plain; charset=utf-8|~|psync VERSION\n";
-const BLOCK: &str = "HTTP/1.1 200 OK|Content-Length: 4096|Content-Type: application/octet-stream|ETag: \"HASH\"|Cache-Control: public, max-age=31536000, immutable|~|BYTES";
+pub const BLOCK: &str = "HTTP/1.1 200 OK|Content-Length: 4096|Content-Type: application/octet-stream|ETag: \"HASH\"|Cache-Control: public, max-age=31536000, immutable|~|BYTES";
 const FRAMES: &str = "HTTP/1.1 200 OK|Content-Type: application/octet-stream|Transfer-Encoding: chunked|~|1002|\x10\0BYTES|0||";
 const NO_FRAMES: &str =
     "HTTP/1.1 200 OK|Content-Type: application/octet-stream|Transfer-Encoding: chunked|~|0||";
