@@ -37,6 +37,7 @@ test-root:                     # the slow tests and, for root, those that only r
 	    echo 'Not root, so these are skipped (they mount, chroot or use up what others need):'; \
 	    cargo test --locked --quiet --test it -- --ignored --list | sed -n '/::root_/s/: test$$//p'; \
 	fi; \
+	cargo test --locked --bin psync -- --ignored && \
 	cargo test --locked --test it -- --ignored --test-threads=1 $$skip
 
 lint:                          # formatting, clippy, shellcheck

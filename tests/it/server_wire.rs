@@ -96,6 +96,9 @@ const LINES: Table = &[
     // One empty line before a request is passed over.
     ("\r\nGET / HTTP/1.1", INDEX, LIVES),
     ("CONNECT test:443 HTTP/1.1", ONLY_GET, LIVES),
+    ("CONNECT  HTTP/1.1", MALFORMED, ENDS),
+    ("CONNECT \0 HTTP/1.1", MALFORMED, ENDS),
+    ("CONNECT \u{e9} HTTP/1.1", MALFORMED, ENDS),
     // The list of blocks takes one method, and its name is one word.
     ("GET /blocks HTTP/1.1", ONLY_POST, LIVES),
     ("HEAD /blocks HTTP/1.1", ONLY_POST, LIVES),
