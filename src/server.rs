@@ -11,6 +11,13 @@ mod buffers;
 mod clients;
 mod connection;
 mod frames;
+// What `make fuzz` checks for as long as anyone likes is a test too.
+#[cfg(test)]
+#[path = "../tests/fuzz/head.rs"]
+mod fuzz_head;
+#[cfg(test)]
+#[path = "../tests/fuzz/mutate.rs"]
+mod fuzz_mutate;
 mod http;
 
 use std::io::{self, Write};

@@ -507,17 +507,9 @@ fn push_line(out: &mut Vec<u8>, line: std::fmt::Arguments) {
 }
 
 #[cfg(test)]
-#[path = "../../tests/fuzz/head.rs"]
-mod fuzz_head;
-
-#[cfg(test)]
-#[path = "../../tests/fuzz/mutate.rs"]
-mod mutate;
-
-#[cfg(test)]
 mod tests {
-    use super::fuzz_head;
-    use super::mutate::{Dice, mutate};
+    use crate::server::fuzz_head;
+    use crate::server::fuzz_mutate::{Dice, mutate};
     use std::thread;
 
     /// So many mutated heads, on both of two processors.

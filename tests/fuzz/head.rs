@@ -1,7 +1,7 @@
 //! Heads of requests: whatever the parser makes of them must be what a second, plain reading of the
 //! same bytes finds there, and must not change with what follows.
 
-use crate::server::http::{self, MAX_HEAD, Request, Status, Wanted};
+use super::http::{self, MAX_HEAD, Request, Status, Wanted};
 
 const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
