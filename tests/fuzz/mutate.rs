@@ -39,7 +39,7 @@ pub fn mutate(good: &[impl AsRef<[u8]>], dice: &mut Dice, out: &mut Vec<u8>) {
             0 if rest > 0 => out[at] ^= 1 << dice.below(8),
             1 if rest > 0 => out[at] = MARKS[dice.below(MARKS.len())],
             2 => out.insert(at, MARKS[dice.below(MARKS.len())]),
-            3 => out.insert(at, dice.below(256) as u8),
+            3 => out.insert(at, dice.next().to_le_bytes()[0]),
             4 => out.truncate(at),
             5 => drop(out.drain(at..at + some)),
             // Some of it once more, or many times.

@@ -27,6 +27,7 @@ mod machine;
 mod progress;
 mod readme;
 mod root;
+mod server_attacks;
 mod server_blocks;
 mod server_cli;
 mod server_files;

@@ -96,13 +96,6 @@ fn stuff(client: &Client, requests: &str) -> ErrorKind {
     }
 }
 
-/// Many clients need many descriptors, here and in the servers started here.
-#[track_caller]
-fn raise_descriptors() {
-    let pid = process::id().to_string();
-    tool!("prlimit", "--pid", pid, "--nofile=4096:").run().ok();
-}
-
 /// Waits until no thread of the server has anything to do: an answer is with its client before the
 /// thread that sent it has turned to the next.
 #[track_caller]
