@@ -52,7 +52,7 @@ lint:                          # formatting, clippy, shellcheck
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/*.sh tests/bench/*.sh; \
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/*.sh tests/bench/*.sh share/psync.init; \
 	else echo 'shellcheck is not installed: the shell scripts go unchecked'; fi
 
 static:                        # a binary that needs no library of the machine it runs on
@@ -67,6 +67,8 @@ install: $(BINARY)             # into DESTDIR, PREFIX (/usr/local)
 	install -d '$(DESTDIR)$(PREFIX)/bin'
 	install -m 755 $(BINARY) '$(DESTDIR)$(PREFIX)/bin/psync'
 	for name in export server get; do ln -sf psync "$(DESTDIR)$(PREFIX)/bin/psync-$$name"; done
+	install -d '$(DESTDIR)$(PREFIX)/lib/systemd/system'
+	sed 's|/usr/local/|$(PREFIX)/|' share/psync.service >'$(DESTDIR)$(PREFIX)/lib/systemd/system/psync.service'
 
 clean:                         # what was built
 	$(need-cargo)

@@ -75,6 +75,23 @@ impl<'b> Block<&'b [u8]> {
             }
         }
     }
+
+    /// Has `read` bring what may be the block named `hash`, until it is, or nothing more comes.
+    pub fn first(
+        hash: &Hash,
+        buffer: &'b mut [u8; READ_SIZE],
+        mut read: impl FnMut(&mut [u8]) -> Option<usize>,
+    ) -> Option<Self> {
+        loop {
+            let length = read(&mut buffer[..BLOCK_SIZE])?;
+            if length > 0 && Hash::of(&buffer[..length]) == *hash {
+                return Some(Block {
+                    hash: *hash,
+                    bytes: &buffer[..length],
+                });
+            }
+        }
+    }
 }
 
 /// Verified blocks one after the other, without gaps: they are written at once.

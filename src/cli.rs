@@ -26,12 +26,13 @@ trust each other
 
 Usage:
     psync export [-d DIR] [--no-store] [--no-sync] [FILE]
-    psync server [-d DIR] [--max-conns N] [--timeout SECS] [-v] ADDR...
+    psync server [-d DIR] [--file FILE]... [--max-conns N] [--timeout SECS]
+                 [-v] ADDR...
     psync get [OPTIONS] [SERVER]... HASHLIST
 
     export   cuts FILE into blocks of 4096 bytes, each stored under its SHA-256,
              and prints the hashes: the hashlist
-    server   serves the blocks over HTTP
+    server   serves the blocks, and those of whole files, over HTTP
     get      fetches the blocks of a hashlist from whoever has them, believes
              each only after hashing it, and puts the file together
 
@@ -79,9 +80,10 @@ Example:
 ";
 
 const SERVER_HELP: &str = "\
-psync server - serves a block directory over HTTP
+psync server - serves a block directory, and whole files, over HTTP
 
-Usage: psync server [-d DIR] [--max-conns N] [--timeout SECS] [-v] ADDR...
+Usage: psync server [-d DIR] [--file FILE]... [--max-conns N] [--timeout SECS]
+                    [-v] ADDR...
 
 ADDR is HOST:PORT, [v6]:PORT, or :PORT for all interfaces; port 0 takes a free
 one. \"listening on IP:PORT\" is printed for each socket once it accepts. A block
@@ -89,9 +91,16 @@ is at /HASH; it is hashed before it is sent, so a damaged one is never served.
 POST /blocks with a hashlist of at most 1024 lines brings all these blocks.
 The server only reads: blocks can be added and removed while it runs.
 
+With --file the blocks of FILE, a file or a block device, are served from where
+it lies, with no copy, and while it is still being read and hashed. That takes
+10 bytes of memory a block: 2.5 MiB a GiB. A FILE that is changed or replaced is
+read anew once it has been still for some seconds; meanwhile what is right of it
+is served. Blocks that are not in a FILE come from the block directory.
+
 Options:
     -d, --dir DIR        the block directory, which must exist where it is named
                          [$PSYNC_DIR, else $HOME/.psync/blocks]
+        --file FILE      serve the blocks of FILE too (any number)
         --max-conns N    connections at once, 1 to 100000; at more, the one
                          longest without a whole request makes room [512]
         --timeout SECS   for a request's head from its first byte on, for its
@@ -102,8 +111,9 @@ Options:
     -h, --help           this text
     -V, --version        name and version
 
-Example:
+Examples, of a block directory, and of what psync get -o has written:
     psync server -d /srv/blocks :8080
+    psync server --file /srv/disk.img :8080
 ";
 
 const GET_HELP: &str = "\
@@ -135,7 +145,7 @@ Blocks at hand:
                          [$PSYNC_DIR, else $HOME/.psync/blocks]
     -k, --keep           keep what is fetched in the block directory
         --seed FILE      take blocks from FILE, an older version say (any
-                         number). Its index takes 4 MiB of memory a GiB
+                         number). Its index takes 3 MiB of memory a GiB
 
 Servers:
         --servers FILE   more servers, one a line, # comments; any number
@@ -258,6 +268,7 @@ fn parse_export(words: &mut Words) -> Result<Command> {
 
 fn parse_server(words: &mut Words) -> Result<Command> {
     let dir = words.name(["-d", "--dir"], "-d")?;
+    let files = words.paths("--file")?;
     let max_connections = words
         .number("--max-conns", "--max-conns", 1..=100_000)?
         .unwrap_or(MAX_CONNECTIONS);
@@ -276,10 +287,14 @@ fn parse_server(words: &mut Words) -> Result<Command> {
         return Err(words.usage("ADDR is missing, such as :8080"));
     }
     let dir_named = dir.is_some();
-    let dir = words.block_dir(dir).ok_or_else(|| words.no_block_dir())?;
+    let dir = words.block_dir(dir);
+    if dir.is_none() && files.is_empty() {
+        return Err(words.no_block_dir());
+    }
     Ok(Command::Server(server::Options {
         dir,
         dir_named,
+        files,
         addresses,
         max_connections,
         timeout,
@@ -530,9 +545,10 @@ impl<'a> Words<'a> {
 }
 
 /// Long options that take a value.
-const VALUED: [&str; 10] = [
+const VALUED: [&str; 11] = [
     "--connect-timeout",
     "--dir",
+    "--file",
     "--jobs",
     "--max-conns",
     "--mirror",
@@ -638,6 +654,10 @@ mod tests {
             ),
             (2, 7, true)
         );
+        let Ok(Command::Server(options)) = read("psync server --file a :1 --file=b") else {
+            panic!()
+        };
+        assert!(options.files == ["a", "b"].map(PathBuf::from) && !options.dir_named);
     }
 
     #[test]

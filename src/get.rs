@@ -147,7 +147,7 @@ fn gather(
         dir: options.dir.clone().filter(|dir| dir.path().exists()),
         keep: RwLock::new(keep),
         seeds,
-        spare: Spare::default(),
+        spare: Spare::new(longest),
         stop: AtomicBool::new(false),
     };
     Ok((Arc::new(shared), stream))

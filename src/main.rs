@@ -13,6 +13,7 @@ mod export;
 mod get;
 mod hash;
 mod hashlist;
+mod index;
 mod lockfile;
 mod mutex;
 mod progress;

@@ -1,15 +1,17 @@
-//! `psync server`: serves a block directory over HTTP. It only ever reads.
+//! `psync server`: serves a block directory, and the blocks of whole files, over HTTP. It only ever
+//! reads.
 //!
 //! This file owns the listening sockets: one thread each, which accepts and gives every
-//! connection a thread. What a connection does is `server/connection.rs`, what is understood is
+//! connection a thread, one that has nothing to do (`server/threads.rs`) if there is any. What a connection does is `server/connection.rs`, what is understood is
 //! `server/http.rs`; a list of blocks is read by `server/body.rs` and answered from
-//! `server/frames.rs` and `server/buffers.rs`. Who has to go when there are too many, of
+//! `server/frames.rs` and `server/buffers.rs`. Files are kept in `server/files.rs`. Who has to go when there are too many, of
 //! connections or of what they hold, is `server/clients.rs`.
 
 mod body;
 mod buffers;
 mod clients;
 mod connection;
+mod files;
 mod frames;
 // What `make fuzz` checks for as long as anyone likes is a test too.
 #[cfg(test)]
@@ -19,9 +21,11 @@ mod fuzz_head;
 #[path = "../tests/fuzz/mutate.rs"]
 mod fuzz_mutate;
 mod http;
+mod threads;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -32,7 +36,9 @@ use crate::store::BlockDir;
 use crate::sys;
 use clients::{Admitted, Clients, SHORTAGE_PAUSE};
 use connection::Connection;
+use files::{Files, Keeper};
 use http::{Request, Status};
+use threads::Threads;
 
 /// Stack of a connection's thread, in bytes: its deepest path takes a quarter of it, a panic's
 /// backtrace the rest.
@@ -40,9 +46,11 @@ const STACK: usize = 128 * 1024;
 
 /// What the command line asks for.
 pub struct Options {
-    pub dir: BlockDir,
+    /// None only where there are files to serve.
+    pub dir: Option<BlockDir>,
     /// Whether the directory was named, and so must be there.
     pub dir_named: bool,
+    pub files: Vec<PathBuf>,
     pub addresses: Vec<Address>,
     pub max_connections: usize,
     pub timeout: Duration,
@@ -135,9 +143,10 @@ fn is_no_interface(error: &io::Error) -> bool {
 /// Serves until killed.
 ///
 /// # Errors
-/// When the directory is not there, or an address cannot be had.
+/// When the directory or a file is not there, or an address cannot be had.
 pub fn run(options: Options) -> Result<()> {
     check_directory(&options)?;
+    let keeper = Keeper::new(&options.files)?;
     let mut listeners = Vec::new();
     for address in &options.addresses {
         listeners.extend(address.bind()?);
@@ -153,19 +162,31 @@ pub fn run(options: Options) -> Result<()> {
 
     let server = Arc::new(Server {
         clients: Clients::new(options.max_connections),
+        files: keeper.files(),
         options,
+        threads: Threads::default(),
     });
+    if server.files.is_some() {
+        spawn(move || keeper.run())?;
+    }
     for listener in listeners.split_off(1) {
         let server = Arc::clone(&server);
-        let started = thread::Builder::new().spawn(move || server.accept(&listener));
-        started.map_err(|e| Error::io("start", "a thread", &e))?;
+        spawn(move || server.accept(&listener))?;
     }
     listeners.iter().for_each(|first| server.accept(first));
     Ok(())
 }
 
+fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
+    let started = thread::Builder::new().spawn(work);
+    started.map_err(|e| Error::io("start", "a thread", &e))?;
+    Ok(())
+}
+
 fn check_directory(options: &Options) -> Result<()> {
-    let path = options.dir.path();
+    let Some(path) = options.dir.as_ref().map(BlockDir::path) else {
+        return Ok(());
+    };
     // What is in it can be opened only where it may be searched: so its own dot, not its name.
     match path.join(".").metadata() {
         Ok(_) => Ok(()),
@@ -176,11 +197,14 @@ fn check_directory(options: &Options) -> Result<()> {
 
 struct Server {
     options: Options,
+    files: Option<Arc<Files>>,
     clients: Arc<Clients>,
+    threads: Threads,
 }
 
 impl Server {
-    /// Accepts for ever. No failure of an accept ends it, and none makes it spin.
+    /// Accepts for ever. No failure of an accept ends it, and none makes it spin. It is left to one
+    /// thread: each that waits in accept has a descriptor set aside by the system.
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             match listener.accept() {
@@ -200,14 +224,30 @@ impl Server {
             Ok(admitted) => admitted,
             Err(stream) => return send_unavailable(&stream),
         };
+        let Some(admitted) = self.threads.give(admitted) else {
+            return;
+        };
         let client = Arc::clone(&admitted.client);
         let server = Arc::clone(self);
-        let started = thread::Builder::new()
+        let work = move || server.work(admitted);
+        if thread::Builder::new()
             .stack_size(STACK)
-            .spawn(move || server.converse(&admitted));
-        if started.is_err() {
+            .spawn(work)
+            .is_err()
+        {
             send_unavailable(&client.stream);
             self.clients.wait_out_shortage();
+        }
+    }
+
+    /// Serves a connection, and whatever comes next within a moment.
+    fn work(&self, first: Admitted) {
+        let mut next = Some(first);
+        while let Some(admitted) = next {
+            // A panic ends this thread, and so its connection.
+            self.converse(&admitted);
+            drop(admitted);
+            next = self.threads.wait();
         }
     }
 
@@ -215,7 +255,8 @@ impl Server {
         let options = &self.options;
         Connection::new(
             admitted,
-            options.dir.view(),
+            self.files.as_deref(),
+            options.dir.as_ref().map(BlockDir::view),
             options.timeout,
             options.verbose,
         )

@@ -94,13 +94,18 @@ pub fn for_many(
     let mut left = wanted;
     match receive_many(fetcher.blocks(server, &list), &mut left, sink, &mut asked) {
         Ok(Some(head)) => {
+            // One that is not there comes quickly as well.
             asked.pace = Some(Pace {
-                blocks: asked.given,
+                blocks: wanted.len() - left.len(),
                 body: head.elapsed(),
                 whole: begun.elapsed(),
             });
         }
         Ok(None) => {}
+        // What is no answer at all may be one to a request for a single block.
+        Err(Fault::Failed(failure)) if failure.is_misunderstanding() && asked.given == 0 => {
+            asked.misfit(left, Unfit::Ever);
+        }
         Err(Fault::Failed(failure)) => asked.fail(left, failure),
         Err(Fault::Local(error)) => return Err(error),
     }
@@ -128,35 +133,31 @@ fn receive_many<'w>(
         return Ok(None);
     }
     let head = Instant::now();
-    let mut length = [0; LENGTH];
-    let mut is_whole = fill(&mut answer, &mut length)? == LENGTH;
-    loop {
+    while !asked.is_hopeless() {
         let frames: &'w [Wanted] = left;
         let Some((wanted, later)) = frames.split_first() else {
             break;
         };
-        let bytes = usize::from(u16::from_be_bytes(length));
-        if !is_whole || bytes > BLOCK_SIZE || asked.is_hopeless() {
+        let mut length = [0; LENGTH];
+        let mut is_whole = fill(&mut answer, &mut length)? == LENGTH;
+        let length = usize::from(u16::from_be_bytes(length));
+        if !is_whole || length > BLOCK_SIZE {
             break;
         }
-        // The length of the next is read along with a block.
-        let more = if later.is_empty() { 0 } else { LENGTH };
         let given = sink.push(wanted, |room| {
-            let room = &mut room[..bytes + more];
-            let filled = fill(&mut answer, room)?;
-            is_whole = filled == bytes + more;
-            length[..more].copy_from_slice(&room[bytes..]);
-            Ok::<_, Fault>(Block::verify(&room[..bytes.min(filled)], &wanted.hash))
+            let block = &mut room[..length];
+            is_whole = fill(&mut answer, block)? == length;
+            Ok::<_, Fault>(Block::verify(&room[..length], &wanted.hash).filter(|_| is_whole))
         })?;
         let this = std::slice::from_ref(wanted);
         if given {
             asked.give();
         } else if !is_whole {
             break;
-        } else if bytes == 0 {
+        } else if length == 0 {
             asked.lack(this, "it has not got it");
         } else {
-            let reason = format_args!("wrong bytes ({bytes})");
+            let reason = format_args!("wrong bytes ({length})");
             asked.fail(this, Failure::strike(reason, false));
         }
         *left = later;

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::env;
 use std::io;
+use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
 };
-use ureq::{Agent, Body, BodyReader, RequestBuilder, Timeout};
+use ureq::{Agent, Body, BodyReader, RequestBuilder, ResponseExt, Timeout};
 
 use super::proxy::{Proxies, Variable};
 use super::servers::Failure;
@@ -35,14 +36,14 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Bytes read at once: the more, the fewer system calls, and beyond 128 KiB that makes no
 /// difference. All connections together take no more than `INPUTS` where the least of each allows.
 const MAX_INPUT: usize = 128 * 1024;
-const INPUTS: usize = 2 * 1024 * 1024;
+const INPUTS: usize = 1024 * 1024;
 
 /// And at least of one: the longest head and one more byte, without which ureq takes a full buffer
 /// for the end of the connection.
 const MIN_INPUT: usize = MAX_HEAD + 1;
 
 /// A request is one line and four fields, and mostly the lines of a run.
-const OUTPUT: usize = 16 * 1024;
+const OUTPUT: usize = 8 * 1024;
 
 /// Redirects of a mirror that are followed. None of a server's: a peer must not send the client
 /// elsewhere.
@@ -209,7 +210,8 @@ impl Fetcher {
         self.ask(&url, |fresh| {
             let request = only(fresh, agent.get(&url).header(header::RANGE, &range));
             let request = request.config().max_redirects(MAX_REDIRECTS).build();
-            request.call()
+            // The pages that come with redirects are read on the way, and may have no end.
+            self.within_time(|| request.call())
         })
     }
 
@@ -228,8 +230,11 @@ impl Fetcher {
             Err(e) if is_hung_up(&e) => call(true),
             answer => answer,
         };
-        let (head, body) = answer.map_err(|e| self.unanswered(e, url))?.into_parts();
+        let answer = answer.map_err(|e| self.unanswered(e, url))?;
+        let place = answer.get_uri().clone();
+        let (head, body) = answer.into_parts();
         Ok(Incoming {
+            place,
             head,
             body: body.into_reader(),
             timeout: self.timeout,
@@ -237,6 +242,14 @@ impl Fetcher {
             bytes: 0,
             tally: Arc::clone(&self.tally),
         })
+    }
+
+    /// Has all that is received meanwhile come within the time for an answer.
+    fn within_time<T>(&self, receive: impl FnOnce() -> T) -> T {
+        PART_DEADLINE.set(Some(Instant::now() + self.timeout));
+        let received = receive();
+        PART_DEADLINE.set(None);
+        received
     }
 
     fn unanswered(&self, error: ureq::Error, url: &str) -> Fault {
@@ -296,6 +309,7 @@ fn silence(lacking: &str, timeout: Duration) -> Failure {
 /// Time is given to each part of a body that is filled: a server that sends block after block may
 /// take long over a run of them, one that sends a byte now and then may not.
 pub struct Incoming {
+    place: Uri,
     head: Parts,
     body: BodyReader<'static>,
     timeout: Duration,
@@ -318,9 +332,17 @@ impl Incoming {
 
     /// Where the range that was answered begins (RFC 9110, section 14.4).
     pub fn range_start(&self) -> Option<u64> {
-        let range = self.field(&header::CONTENT_RANGE)?;
-        let (start, _) = range.strip_prefix("bytes ")?.split_once('-')?;
-        start.parse().ok()
+        let (unit, range) = self.field(&header::CONTENT_RANGE)?.split_once(' ')?;
+        let (start, _) = range.split_once('-')?;
+        let is_plain = start.bytes().all(|c| c.is_ascii_digit());
+        (is_plain && unit.eq_ignore_ascii_case("bytes"))
+            .then(|| start.parse().ok())
+            .flatten()
+    }
+
+    /// Where the answer comes from in the end.
+    pub fn place(&self) -> Url {
+        Url::of_answer(&self.place)
     }
 
     fn field(&self, name: &HeaderName) -> Option<&str> {
@@ -348,12 +370,19 @@ impl Incoming {
         Ok(self.fill(&mut [0])? == 0)
     }
 
+    /// Bytes of the part that was filled last, also where it did not come whole.
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
     /// Why a part of a body did not come whole.
     pub fn failure(&self, error: &io::Error) -> Failure {
         if is_timeout(error) {
             silence("no whole answer", self.timeout)
-        } else if is_ureq(error) {
-            Failure::strike(format_args!("the body is not HTTP: {error}"), false)
+        } else if let Some(inner) = ureq_error(error) {
+            // Cut off in the line of a chunk's size it is told as this.
+            let passing = matches!(inner, ureq::Error::BodyStalled);
+            Failure::strike(format_args!("the body is not HTTP: {error}"), passing)
         } else {
             let reason = format_args!("it broke off after {} bytes of a block", self.filled);
             Failure::strike(reason, true)
@@ -384,24 +413,27 @@ impl io::Read for Incoming {
     }
 }
 
+impl Incoming {
+    /// Brings what was received into the tally.
+    pub fn account(&mut self) {
+        lock(&self.tally).bytes += mem::take(&mut self.bytes);
+    }
+}
+
 impl Drop for Incoming {
     fn drop(&mut self) {
-        lock(&self.tally).bytes += self.bytes;
+        self.account();
     }
 }
 
 /// Whether reading a body took too long.
 fn is_timeout(error: &io::Error) -> bool {
-    let inner = error
-        .get_ref()
-        .and_then(|e| e.downcast_ref::<ureq::Error>());
-    matches!(inner, Some(ureq::Error::Timeout(_)))
+    matches!(ureq_error(error), Some(ureq::Error::Timeout(_)))
 }
 
-fn is_ureq(error: &io::Error) -> bool {
-    error
-        .get_ref()
-        .is_some_and(<dyn std::error::Error + Send + Sync>::is::<ureq::Error>)
+/// What the library says is wrong with a body, rather than the system.
+fn ureq_error(error: &io::Error) -> Option<&ureq::Error> {
+    error.get_ref()?.downcast_ref()
 }
 
 thread_local! {
@@ -448,7 +480,7 @@ impl<In: Transport> Transport for Watched<In> {
             if left.is_zero() {
                 return Err(ureq::Error::Timeout(Timeout::RecvBody));
             }
-            timeout.after = left.into();
+            timeout.after = timeout.after.min(left.into());
             timeout.reason = Timeout::RecvBody;
         }
         self.0.await_input(timeout)

@@ -19,9 +19,9 @@ use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::progress::Progress;
 
-/// Blocks under way at once, of all workers together: 8 MiB at most are held where they must go out
+/// Blocks under way at once, of all workers together: 6 MiB at most are held where they must go out
 /// in order. Shared out, it is also the longest run that one request asks for.
-const WINDOW: usize = 2048;
+const WINDOW: usize = 1536;
 
 /// Lines of a request for many blocks, at most: a server refuses more.
 const MAX_RUN: usize = 1024;
@@ -255,6 +255,8 @@ impl<'a> Flow<'a> {
 
     fn miss(&mut self, wanted: &Wanted) -> Result<()> {
         if self.stream.is_some() {
+            // Nothing after it will be written, and whatever is before it is under way.
+            self.ended = true;
             self.early.insert(wanted.number, Err(wanted.hash));
             return self.write_early();
         }

@@ -22,6 +22,8 @@ use crate::mutex::lock;
 /// What is known of a mirror. Shared by all workers.
 #[derive(Default)]
 pub struct Mirror {
+    /// Where redirects led to, so that not every request goes all the way.
+    place: Mutex<Option<Url>>,
     whole: Mutex<Whole>,
     turn: Condvar,
 }
@@ -31,11 +33,25 @@ pub struct Mirror {
 struct Whole {
     /// Whether it is one.
     ignores_ranges: bool,
+    /// Where the first block begins that it has not got whole, once that is known.
+    end: Option<u64>,
     /// The first blocks that are wanted by those who wait for their turns.
     waiting: BTreeSet<u64>,
     taken: bool,
+    /// How often it fell silent, and why it was last said to.
+    silences: u32,
+    silence: Option<Failure>,
     /// What still comes, where nobody is at it.
     stream: Option<Stream>,
+}
+
+impl Whole {
+    /// The first block wanted by the one whose turn is next.
+    fn next(&self) -> Option<u64> {
+        let at = self.stream.as_ref().map_or(0, |stream| stream.at);
+        let mut later = self.waiting.range(at / BLOCK_SIZE as u64..);
+        later.next().or(self.waiting.first()).copied()
+    }
 }
 
 /// A body that begins with byte `at` of the file, perhaps as the whole of it.
@@ -59,7 +75,17 @@ impl Mirror {
     ) -> Result<Asked> {
         let mut asked = Asked::default();
         let mut left = wanted;
-        match self.receive(fetcher, url, &mut left, sink, &mut asked) {
+        let place = lock(&self.place).clone();
+        let mut received = match &place {
+            Some(place) => self.receive(fetcher, place, &mut left, sink, &mut asked),
+            None => self.receive(fetcher, url, &mut left, sink, &mut asked),
+        };
+        if place.is_some() && matches!(received, Err(Fault::Failed(_))) {
+            // The way may lead elsewhere by now.
+            lock(&self.place).take();
+            received = self.receive(fetcher, url, &mut left, sink, &mut asked);
+        }
+        match received {
             Ok(()) => {}
             Err(Fault::Failed(failure)) => asked.fail(left, failure),
             Err(Fault::Local(error)) => return Err(error),
@@ -91,53 +117,101 @@ impl Mirror {
                 whole.stream.get_or_insert(stream);
                 break;
             }
+            let place = stream.answer.place();
+            if place != *url {
+                *lock(&self.place) = Some(place);
+            }
             stream.take(left, sink, asked)?;
             let blocks = before - left.len();
             if blocks == 0 {
                 asked.lack(left, "it gave less than a block");
                 return Ok(());
             }
-            // Its connection can be used again if this is the end of the answer.
-            let _ = stream.answer.ends();
             asked.pace = Some(Pace {
                 blocks,
                 body: head.elapsed(),
                 whole: begun.elapsed(),
             });
+            // Its connection can be used again, unless the end is still to be waited for.
+            if stream.answer.length() == Some(stream.at - first) {
+                let _ = stream.answer.ends();
+            }
         }
         if left.is_empty() {
             return Ok(());
         }
-        let turn = self.wait(left[0].number);
-        let stream = self.stream(fetcher, url, left[0].offset())?;
+        let turn = self.wait(left[0].number)?;
+        let read = self.read(fetcher, url, left, sink, asked);
+        if let Err(Fault::Failed(failure)) = &read
+            && failure.at_once
+        {
+            let mut whole = lock(&self.whole);
+            whole.silences += 1;
+            whole.silence = Some(failure.clone());
+        }
+        drop(turn);
+        read
+    }
+
+    /// Reads from one that sends all of the file.
+    fn read(
+        &self,
+        fetcher: &Fetcher,
+        url: &Url,
+        left: &mut &[Wanted],
+        sink: &mut Sink,
+        asked: &mut Asked,
+    ) -> Answered<()> {
+        let first = left[0].offset();
+        let is_beyond = |end| first >= end;
+        let stream = if lock(&self.whole).end.is_some_and(is_beyond) {
+            None
+        } else {
+            self.stream(fetcher, url, first)?
+        };
         let Some(mut stream) = stream else {
             asked.lack(left, "its copy of the file is shorter");
             return Ok(());
         };
-        stream.skip_to(left[0].offset())?;
+        stream.skip_to(first)?;
         stream.take(left, sink, asked)?;
+        stream.answer.account();
+        let mut whole = lock(&self.whole);
         if left.is_empty() {
-            lock(&self.whole).stream = Some(stream);
+            whole.stream = Some(stream);
         } else {
+            whole.end = Some(stream.at - stream.at % BLOCK_SIZE as u64);
             asked.lack(left, "its copy of the file is shorter");
         }
-        drop(turn);
         Ok(())
     }
 
-    /// Waits until nobody reads, and nobody waits who wants an earlier block.
-    fn wait(&self, first: u64) -> Turn<'_> {
+    /// Waits until nobody reads, and nobody waits who wants an earlier block of what still comes: to
+    /// begin anew is left for when all have what they want of that.
+    ///
+    /// # Errors
+    /// When it fell silent meanwhile, which is not to cost its time again.
+    fn wait(&self, first: u64) -> std::result::Result<Turn<'_>, Failure> {
         let mut whole = lock(&self.whole);
+        let before = whole.silences;
         whole.waiting.insert(first);
-        while whole.taken || whole.waiting.first() != Some(&first) {
+        while whole.taken || whole.next() != Some(first) {
             whole = self
                 .turn
                 .wait(whole)
                 .unwrap_or_else(PoisonError::into_inner);
         }
         whole.waiting.remove(&first);
-        whole.taken = true;
-        Turn(self)
+        match &whole.silence {
+            Some(silence) if whole.silences != before => {
+                self.turn.notify_all();
+                Err(silence.clone())
+            }
+            _ => {
+                whole.taken = true;
+                Ok(Turn(self))
+            }
+        }
     }
 
     /// What comes of the file, from before `offset` on: the rest of an earlier answer, or a new one.
@@ -202,9 +276,11 @@ impl Stream {
             if self.at != wanted.offset() {
                 return Ok(());
             }
-            let mut filled = 0;
+            let (mut filled, mut failure) = (0, None);
             let given = sink.push(wanted, |room| {
-                filled = self.fill(&mut room[..BLOCK_SIZE])?;
+                // What came before it broke off may be the last block, if a short one.
+                failure = self.fill(&mut room[..BLOCK_SIZE]).err();
+                filled = self.answer.filled();
                 let mut length = filled;
                 if wanted.last && Block::verify(&room[..filled], &wanted.hash).is_none() {
                     // The copy may go on after the file's end.
@@ -215,6 +291,8 @@ impl Stream {
             let this = std::slice::from_ref(wanted);
             if given {
                 asked.give();
+            } else if let Some(failure) = failure {
+                return Err(failure.into());
             } else if filled < BLOCK_SIZE {
                 return Ok(());
             } else {

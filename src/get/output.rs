@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 
 use super::list::{List, Wanted};
 use super::parts::End;
-use super::seed::read_at;
 use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
+use crate::index::read_at;
 use crate::lockfile::{Locking, is_named, lock};
 
 /// Symbolic links followed to the file that is to be written; the kernel's own limit.

@@ -12,11 +12,12 @@ use crate::mutex::lock;
 /// Blocks in a part that has bytes, at most: 128 KiB make the cost of a system call small.
 const ROW: usize = 32;
 
-/// Buffers that are kept to be used again: 4 MiB.
-const MAX_SPARE: usize = 32;
+/// Buffers that are kept to be used again: 2 MiB.
+const MAX_SPARE: usize = 16;
 
-/// A part that is still growing goes on its way after this: what came slowly is written soon.
-const MAX_AGE: Duration = Duration::from_millis(100);
+/// What is there goes on its way after this, though its part may still grow: what comes slowly is
+/// written as it comes.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Blocks that follow each other, of one kind.
 pub struct Part {
@@ -58,19 +59,32 @@ pub enum Kind {
 
 /// Buffers to be used again, shared by the workers and the writer. Memory that goes back to the
 /// system costs a page fault a block when it is had again, a tenth of the time of a quick get.
-#[derive(Default)]
-pub struct Spare(Mutex<Vec<Row>>);
+pub struct Spare {
+    /// Blocks in each.
+    room: usize,
+    rows: Mutex<Vec<Row>>,
+}
 
 impl Spare {
+    /// Each worker has one, so where many of them share the window none is longer than its run.
+    pub fn new(longest_run: usize) -> Self {
+        Spare {
+            room: longest_run.min(ROW),
+            rows: Mutex::default(),
+        }
+    }
+
     fn take(&self) -> Row {
-        lock(&self.0).pop().unwrap_or_else(|| Row::new(ROW))
+        lock(&self.rows)
+            .pop()
+            .unwrap_or_else(|| Row::new(self.room))
     }
 
     pub fn put(&self, mut row: Row) {
-        let mut spare = lock(&self.0);
-        if row.room() == ROW && spare.len() < MAX_SPARE {
+        let mut rows = lock(&self.rows);
+        if row.room() == self.room && rows.len() < MAX_SPARE {
             row.clear();
-            spare.push(row);
+            rows.push(row);
         }
     }
 }
@@ -82,13 +96,14 @@ pub struct Parts<'a> {
     open: Option<Open>,
     /// The bytes of the open part.
     row: Row,
+    /// When all that was there went on its way.
+    sent: Instant,
 }
 
 struct Open {
     kind: Kind,
     first: u64,
     end: End,
-    since: Instant,
 }
 
 impl<'a> Parts<'a> {
@@ -98,6 +113,7 @@ impl<'a> Parts<'a> {
             done: Vec::new(),
             open: None,
             row: Row::default(),
+            sent: Instant::now(),
         }
     }
 
@@ -164,13 +180,14 @@ impl<'a> Parts<'a> {
 
     /// Whether it is time to send on what there is.
     pub fn is_due(&self) -> bool {
-        let is_old = |open: &Open| open.since.elapsed() >= MAX_AGE;
-        !self.done.is_empty() || self.is_full() || self.open.as_ref().is_some_and(is_old)
+        let is_old = || self.open.is_some() && self.sent.elapsed() >= MAX_PAUSE;
+        !self.done.is_empty() || self.is_full() || is_old()
     }
 
     /// Takes all parts out.
     pub fn take(&mut self) -> Vec<Part> {
         self.close();
+        self.sent = Instant::now();
         mem::take(&mut self.done)
     }
 }
@@ -187,7 +204,6 @@ fn extend(open: &mut Option<Open>, wanted: &Wanted, kind: Kind, length: usize) {
                 kind,
                 first: wanted.number,
                 end,
-                since: Instant::now(),
             });
         }
     }

@@ -36,6 +36,15 @@ const LONG_WAIT: Duration = Duration::from_secs(2);
 /// Lines that a worker takes at once where each block is a request.
 const SINGLES: usize = 4;
 
+/// Single requests after a refusal, for now, of one for many. Twice as many after each, up to the
+/// blocks of the longest run.
+const SINGLES_DUE: usize = 16;
+const MAX_SINGLES_DUE: usize = 1024;
+
+/// Times that a server may fall silent in answers to requests for many blocks, and be revived, before
+/// it is asked for single ones, which it may be better at.
+const SILENCES: u32 = 2;
+
 /// With `--spread`, one run in so many begins at a server that had nothing of the last it was asked
 /// for.
 const BARREN_TURNS: usize = 16;
@@ -144,6 +153,11 @@ impl Failure {
             passing,
         }
     }
+
+    /// Whether there was an answer that made no sense.
+    pub fn is_misunderstanding(&self) -> bool {
+        !self.at_once && !self.passing
+    }
 }
 
 struct Server {
@@ -169,6 +183,12 @@ struct State {
     reason: Option<String>,
     /// Whether it answers requests for many blocks, once that is known.
     posts: Option<bool>,
+    /// Single requests before the next for many, where it refused one for now, and how many there
+    /// were the last time.
+    singles_due: usize,
+    singles: usize,
+    /// How often it was given up for falling silent in an answer to one for many.
+    silences: u32,
     run: Run,
     /// Runs that began here and are being asked for.
     begun: usize,
@@ -218,6 +238,14 @@ impl Server {
         lock(&self.state)
     }
 
+    /// Lines that are worth taking at once for this server, if it is not given up.
+    fn run_length(&self) -> Option<usize> {
+        let state = self.state();
+        let single = self.mirror.is_none() && state.posts == Some(false);
+        let length = if single { SINGLES } else { state.run.0 };
+        (!state.given_up).then_some(length)
+    }
+
     /// Waits until it is known whether this server answers at all, or until it is the caller's
     /// turn to find out. So one that does not costs its timeout once, not once a worker. Tells how
     /// it is to be asked for `wanted`, and for how many of them; none if it is given up.
@@ -244,7 +272,9 @@ impl Server {
         }
         // Nothing is to be gained by finding out for one block.
         let single = singly || state.posts == Some(false) || (state.posts.is_none() && most == 1);
-        Some(if single {
+        let is_due = state.singles_due > 0;
+        state.singles_due -= usize::from(is_due);
+        Some(if single || is_due {
             (Way::Get, 1)
         } else {
             (Way::Post, most)
@@ -295,64 +325,60 @@ impl Servers {
         }
     }
 
-    /// Lines that are worth taking at once: what the first server that is not given up is asked for
-    /// at once, or the one among all where each may be the first.
-    pub fn run_length(&self) -> usize {
-        let lengths = self.list.iter().filter_map(|server| {
-            let state = server.state();
-            let single = server.mirror.is_none() && state.posts == Some(false);
-            let length = if single { SINGLES } else { state.run.0 };
-            (!state.given_up).then_some(length)
+    /// Whose turn it is to be asked first: the first server, or with `spread` the one at which
+    /// fewest runs are under way, of equals the next.
+    pub fn turn(&self) -> Turn<'_> {
+        let servers = &self.list[..self.mirrors_from];
+        let begun = self.spread.as_ref().and_then(|spread| {
+            let mut turn = lock(spread);
+            let (next, turns) = &mut *turn;
+            *turns += 1;
+            let try_barren = turns.is_multiple_of(BARREN_TURNS);
+            let places = (0..servers.len()).map(|place| (*next + place) % servers.len());
+            let place = places.min_by_key(|&place| {
+                let state = servers[place].state();
+                (state.given_up, state.barren && !try_barren, state.begun)
+            })?;
+            *next = place + 1;
+            servers[place].state().begun += 1;
+            Some((&servers[place], place))
         });
-        let mut lengths = lengths.take(if self.spread.is_some() { usize::MAX } else { 1 });
-        let first = lengths.next().unwrap_or(FIRST_RUN);
-        lengths.fold(first, usize::max).min(self.longest)
+        let (server, first) = begun.map_or((None, 0), |(server, place)| (Some(server), place));
+        let asked_first = self.list[first.min(self.list.len())..].iter();
+        Turn {
+            server,
+            first,
+            length: asked_first
+                .filter_map(Server::run_length)
+                .next()
+                .unwrap_or(FIRST_RUN)
+                .min(self.longest),
+        }
     }
 
-    /// Asks one server after the other for `wanted`, until nothing is left that was not given.
-    /// Returns what nobody gave, and whether somebody may do so a little later.
+    /// Asks one server after the other for `wanted`, in the order of this `turn`, until nothing is
+    /// left that was not given. Returns what nobody gave, and whether somebody may do so a little
+    /// later.
     ///
     /// # Errors
     /// Those of `ask`, for what is wrong on this side.
     pub fn fetch(
         &self,
         wanted: Vec<Wanted>,
+        mut turn: Turn,
         mut ask: impl FnMut(&Url, Way, &[Wanted]) -> Result<Asked>,
     ) -> Result<(Vec<Wanted>, bool)> {
         let (mut left, mut passing) = (wanted, false);
         let (servers, mirrors) = self.list.split_at(self.mirrors_from);
-        let mut begin = self.begin(servers);
-        let first = begin.as_ref().map_or(0, |begin| begin.place);
-        let (before, after) = servers.split_at(first);
+        let (before, after) = servers.split_at(turn.first);
         for server in after.iter().chain(before).chain(mirrors) {
             if left.is_empty() {
                 break;
             }
             left = self.ask(server, left, &mut passing, &mut ask)?;
-            // Those that fall back to a server are not counted.
-            begin.take();
+            turn.end();
         }
         Ok((left, passing))
-    }
-
-    /// Where a run begins with `spread`: the server at which fewest are under way, of equals the
-    /// one whose turn it is.
-    fn begin<'a>(&self, servers: &'a [Server]) -> Option<Begin<'a>> {
-        let mut turn = lock(self.spread.as_ref()?);
-        let (next, turns) = &mut *turn;
-        *turns += 1;
-        let try_barren = turns.is_multiple_of(BARREN_TURNS);
-        let places = (0..servers.len()).map(|place| (*next + place) % servers.len());
-        let place = places.min_by_key(|&place| {
-            let state = servers[place].state();
-            (state.given_up, state.barren && !try_barren, state.begun)
-        })?;
-        *next = place + 1;
-        servers[place].state().begun += 1;
-        Some(Begin {
-            server: &servers[place],
-            place,
-        })
     }
 
     /// Asks one server for `wanted`; returns what it did not give.
@@ -403,6 +429,7 @@ impl Servers {
                 *state = State {
                     reason: state.reason.take(),
                     posts: state.posts,
+                    silences: state.silences,
                     begun: state.begun,
                     ..State::default()
                 };
@@ -425,15 +452,26 @@ impl Servers {
     }
 }
 
-/// A run that begins at a server, until dropped.
-struct Begin<'a> {
-    server: &'a Server,
-    place: usize,
+/// Where a run begins.
+pub struct Turn<'a> {
+    /// Counts this run until it is over; those that fall back to it are not counted.
+    server: Option<&'a Server>,
+    first: usize,
+    /// Blocks that are worth asking for at once.
+    pub length: usize,
 }
 
-impl Drop for Begin<'_> {
+impl Turn<'_> {
+    fn end(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.state().begun -= 1;
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.server.state().begun -= 1;
+        self.end();
     }
 }
 
@@ -445,7 +483,7 @@ impl State {
         if asked.given > 0 || asked.lacks {
             self.succeed();
         }
-        if asked.reason.is_some() {
+        if asked.reason.is_some() && !self.given_up {
             self.reason = asked.reason.take();
         }
         self.barren = asked.given == 0;
@@ -460,10 +498,17 @@ impl State {
             // Silence is silence, whatever was asked for.
             asked.failures.retain(|failure| failure.at_once);
         }
-        if asked.unfit == Some(Unfit::Ever) {
+        if !self.given_up && asked.failures.iter().any(|failure| failure.at_once) {
+            self.silences += 1;
+        }
+        if asked.unfit == Some(Unfit::Ever) || self.silences == SILENCES {
             self.posts = Some(false);
+        } else if asked.unfit == Some(Unfit::Now) {
+            self.singles = (2 * self.singles).clamp(SINGLES_DUE, MAX_SINGLES_DUE);
+            self.singles_due = self.singles;
         } else if asked.given > 0 || asked.lacks {
             self.posts = Some(true);
+            self.singles = 0;
         }
         asked.unfit.is_some()
     }
@@ -478,16 +523,19 @@ impl State {
         self.lasting = false;
     }
 
-    /// Counts a failure; true if it is the one for which the server is given up.
+    /// Counts a failure; true if it is the one for which the server is given up. What was under way
+    /// then changes nothing.
     fn fail(&mut self, failure: Failure) -> bool {
+        if self.given_up {
+            return false;
+        }
         self.proven |= !failure.at_once;
         self.strikes += if failure.at_once { STRIKES } else { 1 };
         // Silence is the last word: what went before it is no reason never to ask again.
         self.lasting = !failure.passing || (self.lasting && !failure.at_once);
         self.reason = Some(failure.reason);
-        let over = self.strikes >= STRIKES && !self.given_up;
-        self.given_up |= over;
-        over
+        self.given_up = self.strikes >= STRIKES;
+        self.given_up
     }
 }
 
@@ -549,7 +597,7 @@ mod tests {
     fn asks_in_order_until_one_gives_it() {
         let servers = servers(&["a", "b", "a:80", "c"]);
         let mut asked = Vec::new();
-        let fetched = servers.fetch(wanted(1), |url, way, wanted| {
+        let fetched = servers.fetch(wanted(1), servers.turn(), |url, way, wanted| {
             assert_eq!(way, Way::Get, "one block is no run");
             asked.push(url.to_string());
             let is_last = asked.len() == 3;
@@ -565,7 +613,7 @@ mod tests {
     fn the_next_is_asked_for_the_rest() {
         let servers = servers(&["a", "b"]);
         let mut asked = Vec::new();
-        let fetched = servers.fetch(wanted(6), |url, way, wanted| {
+        let fetched = servers.fetch(wanted(6), servers.turn(), |url, way, wanted| {
             asked.push((url.to_string(), way, wanted.len()));
             let mut answer = Asked::default();
             for (place, one) in wanted.iter().enumerate() {
@@ -588,7 +636,7 @@ mod tests {
     fn asked(servers: &Servers, blocks: u64, answers: &[Answer]) -> (usize, bool) {
         let (mut count, mut later) = (0, false);
         for turn in 0..10 {
-            let fetched = servers.fetch(wanted(blocks), |_, _, wanted| {
+            let fetched = servers.fetch(wanted(blocks), servers.turn(), |_, _, wanted| {
                 count += 1;
                 Ok(answer(answers[turn % answers.len()], wanted))
             });
@@ -631,7 +679,7 @@ mod tests {
         let servers = servers(&["a"]);
         let mut ways = Vec::new();
         for _ in 0..2 {
-            let fetched = servers.fetch(wanted(4), |_, way, wanted| {
+            let fetched = servers.fetch(wanted(4), servers.turn(), |_, way, wanted| {
                 ways.push(way);
                 Ok(answer(if way == Way::Post { posted } else { give }, wanted))
             });
@@ -650,10 +698,7 @@ mod tests {
         assert_eq!(ways(wrong), once);
         assert_eq!(ways(busy), once);
         let not_now: Answer = |asked, wanted| asked.misfit(wanted, Unfit::Now);
-        assert_eq!(
-            ways(not_now),
-            [[Way::Post; 1].as_slice(), &SINGLY].concat().repeat(2)
-        );
+        assert_eq!(ways(not_now), once, "for a while");
         assert_eq!(ways(give), [Way::Post; 2]);
         assert_eq!(ways(lack), [Way::Post; 2]);
         assert_eq!(ways(gone), [Way::Post]);
@@ -703,7 +748,7 @@ mod tests {
         let mut left = wanted(5);
         left.remove(2);
         let mut asked = Vec::new();
-        let fetched = servers.fetch(left, |_, way, wanted| {
+        let fetched = servers.fetch(left, servers.turn(), |_, way, wanted| {
             asked.push((way, wanted[0].number, wanted.len()));
             Ok(answer(if way == Way::Post { lack } else { give }, wanted))
         });
@@ -717,7 +762,7 @@ mod tests {
         let servers = Servers::new(urls(names), Vec::new(), 64, true, |_| {});
         let mut asked = Vec::new();
         for _ in 0..fetches {
-            let fetched = servers.fetch(wanted(2), |url, _, wanted| {
+            let fetched = servers.fetch(wanted(2), servers.turn(), |url, _, wanted| {
                 let name = url.host().to_owned();
                 let is_lacking = lacking.contains(&name.as_str());
                 asked.push(name);
@@ -744,7 +789,7 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    servers.fetch(wanted(1), |_, _, wanted| {
+                    servers.fetch(wanted(1), servers.turn(), |_, _, wanted| {
                         *count.lock().unwrap() += 1;
                         // Long enough for all to come here, were they let in.
                         thread::sleep(Duration::from_millis(50));

@@ -34,6 +34,11 @@ impl Url {
         Ok(Url(format!("{start}{path}")))
     }
 
+    /// Of where an answer came from.
+    pub fn of_answer(uri: &impl Display) -> Self {
+        Url(uri.to_string())
+    }
+
     pub fn is_https(&self) -> bool {
         self.0.starts_with("https:")
     }

@@ -15,7 +15,7 @@ use super::mirror::Mirror;
 use super::output::Place;
 use super::parts::{Kind, Part, Parts, Spare};
 use super::seed::Seed;
-use super::servers::{Servers, Way};
+use super::servers::{Servers, Turn, Way};
 use crate::block::{Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::mutex::lock;
@@ -68,9 +68,9 @@ pub struct Done {
     pub refused: Option<Error>,
 }
 
-/// Results that wait for the writer, for each worker, of 128 KiB at most mostly: where the disk is slower
-/// than the network, workers wait.
-const RESULTS_EACH: usize = 4;
+/// Results that wait for the writer, of 128 KiB at most mostly: where the disk is slower than the
+/// network, workers wait.
+const RESULTS: usize = 16;
 
 /// The workers, as the one who gives them tasks sees them.
 pub struct Workers {
@@ -86,7 +86,7 @@ impl Workers {
     /// When it gives none.
     pub fn start(jobs: usize, shared: &Arc<Shared>) -> Result<Self> {
         let (tasks, waiting) = mpsc::channel();
-        let (results, done) = mpsc::sync_channel(jobs * RESULTS_EACH);
+        let (results, done) = mpsc::sync_channel(RESULTS);
         let waiting = Arc::new(Mutex::new(waiting));
         let mut count = 0;
         for _ in 0..jobs {
@@ -217,20 +217,33 @@ impl<'a> Worker<'a> {
             finished: true,
             ..Done::default()
         };
-        let absent = match task {
-            Task::Take(most) => self.take(most, &mut done)?,
+        let mut turn = self.shared.servers.turn();
+        let mut absent = match task {
+            Task::Take(most) => self.take(turn.length.min(most), most, &mut done)?,
             Task::Again(wanted) => self.look(wanted)?,
         };
-        (done.nobody, done.passing) = self.fetch(absent)?;
+        // What is at hand need not wait for what is not.
+        self.sink.tell();
+        while !absent.is_empty() && !self.is_stopped() {
+            let later = absent.split_off(turn.length.min(absent.len()));
+            let (nobody, passing) = self.fetch(absent, turn)?;
+            done.nobody.extend(nobody);
+            done.passing |= passing;
+            absent = later;
+            if absent.is_empty() {
+                break;
+            }
+            turn = self.shared.servers.turn();
+        }
         done.parts = self.sink.parts.take();
         Ok(done)
     }
 
-    /// Takes lines until there are enough of them whose blocks are not at hand to be worth a
-    /// request. Where blocks must go out in order, those at hand are held, so that lines count.
-    fn take(&mut self, most: usize, done: &mut Done) -> Result<Vec<Wanted>> {
+    /// Takes lines until there are so many of them whose blocks are not at hand as make a `run`.
+    /// Where blocks must go out in order, those at hand are held, so that there are at most `most`
+    /// lines.
+    fn take(&mut self, run: usize, most: usize, done: &mut Done) -> Result<Vec<Wanted>> {
         let is_stream = self.shared.place.is_none();
-        let run = self.shared.servers.run_length().min(most);
         let (mut absent, mut lines) = (Vec::new(), 0);
         while absent.len() < run && !(is_stream && lines >= most) && !self.is_stopped() {
             let due = run - absent.len();
@@ -276,19 +289,14 @@ impl<'a> Worker<'a> {
     }
 
     /// Takes in what the servers give; returns what nobody gave, and whether somebody may later.
-    fn fetch(&mut self, wanted: Vec<Wanted>) -> Result<(Vec<Wanted>, bool)> {
-        if wanted.is_empty() || self.is_stopped() {
-            return Ok((wanted, false));
-        }
-        // What is at hand need not wait for what is not.
-        self.sink.tell();
+    fn fetch(&mut self, wanted: Vec<Wanted>, turn: Turn) -> Result<(Vec<Wanted>, bool)> {
         let Shared {
             servers,
             fetcher,
             mirrors,
             ..
         } = self.shared;
-        servers.fetch(wanted, |url, way, wanted| match way {
+        servers.fetch(wanted, turn, |url, way, wanted| match way {
             Way::Get => {
                 let asked = ask::for_one(fetcher, url, &wanted[0], &mut self.sink);
                 // The next may take as long as a server takes.

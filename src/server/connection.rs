@@ -1,7 +1,8 @@
 //! One connection, from its first request to its last answer, on a thread of its own.
 //!
 //! This file owns the deadlines and the order of things: an answer is sent whole before the next
-//! request is looked at. It reads blocks through a `View` of the block directory and never writes.
+//! request is looked at. It reads blocks out of `Files` and through a `View` of the block directory,
+//! and never writes.
 //! A list of blocks is answered with a few of them at a time, each read and hashed just before.
 
 use std::io::{self, Write};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::body::Body;
 use super::clients::{Admitted, Client, Clients, Reservation};
+use super::files::Files;
 use super::frames::{self, Frames, HEAD_ROOM};
 use super::http::{self, List, Request, Status, Wanted};
 use crate::block::{self, READ_SIZE};
@@ -48,9 +50,11 @@ pub struct Connection<'a> {
     answer: Vec<u8>,
 }
 
-/// Where blocks come from.
+/// Where blocks come from: first from files, for what is not in them is known without a call to the
+/// system.
 struct Source<'a> {
-    view: View,
+    files: Option<&'a Files>,
+    view: Option<View>,
     clients: &'a Clients,
 }
 
@@ -58,10 +62,16 @@ impl Source<'_> {
     /// Reads a block; tells its length, or that it is absent. Where the machine is short of
     /// something, somebody silent makes room before the second try.
     fn read(&mut self, hash: &Hash, room: &mut [u8; READ_SIZE]) -> io::Result<Option<usize>> {
-        let mut block = self.view.read(hash, room);
+        if let Some(length) = self.files.and_then(|files| files.read(hash, room)) {
+            return Ok(Some(length));
+        }
+        let Some(view) = &mut self.view else {
+            return Ok(None);
+        };
+        let mut block = view.read(hash, room);
         if block.is_err() {
             self.clients.wait_out_shortage();
-            block = self.view.read(hash, room);
+            block = view.read(hash, room);
         }
         Ok(block?.map(|block| block.bytes().len()))
     }
@@ -83,11 +93,18 @@ struct Answered {
 }
 
 impl<'a> Connection<'a> {
-    pub fn new(admitted: &'a Admitted, view: View, timeout: Duration, verbose: bool) -> Self {
+    pub fn new(
+        admitted: &'a Admitted,
+        files: Option<&'a Files>,
+        view: Option<View>,
+        timeout: Duration,
+        verbose: bool,
+    ) -> Self {
         Connection {
             clients: &admitted.clients,
             client: &admitted.client,
             source: Source {
+                files,
                 view,
                 clients: &admitted.clients,
             },
@@ -132,11 +149,16 @@ impl<'a> Connection<'a> {
             }
             answered.sent?;
             self.client.end_answer();
-            if !request.keep_alive {
-                return self.linger();
-            }
             self.input
                 .drain(..length + list.map_or(0, |list| list.early));
+            if !request.keep_alive {
+                let nothing_follows = request.is_last && self.input.is_empty();
+                return if nothing_follows {
+                    Ok(())
+                } else {
+                    self.linger()
+                };
+            }
             if self.input.len() < INPUT && self.long_head.take().is_some() {
                 self.input.shrink_to(INPUT);
             }

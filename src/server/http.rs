@@ -66,6 +66,8 @@ pub struct Request {
     pub keep_alive: bool,
     /// Whether the client must be told that it does (RFC 9112, section 9.3).
     pub say_keep_alive: bool,
+    /// Whether the client has said that nothing follows (RFC 9112, section 9.6).
+    pub is_last: bool,
 }
 
 impl Request {
@@ -76,6 +78,7 @@ impl Request {
             head_only: false,
             keep_alive: false,
             say_keep_alive: false,
+            is_last: false,
         }
     }
 }
@@ -354,18 +357,20 @@ impl Fields {
             });
         }
         let wanted = self.wanted(line)?;
-        let keep_alive = !self.close
-            && match wanted {
-                // Without a length, only its end ends an answer that is not in chunks.
-                Wanted::Blocks(list) => list.chunked,
-                // No other request has use for a body: rather than read it, the connection ends.
-                _ => self.length.unwrap_or(0) == 0 && (line.persistent || self.keep_alive),
-            };
+        let is_last = self.close || !(line.persistent || self.keep_alive);
+        let (may_stay, is_whole) = match wanted {
+            // Without a length, only its end ends an answer that is not in chunks.
+            Wanted::Blocks(list) => (list.chunked && !self.close, true),
+            // No other request has use for a body: rather than read it, the connection ends.
+            _ => (!is_last, self.length.unwrap_or(0) == 0),
+        };
+        let keep_alive = may_stay && is_whole;
         Ok(Request {
             wanted,
             head_only: line.method == Method::Head,
             keep_alive,
             say_keep_alive: keep_alive && !line.persistent,
+            is_last: is_last && is_whole,
         })
     }
 

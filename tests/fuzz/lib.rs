@@ -13,6 +13,7 @@ mod psync {
     pub mod get;
     pub mod hash;
     pub mod hashlist;
+    pub mod index;
     pub mod lockfile;
     pub mod mutex;
     pub mod progress;

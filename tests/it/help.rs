@@ -63,6 +63,7 @@ fn help_names_every_option_of_the_command() {
             "server",
             &[
                 "-d, --dir DIR",
+                "--file FILE",
                 "--max-conns N",
                 "--timeout SECS",
                 "-v, --verbose",

@@ -37,6 +37,25 @@ fn nginx_is_a_server() {
     sample.is_whole(sample.get(&[&nginx, &sample.honest()]).run());
 }
 
+/// As README.md has it.
+#[test]
+fn nginx_in_front_lets_requests_for_many_blocks_through() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let example = readme.split("```nginx\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    let (sample, blocks) = exported();
+    let server = Server::start(&blocks);
+    let nginx = Daemon::nginx(
+        sample.dir.join("nothing"),
+        &example.replace("127.0.0.1:8080", &server.addr().to_string()),
+    );
+    let out = sample.get(&[&nginx]).arg("--stats").run();
+    assert!(out.stdout == sample.bytes, "{out}");
+    let requests = out.stderr.split("requests=").nth(1).unwrap();
+    let requests: usize = requests.split(' ').next().unwrap().parse().unwrap();
+    assert!(requests < 20, "{out}");
+}
+
 #[test]
 fn busybox_httpd_is_a_server() {
     let (sample, blocks) = exported();

@@ -9,6 +9,7 @@ mod need;
 mod process;
 mod relay;
 mod run;
+mod runs;
 mod sample;
 mod tempdir;
 
@@ -20,5 +21,6 @@ pub use need::*;
 pub use process::*;
 pub use relay::*;
 pub use run::*;
+pub use runs::*;
 pub use sample::*;
 pub use tempdir::*;

@@ -1,0 +1,213 @@
+//! Blocks served out of whole files (`--file`), from where they lie: no copy of the file, and no
+//! file for each block.
+//!
+//! This file owns the files, and the one thread that reads and hashes them, one after the other,
+//! while all connections already look blocks up in what is indexed so far. An index takes 10 bytes
+//! a block (2.5 MiB a GiB), and nothing else here grows with a file. Whatever is found is hashed
+//! before it is believed, so a file that changes is never wrong: its changed blocks are absent
+//! until it has been read anew, which begins once it has been still for a while. Until that is
+//! done, the file as it was is served too where it is still right, even if it has lost its name;
+//! then it is let go, and its space on the disk comes back. That takes the memory for both.
+
+use std::fs::{self, File, Metadata};
+use std::mem;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread;
+use std::time::Duration;
+
+use crate::block::READ_SIZE;
+use crate::error::{Error, Result};
+use crate::hash::Hash;
+use crate::index::{self, Index};
+use crate::progress::Progress;
+
+/// Between two looks at whether a file has changed. One that was like this at two looks is still.
+const WATCH: Duration = Duration::from_secs(2);
+
+/// The files that are served, for all connections. The list is changed as a whole, so that nobody
+/// waits while another reads.
+#[derive(Default)]
+pub struct Files(RwLock<Arc<Vec<Arc<Served>>>>);
+
+/// A file with what is known of its blocks.
+struct Served {
+    file: File,
+    index: Index,
+}
+
+impl Files {
+    /// Reads a block into `room`, wherever it lies; tells the length of what is verified there.
+    pub fn read(&self, hash: &Hash, room: &mut [u8; READ_SIZE]) -> Option<usize> {
+        let list = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        list.iter().find_map(|served| {
+            let block = served.index.find(&served.file, hash, room)?;
+            Some(block.bytes().len())
+        })
+    }
+
+    /// Serves `new`, if any, and `old` no longer.
+    fn replace(&self, old: Option<&Arc<Served>>, new: Option<&Arc<Served>>) {
+        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let kept = list.iter().filter(|&served| !is_same(old, served));
+        *list = Arc::new(kept.chain(new).cloned().collect());
+    }
+}
+
+fn is_same(one: Option<&Arc<Served>>, other: &Arc<Served>) -> bool {
+    one.is_some_and(|one| Arc::ptr_eq(one, other))
+}
+
+/// What tells a file from another, and from itself before it was changed: device, inode, size, and
+/// the time of the last change.
+type Mark = (u64, u64, u64, i64, i64);
+
+fn mark(metadata: &Metadata) -> Mark {
+    (
+        metadata.dev(),
+        metadata.ino(),
+        metadata.size(),
+        metadata.mtime(),
+        metadata.mtime_nsec(),
+    )
+}
+
+/// Whether one more change would show in the mark: not soon after the last, as clocks have ticks,
+/// of two seconds on FAT.
+fn shows_changes(metadata: &Metadata) -> bool {
+    let age = metadata
+        .modified()
+        .ok()
+        .and_then(|then| then.elapsed().ok());
+    age.is_none_or(|age| age >= WATCH)
+}
+
+/// A file that was opened to be indexed.
+struct Opened {
+    file: File,
+    size: u64,
+    mark: Mark,
+    shows_changes: bool,
+}
+
+impl Opened {
+    fn new(path: &Path) -> Result<Self> {
+        let failed = |e| Error::io("serve", path.display(), &e);
+        let (file, metadata) = index::open(path).map_err(failed)?;
+        if !metadata.is_file() && !metadata.file_type().is_block_device() {
+            let cause = "neither a file nor a block device";
+            return Err(Error::local("serve", path.display(), cause));
+        }
+        Ok(Opened {
+            size: index::size(&file).map_err(failed)?,
+            mark: mark(&metadata),
+            shows_changes: shows_changes(&metadata),
+            file,
+        })
+    }
+}
+
+/// One that the command line names.
+struct Named {
+    path: PathBuf,
+    /// Opened at the start, and not yet looked at.
+    first: Option<Opened>,
+    served: Option<Arc<Served>>,
+    /// As it is served, if a change would show, and as it was at the last look.
+    read: Option<Mark>,
+    seen: Option<Mark>,
+    /// Whether it was told that it cannot be read anew.
+    told: bool,
+}
+
+/// Who keeps the indexes right.
+pub struct Keeper {
+    files: Arc<Files>,
+    named: Vec<Named>,
+}
+
+impl Keeper {
+    /// Opens all of `paths`.
+    ///
+    /// # Errors
+    /// When one is not there, or is not a file whose parts can be read in any order.
+    pub fn new(paths: &[PathBuf]) -> Result<Self> {
+        let mut named: Vec<Named> = Vec::new();
+        for path in paths {
+            if named.iter().any(|other| other.path.as_os_str() == path) {
+                continue;
+            }
+            let opened = Opened::new(path)?;
+            named.push(Named {
+                path: path.clone(),
+                seen: Some(opened.mark),
+                first: Some(opened),
+                served: None,
+                read: None,
+                told: false,
+            });
+        }
+        Ok(Keeper {
+            files: Arc::default(),
+            named,
+        })
+    }
+
+    /// What the connections read; None where no file is named.
+    pub fn files(&self) -> Option<Arc<Files>> {
+        (!self.named.is_empty()).then(|| Arc::clone(&self.files))
+    }
+
+    /// Never ends.
+    pub fn run(mut self) {
+        loop {
+            for named in &mut self.named {
+                match named.look(&self.files) {
+                    Ok(()) => {}
+                    // Tried again at every look, told once.
+                    Err(_) if named.told => {}
+                    Err(error) => {
+                        error.print();
+                        named.told = true;
+                    }
+                }
+            }
+            thread::sleep(WATCH);
+        }
+    }
+}
+
+impl Named {
+    /// Indexes the file at the first look, and whenever it has changed and is still again.
+    fn look(&mut self, files: &Files) -> Result<()> {
+        let opened = match self.first.take() {
+            Some(first) => first,
+            None => {
+                // One that has no name any more is served on.
+                let seen = fs::metadata(&self.path).ok().map(|now| mark(&now));
+                let before = mem::replace(&mut self.seen, seen);
+                if seen.is_none() || seen != before || seen == self.read {
+                    return Ok(());
+                }
+                Opened::new(&self.path)?
+            }
+        };
+        let Opened { file, size, .. } = opened;
+        let index = Index::new(size).ok_or_else(|| {
+            let mebibytes = index::bytes(size) >> 20;
+            let cause = format_args!("its index of {mebibytes} MiB does not fit into memory");
+            Error::local("serve", self.path.display(), cause)
+        })?;
+        let new = Arc::new(Served { file, index });
+        files.replace(None, Some(&new));
+        let (mut progress, blocks) = (Progress::new(true, false), index::blocks(size));
+        new.index.read(&new.file, &mut |done| {
+            progress.draw(done.into(), Some(blocks), || "indexed".to_owned());
+        });
+        files.replace(self.served.as_ref(), None);
+        self.read = opened.shows_changes.then_some(opened.mark);
+        (self.served, self.told) = (Some(new), false);
+        Ok(())
+    }
+}
