@@ -14,7 +14,7 @@ define need-cargo
     echo "psync needs Rust $(RUST) or newer, and cargo is missing: install it from https://rustup.rs or as your distribution's package" >&2; exit 1; }
 endef
 
-.PHONY: all demo test test-root lint static bench install clean help
+.PHONY: all demo test test-root fuzz lint static bench install clean help
 
 all: $(BINARY)                 # the release binary
 
@@ -37,11 +37,19 @@ test-root:                     # the slow tests and, for root, those that only r
 	    echo 'Not root, so these are skipped (they mount, chroot or use up what others need):'; \
 	    cargo test --locked --quiet --test it -- --ignored --list | sed -n '/::root_/s/: test$$//p'; \
 	fi; \
+	cargo test --locked --bin psync -- --ignored && \
 	cargo test --locked --test it -- --ignored --test-threads=1 $$skip
+
+fuzz:                          # what strangers send, mutated, for SECONDS=20 each (tests/fuzz/README.md)
+	$(need-cargo)
+	cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir '$(TARGET)/fuzz'
+	for target in head hashlist body answer; do \
+	    '$(TARGET)/fuzz/release/fuzz' $$target $(or $(SECONDS),20) $(or $(SEED),0) || exit; done
 
 lint:                          # formatting, clippy, shellcheck
 	$(need-cargo)
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/*.sh tests/bench/*.sh share/psync.init; \

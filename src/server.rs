@@ -13,6 +13,13 @@ mod clients;
 mod connection;
 mod files;
 mod frames;
+// What `make fuzz` checks for as long as anyone likes is a test too.
+#[cfg(test)]
+#[path = "../tests/fuzz/head.rs"]
+mod fuzz_head;
+#[cfg(test)]
+#[path = "../tests/fuzz/mutate.rs"]
+mod fuzz_mutate;
 mod http;
 mod threads;
 

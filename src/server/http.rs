@@ -204,7 +204,11 @@ impl RequestLine {
         else {
             return Err(Status::BadRequest);
         };
-        if method.is_empty() || !method.iter().all(|&c| is_token(c)) {
+        if method.is_empty()
+            || !method.iter().all(|&c| is_token(c))
+            || target.is_empty()
+            || !target.iter().all(u8::is_ascii_graphic)
+        {
             return Err(Status::BadRequest);
         }
         let persistent = match version {
@@ -262,9 +266,6 @@ enum Target {
 impl Target {
     /// Origin form, or absolute form, which every server must take (RFC 9112, section 3.2.2).
     fn parse(target: &[u8]) -> Result<Self, Status> {
-        if !target.iter().all(u8::is_ascii_graphic) {
-            return Err(Status::BadRequest);
-        }
         let path = match target {
             [b'/', path @ ..] => path,
             // The server as a whole, of which nothing but its options can be asked.
@@ -508,4 +509,45 @@ fn push_connection(out: &mut Vec<u8>, request: &Request) {
 fn push_line(out: &mut Vec<u8>, line: std::fmt::Arguments) {
     // Writing to memory does not fail.
     let _ = write!(out, "{line}\r\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::server::fuzz_head;
+    use crate::server::fuzz_mutate::{Dice, mutate};
+    use std::thread;
+
+    /// So many mutated heads, on both of two processors.
+    fn parse_mutated(count: u64) {
+        const THREADS: u64 = 2;
+        let good = fuzz_head::good();
+        thread::scope(|scope| {
+            for seed in 0..THREADS {
+                let (mut dice, mut bytes) = (Dice::new(seed), Vec::new());
+                let good = &good;
+                scope.spawn(move || {
+                    let mut accepted = 0;
+                    for _ in 0..count / THREADS {
+                        mutate(good, &mut dice, &mut bytes);
+                        let cut = dice.below(bytes.len() + 1);
+                        accepted += u64::from(fuzz_head::check(&bytes, cut));
+                    }
+                    // Neither is all of it noise, nor most of it unharmed.
+                    let share = accepted * 100 / (count / THREADS);
+                    assert!((20..80).contains(&share), "{share} %");
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_million_mutated_heads_are_read_as_they_are() {
+        parse_mutated(1_000_000);
+    }
+
+    #[test]
+    #[ignore = "takes long without optimisation"]
+    fn slow_ten_million_mutated_heads_are_read_as_they_are() {
+        parse_mutated(10_000_000);
+    }
 }

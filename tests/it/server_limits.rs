@@ -96,13 +96,6 @@ fn stuff(client: &Client, requests: &str) -> ErrorKind {
     }
 }
 
-/// Many clients need many descriptors, here and in the servers started here.
-#[track_caller]
-fn raise_descriptors() {
-    let pid = process::id().to_string();
-    tool!("prlimit", "--pid", pid, "--nofile=4096:").run().ok();
-}
-
 /// Waits until no thread of the server has anything to do: an answer is with its client before the
 /// thread that sent it has turned to the next.
 #[track_caller]
@@ -630,6 +623,8 @@ fn a_list_that_cannot_be_read_for_want_of_descriptors_is_503() {
     // As below, none is left for a block.
     let server = Server::of(run.sh("ulimit -n 6"));
     let mut client = Client::connect(server.addr());
+    assert_eq!(ask(&mut client, "/"), 200);
+    settled(server.pid());
     let refusal = client.send(post(&target, 20)).response();
     assert_eq!((refusal.status, refusal.header("Connection")), (503, None));
     assert_eq!(ask(&mut client, "/"), 200);

@@ -58,6 +58,29 @@ impl Client {
         self.send(&bytes[from..])
     }
 
+    /// The same, but sends no more once something is answered, if that is to be the last answer:
+    /// the server does not wait for long then.
+    pub fn send_until_answered(&mut self, bytes: &[u8], offsets: &[usize], last: bool) {
+        let mut from = 0;
+        for &to in offsets.iter().chain([&bytes.len()]) {
+            if last && from > 0 && self.is_answered() {
+                return;
+            }
+            self.send(&bytes[from..to]);
+            if to < bytes.len() {
+                thread::sleep(GAP);
+            }
+            from = to;
+        }
+    }
+
+    fn is_answered(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let seen = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        seen.is_ok()
+    }
+
     /// Says that no more will come, and goes on reading.
     #[track_caller]
     pub fn half_close(&mut self) -> &mut Self {
@@ -196,7 +219,7 @@ impl Response {
     /// The response at the beginning and its length; nothing if there is more to come; a panic if it
     /// breaks a rule.
     #[track_caller]
-    fn parse(bytes: &[u8], to_head: bool) -> Option<(Self, usize)> {
+    pub fn parse(bytes: &[u8], to_head: bool) -> Option<(Self, usize)> {
         let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
         let text = str::from_utf8(&bytes[..head]).unwrap_or_else(|_| panic!("{}", show(bytes)));
         let mut lines = text.split("\r\n");

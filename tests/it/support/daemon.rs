@@ -123,7 +123,7 @@ fn listening(running: &Running, n: usize) -> Vec<SocketAddr> {
 #[derive(Debug)]
 pub struct Daemon {
     addr: SocketAddr,
-    _running: Running,
+    running: Running,
     _home: TempDir,
 }
 
@@ -144,7 +144,7 @@ impl Daemon {
                 if TcpStream::connect(addr).is_ok() && running.is_alive() {
                     return Self {
                         addr,
-                        _running: running,
+                        running,
                         _home: home,
                     };
                 }
@@ -184,6 +184,10 @@ impl Daemon {
 
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
     }
 
     pub fn url(&self) -> String {

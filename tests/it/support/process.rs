@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::need;
+use super::{need, tool};
 
 /// `signal(pid, "STOP")`.
 #[track_caller]
@@ -51,6 +51,13 @@ pub fn cpu_ticks(pid: u32) -> u64 {
         .take(2)
         .map(|field| field.parse::<u64>().unwrap())
         .sum()
+}
+
+/// Many clients need many descriptors, here and in the servers started here.
+#[track_caller]
+pub fn raise_descriptors() {
+    let pid = std::process::id().to_string();
+    tool!("prlimit", "--pid", pid, "--nofile=4096:").run().ok();
 }
 
 /// Returns once it holds; fails after ten seconds.

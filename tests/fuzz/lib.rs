@@ -1,0 +1,74 @@
+//! What psync reads from strangers, each as a function of any bytes at all that panics where psync
+//! is wrong about them: for `driver.rs`, and for libFuzzer.
+#![allow(dead_code, reason = "psync has more than is fuzzed")]
+
+/// psync itself, with the paths that it knows itself by.
+#[path = "../../src"]
+mod psync {
+    pub mod block;
+    pub mod cli;
+    pub mod console;
+    pub mod error;
+    pub mod export;
+    pub mod get;
+    pub mod hash;
+    pub mod hashlist;
+    pub mod index;
+    pub mod lockfile;
+    pub mod mutex;
+    pub mod progress;
+    pub mod server;
+    pub mod store;
+    pub mod sys;
+}
+use psync::*;
+
+// Once more, since they are the server's own affair.
+#[path = "../../src/server/body.rs"]
+mod body;
+#[path = "../../src/server/http.rs"]
+mod http;
+
+mod answer;
+mod head;
+mod list;
+pub mod mutate;
+
+pub use answer::clean;
+
+/// One thing that is fuzzed.
+pub struct Target {
+    pub name: &'static str,
+    /// Good bytes, to begin with.
+    pub good: fn() -> Vec<Vec<u8>>,
+    pub run: fn(&[u8]),
+}
+
+pub const TARGETS: &[Target] = &[
+    Target {
+        name: "head",
+        good: head::good,
+        run: |data| {
+            // The first byte says where it is cut, so that the others are a head as they are.
+            let cut = data
+                .first()
+                .map_or(0, |&byte| data.len() * usize::from(byte) / 256);
+            head::check(data, cut);
+        },
+    },
+    Target {
+        name: "hashlist",
+        good: list::good,
+        run: list::check_reader,
+    },
+    Target {
+        name: "body",
+        good: list::good,
+        run: list::check_body,
+    },
+    Target {
+        name: "answer",
+        good: answer::good,
+        run: answer::check,
+    },
+];
