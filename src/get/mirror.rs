@@ -81,8 +81,8 @@ impl Mirror {
             None => self.receive(fetcher, url, &mut left, sink, &mut asked),
         };
         if place.is_some() && matches!(received, Err(Fault::Failed(_))) {
-            // The way may lead elsewhere by now.
-            lock(&self.place).take();
+            // The way may lead elsewhere by now, and somebody may know where.
+            lock(&self.place).take_if(|known| Some(&*known) == place.as_ref());
             received = self.receive(fetcher, url, &mut left, sink, &mut asked);
         }
         match received {
