@@ -451,7 +451,7 @@ fn what_is_no_mirror_costs_nothing_but_time() {
         ("an unknown range", |file, _| ranged("bytes */99999", file), "it gave another range"),
         ("another unit", |file, _| ranged("blocks 0-1/2", file), "it gave another range"),
         ("a negative range", |file, _| ranged("bytes -1-4095/99999", file), "it gave another range"),
-        ("a range with a sign", |file, _| ranged("bytes +0-4095/99999", file), "it gave another range"),
+        ("a range with a sign", |file, request| { let (first, end) = range(request); let end = end.unwrap().min(file.len()); ranged(&format!("bytes +{first}-{}/{}", end - 1, file.len()), &file[first..end]) }, "it gave another range"),
         ("no range", |file, _| ranged("bytes", file), "it gave another range"),
         ("several parts", |file, _| Reply::with(206, &["Content-Type: multipart/byteranges; boundary=x"], [b"--x\r\nContent-Range: bytes 0-4095/99999\r\n\r\n", &file[..4096], b"\r\n--x--\r\n"].concat()), "it gave another range"),
         ("gzip", |file, request| { let (first, end) = range(request); Reply::with(206, &["Content-Encoding: gzip", &format!("Content-Range: bytes {first}-{}/{}", end.unwrap() - 1, file.len())], [7; 40_000]) }, "its copy of the file has other bytes there"),
@@ -689,6 +689,27 @@ fn one_that_ignores_ranges_and_falls_silent_costs_its_timeout_once() {
         asked.iter().all(|(.., requests)| *requests <= 2),
         "{asked:?}"
     );
+}
+
+/// What still comes of it may be wanted only much later, when it has given up sending: like any
+/// connection that was closed meanwhile, that is no failure.
+#[test]
+fn one_that_ignores_ranges_and_was_closed_meanwhile_is_asked_again() {
+    let sample = Sample::new(400);
+    for jobs in ["1", "8"] {
+        let (file, asked) = (sample.bytes.clone(), AtomicUsize::new(0));
+        let stubborn = HostileServer::http(move |_| match asked.fetch_add(1, SeqCst) {
+            0 => Reply::begun(file.len(), &file[..201 * BLOCK_SIZE]).then_close(),
+            _ => Reply::ok(&file),
+        });
+        let server = HostileServer::psync(lacking(&sample, |n| n % 100 == 0));
+        let run = get(&sample, &[&server], &[&stubborn]).args(["-j", jobs, "-v"]);
+        let out = run.run();
+        assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+        let most = if jobs == "1" { 2 } else { 8 };
+        let requests = stubborn.requests().len();
+        assert!(requests <= most, "-j {jobs}: {requests}");
+    }
 }
 
 /// What it sends too little of is known after the first time.
