@@ -81,8 +81,8 @@ impl Mirror {
             None => self.receive(fetcher, url, &mut left, sink, &mut asked),
         };
         if place.is_some() && matches!(received, Err(Fault::Failed(_))) {
-            // The way may lead elsewhere by now.
-            lock(&self.place).take();
+            // The way may lead elsewhere by now, and somebody may know where.
+            lock(&self.place).take_if(|known| Some(&*known) == place.as_ref());
             received = self.receive(fetcher, url, &mut left, sink, &mut asked);
         }
         match received {
@@ -162,18 +162,42 @@ impl Mirror {
         sink: &mut Sink,
         asked: &mut Asked,
     ) -> Answered<()> {
-        let first = left[0].offset();
-        let is_beyond = |end| first >= end;
-        let stream = if lock(&self.whole).end.is_some_and(is_beyond) {
-            None
-        } else {
-            self.stream(fetcher, url, first)?
+        let (mut stream, is_beyond) = {
+            let mut whole = lock(&self.whole);
+            let first = left[0].offset();
+            let is_beyond = whole.end.is_some_and(|end| first >= end);
+            let stream = whole.stream.take_if(|_| !is_beyond);
+            (stream.filter(|stream| stream.at <= first), is_beyond)
         };
-        let Some(mut stream) = stream else {
+        if let Some(stream) = stream.take_if(|stream| stream.at > 0) {
+            match self.read_on(stream, left, sink, asked) {
+                // What nobody read for a while may have been closed meanwhile.
+                Err(Fault::Failed(failure)) if !failure.at_once => {}
+                read => return read,
+            }
+        }
+        if stream.is_none() && !is_beyond {
+            let first = left[0].offset();
+            // To the end, should it have come to understand ranges.
+            let answer = fetcher.range(url, first, None)?;
+            stream = Stream::new(answer, first)?;
+        }
+        let Some(stream) = stream else {
             asked.lack(left, "its copy of the file is shorter");
             return Ok(());
         };
-        stream.skip_to(first)?;
+        self.read_on(stream, left, sink, asked)
+    }
+
+    /// Reads what comes, and leaves the rest for later.
+    fn read_on(
+        &self,
+        mut stream: Stream,
+        left: &mut &[Wanted],
+        sink: &mut Sink,
+        asked: &mut Asked,
+    ) -> Answered<()> {
+        stream.skip_to(left[0].offset())?;
         stream.take(left, sink, asked)?;
         stream.answer.account();
         let mut whole = lock(&self.whole);
@@ -212,17 +236,6 @@ impl Mirror {
                 Ok(Turn(self))
             }
         }
-    }
-
-    /// What comes of the file, from before `offset` on: the rest of an earlier answer, or a new one.
-    fn stream(&self, fetcher: &Fetcher, url: &Url, offset: u64) -> Answered<Option<Stream>> {
-        let stream = lock(&self.whole).stream.take();
-        if let Some(stream) = stream.filter(|stream| stream.at <= offset) {
-            return Ok(Some(stream));
-        }
-        // To the end, should it have come to understand ranges.
-        let answer = fetcher.range(url, offset, None)?;
-        Stream::new(answer, offset)
     }
 }
 

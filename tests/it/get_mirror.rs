@@ -451,6 +451,7 @@ fn what_is_no_mirror_costs_nothing_but_time() {
         ("an unknown range", |file, _| ranged("bytes */99999", file), "it gave another range"),
         ("another unit", |file, _| ranged("blocks 0-1/2", file), "it gave another range"),
         ("a negative range", |file, _| ranged("bytes -1-4095/99999", file), "it gave another range"),
+        ("a range with a sign", |file, request| { let (first, end) = range(request); let end = end.unwrap().min(file.len()); ranged(&format!("bytes +{first}-{}/{}", end - 1, file.len()), &file[first..end]) }, "it gave another range"),
         ("no range", |file, _| ranged("bytes", file), "it gave another range"),
         ("several parts", |file, _| Reply::with(206, &["Content-Type: multipart/byteranges; boundary=x"], [b"--x\r\nContent-Range: bytes 0-4095/99999\r\n\r\n", &file[..4096], b"\r\n--x--\r\n"].concat()), "it gave another range"),
         ("gzip", |file, request| { let (first, end) = range(request); Reply::with(206, &["Content-Encoding: gzip", &format!("Content-Range: bytes {first}-{}/{}", end.unwrap() - 1, file.len())], [7; 40_000]) }, "its copy of the file has other bytes there"),
@@ -650,7 +651,7 @@ fn a_silent_mirror_costs_its_timeout_once() {
     });
 }
 
-/// All but one of eight workers wait until it is their turn to read: not for one timeout after the
+/// All but one of many workers wait until it is their turn to read: not for one timeout after the
 /// other.
 #[test]
 fn one_that_ignores_ranges_and_falls_silent_costs_its_timeout_once() {
@@ -680,7 +681,7 @@ fn one_that_ignores_ranges_and_falls_silent_costs_its_timeout_once() {
         };
         let pairs = ends
             .iter()
-            .flat_map(|(name, answer)| ["1", "8"].map(|jobs| meet(name, *answer, jobs)));
+            .flat_map(|(name, answer)| ["1", "8", "16"].map(|jobs| meet(name, *answer, jobs)));
         let met: Vec<_> = pairs.collect();
         met.into_iter().map(|met| met.join().unwrap()).collect()
     });
@@ -688,6 +689,154 @@ fn one_that_ignores_ranges_and_falls_silent_costs_its_timeout_once() {
         asked.iter().all(|(.., requests)| *requests <= 2),
         "{asked:?}"
     );
+}
+
+/// What still comes of it may be wanted only much later, when it has given up sending: like any
+/// connection that was closed meanwhile, that is no failure.
+#[test]
+fn one_that_ignores_ranges_and_was_closed_meanwhile_is_asked_again() {
+    let sample = Sample::new(400);
+    for jobs in ["1", "8"] {
+        let (file, asked) = (sample.bytes.clone(), AtomicUsize::new(0));
+        let stubborn = HostileServer::http(move |_| match asked.fetch_add(1, SeqCst) {
+            0 => Reply::begun(file.len(), &file[..201 * BLOCK_SIZE]).then_close(),
+            _ => Reply::ok(&file),
+        });
+        let server = HostileServer::psync(lacking(&sample, |n| n % 100 == 0));
+        let run = get(&sample, &[&server], &[&stubborn]).args(["-j", jobs, "-v"]);
+        let out = run.run();
+        assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+        let most = if jobs == "1" { 2 } else { 8 };
+        let requests = stubborn.requests().len();
+        assert!(requests <= most, "-j {jobs}: {requests}");
+    }
+}
+
+/// What it sends too little of is known after the first time.
+#[test]
+fn one_that_ignores_ranges_and_is_shorter_is_read_a_few_times() {
+    let sample = Sample::new(1600);
+    let copy = &sample.bytes[..1200 * BLOCK_SIZE];
+    for jobs in ["1", "8"] {
+        for to_file in [false, true] {
+            let short = mirror(copy, whole);
+            let run = get(&sample, &[], &[&short]).args(["-j", jobs, "--stats"]);
+            let out = if to_file {
+                run.arg("-o").arg(sample.dir.join("file")).run()
+            } else {
+                run.run()
+            };
+            assert_eq!((out.status, stat(&out, "fetched")), (3, 1200), "{out}");
+            let (bytes, of) = (stat(&out, "bytes"), sample.bytes.len() as u64);
+            assert!(bytes < 3 * of, "-j {jobs}: {bytes} bytes of {of}");
+        }
+        fs::remove_file(sample.dir.join("file.part")).unwrap();
+    }
+}
+
+/// Wherever the workers are, they mostly take what comes next: most of the 160 blocks do not cost
+/// another reading.
+#[test]
+fn one_that_ignores_ranges_is_read_a_few_times_for_what_a_server_lacks_all_over() {
+    let sample = Sample::new(1600);
+    for jobs in ["1", "8"] {
+        let server = HostileServer::psync(lacking(&sample, |n| n % 10 == 3));
+        let stubborn = mirror(&sample.bytes, whole);
+        let file = sample.dir.join("file");
+        let run = get(&sample, &[&server], &[&stubborn]).args(["-j", jobs, "--stats", "-o"]);
+        let out = run.arg(&file).run();
+        assert!(out.status == 0, "{out}");
+        assert!(fs::read(&file).unwrap() == sample.bytes);
+        fs::remove_file(&file).unwrap();
+        let of = sample.bytes.len() as u64;
+        let bytes = stat(&out, "bytes") - of * 9 / 10;
+        assert!(bytes < 16 * of, "-j {jobs}: {bytes} bytes of {of}");
+    }
+}
+
+#[test]
+fn stats_count_what_one_that_ignores_ranges_sent() {
+    let sample = Sample::new(200);
+    let stubborn = mirror(&sample.bytes, whole);
+    let out = get(&sample, &[], &[&stubborn]).arg("--stats").run();
+    assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+    assert_eq!(stat(&out, "bytes"), sample.bytes.len() as u64);
+    // Also where it was not read to its end.
+    let server = HostileServer::psync(lacking(&sample, |n| n == 100));
+    let stubborn = mirror(&sample.bytes, whole);
+    let out = get(&sample, &[&server], &[&stubborn]).arg("--stats").run();
+    assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+    let frames = sample.bytes.len() - BLOCK_SIZE + 2 * 201;
+    assert_eq!(
+        stat(&out, "bytes"),
+        (frames + 101 * BLOCK_SIZE) as u64,
+        "{out}"
+    );
+}
+
+/// The blocks came whole, so that nothing more comes is nothing to wait for; but for the last, which
+/// is short.
+#[test]
+fn a_range_without_its_end_costs_no_timeout_but_the_last() {
+    let ends: [(&str, Answer); 2] = [
+        ("a length of one more", |file, request| {
+            let (first, end) = range(request);
+            let end = end.unwrap().min(file.len());
+            let field = format!("Content-Length: {}", end - first + 1);
+            unended(file, first, end, &field, &file[first..end])
+        }),
+        ("no last chunk", |file, request| {
+            let (first, end) = range(request);
+            let end = end.unwrap().min(file.len());
+            let chunks = in_chunks(&file[first..end], 1000);
+            let chunks = &chunks[..chunks.len() - 5];
+            unended(file, first, end, "Transfer-Encoding: chunked", chunks)
+        }),
+    ];
+    thread::scope(|scope| {
+        for (name, answer) in ends {
+            for (jobs, whole) in [("1", 200), ("8", 1600)] {
+                scope.spawn(move || {
+                    // Paid for by each, the timeouts would add up to over a minute.
+                    let sample = Sample::new(whole);
+                    let server = HostileServer::psync(lacking(&sample, |n| n % 2 == 0));
+                    let odd = mirror(&sample.bytes, answer);
+                    let run = get(&sample, &[&server], &[&odd]);
+                    let out = run.args(["-j", jobs, "--timeout", "1", "-v"]).run();
+                    let is_whole = out.status == 0 && out.stdout == sample.bytes;
+                    assert!(
+                        is_whole && !out.stderr.contains("give up"),
+                        "{name}, -j {jobs}: {out}"
+                    );
+                    assert_eq!(odd.requests().len(), whole / 2 + 1, "{name}, -j {jobs}");
+                });
+            }
+        }
+    });
+}
+
+/// A 206 with this field, after whose body nothing comes.
+fn unended(file: &[u8], first: usize, end: usize, field: &str, body: &[u8]) -> Reply {
+    let (last, of) = (end - 1, file.len());
+    let range = format!("Content-Range: bytes {first}-{last}/{of}");
+    let head = format!("HTTP/1.1 206 Partial Content\r\n{range}\r\n{field}\r\n\r\n");
+    Reply::raw([head.as_bytes(), body].concat()).then_silence()
+}
+
+/// Its name in any case.
+#[test]
+fn the_unit_of_a_range_is_bytes_however_written() {
+    let sample = Sample::new(60);
+    for unit in ["Bytes", "BYTES"] {
+        let file = sample.bytes.clone();
+        let good = HostileServer::http(move |request| {
+            let (first, end) = range(request);
+            let end = end.unwrap().min(file.len());
+            let field = format!("{unit} {first}-{}/{}", end - 1, file.len());
+            ranged(&field, &file[first..end])
+        });
+        sample.is_whole(get(&sample, &[], &[&good]).run());
+    }
 }
 
 // Redirects.
@@ -779,6 +928,107 @@ fn a_redirect_to_a_dead_place_is_a_dead_mirror() {
         "{}",
         redirecting.requests().len()
     );
+}
+
+/// The page that comes with a redirect is read on the way, and for no longer than an answer may take.
+#[test]
+fn a_redirect_whose_page_never_ends_costs_its_timeout_once() {
+    const CHUNKED: &str =
+        "HTTP/1.1 302 Found\r\nLocation: /b\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let pages: [(&str, Answer); 5] = [
+        ("silence", |_, _| {
+            Reply::raw("HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 100\r\n\r\n")
+                .then_silence()
+        }),
+        ("an endless page", |_, _| {
+            Reply::raw("HTTP/1.1 302 Found\r\nLocation: /b\r\n\r\n").then_forever([b'x'; 4096])
+        }),
+        ("endless chunks of a byte", |_, _| {
+            Reply::raw(CHUNKED).then_forever("1\r\nx\r\n".repeat(500))
+        }),
+        ("a chunk now and then", |_, _| {
+            let reply = Reply::raw(CHUNKED).then_forever("1\r\nx\r\n");
+            reply.paced_from_here(Duration::from_millis(20))
+        }),
+        ("an endless page with a length", |_, _| {
+            Reply::raw(
+                "HTTP/1.1 302 Found\r\nLocation: /b\r\nContent-Length: 1000000000000\r\n\r\n",
+            )
+            .then_forever([b'x'; 4096])
+        }),
+    ];
+    thread::scope(|scope| {
+        for (name, answer) in pages {
+            for jobs in ["1", "8"] {
+                scope.spawn(move || {
+                    let sample = Sample::new(100);
+                    let (bad, good) = (mirror(&[], answer), mirror(&sample.bytes, honest));
+                    let run = get(&sample, &[], &[&bad, &good]);
+                    let out = run.args(["-j", jobs, "--timeout", "1", "-v"]).run();
+                    let whole = out.status == 0 && out.stdout == sample.bytes;
+                    let told = format!("psync: give up {}", bad.url());
+                    assert!(
+                        whole && out.stderr.matches(&told).count() == 1,
+                        "{name}, -j {jobs}: {out}"
+                    );
+                    assert_eq!(bad.requests().len(), 1, "{name}, -j {jobs}");
+                });
+            }
+        }
+    });
+}
+
+#[test]
+fn redirects_of_a_mirror_are_walked_once_and_not_for_every_range() {
+    let sample = Sample::new(1000);
+    for (jobs, most) in [("1", 1), ("8", 8)] {
+        let mirror = chain(&sample.bytes, 3, 302);
+        let url = mirror.url() + "/0";
+        sample.is_whole(sample.get(&[]).args(["-m", &url, "-j", jobs]).run());
+        let at = |place: &str| mirror.targets().iter().filter(|at| *at == place).count();
+        let hops = ["/0", "/1", "/2"].map(at);
+        assert!(
+            hops.iter().all(|&count| (1..=most).contains(&count)),
+            "-j {jobs}: {hops:?}"
+        );
+        assert!(at("/3") >= 4, "-j {jobs}: {}", at("/3"));
+    }
+}
+
+/// The place that they lead to is good for a while only.
+#[test]
+fn redirects_of_a_mirror_are_walked_anew_when_the_place_fails() {
+    let sample = Sample::new(400);
+    let ends: [fn() -> Reply; 4] = [
+        || Reply::status(403, "expired"),
+        || Reply::status(404, ""),
+        || Reply::status(503, ""),
+        || Reply::raw("").then_close(),
+    ];
+    for end in ends {
+        for jobs in ["1", "8"] {
+            // Another place after the third answer; until then all know the first, from the one that
+            // found out whether this mirror answers at all.
+            let (file, given) = (sample.bytes.clone(), AtomicUsize::new(0));
+            let signing = HostileServer::http(move |request| {
+                let place = if given.load(SeqCst) < 3 { "/a" } else { "/b" };
+                match request.target.as_str() {
+                    "/file" => moved(place),
+                    target if target == place => {
+                        given.fetch_add(1, SeqCst);
+                        honest(&file, request)
+                    }
+                    _ => end(),
+                }
+            });
+            let url = signing.url() + "/file";
+            let out = sample.get(&[]).args(["-m", &url, "-j", jobs, "-v"]).run();
+            assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+            assert!(!out.stderr.contains("give up"), "{out}");
+            let walks = signing.targets().iter().filter(|at| *at == "/file").count();
+            assert!((2..=9).contains(&walks), "-j {jobs}: {walks}");
+        }
+    }
 }
 
 // What others wrote, and the rest.

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Stdio;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use crate::support::*;
 /// A failure that may have passed a little later.
 fn passing() -> Vec<(&'static str, Reply)> {
     let short = "HTTP/1.1 200 OK\r\nContent-Length: 4096\r\n\r\nx";
+    let size = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10";
     vec![
         ("500", Reply::status(500, "")),
         ("502", Reply::status(502, "<html>")),
@@ -23,6 +24,10 @@ fn passing() -> Vec<(&'static str, Reply)> {
         ("429", Reply::with(429, &["Retry-After: 86400"], "")),
         ("408", Reply::status(408, "").then_close()),
         ("broken off", Reply::raw(short).then_close()),
+        (
+            "broken off in the size of a chunk",
+            Reply::raw(size).then_close(),
+        ),
         ("silence", Reply::raw("").then_silence()),
         ("silence in the body", Reply::raw(short).then_silence()),
     ]
@@ -178,6 +183,148 @@ fn a_server_given_up_for_wrong_bytes_is_not_asked_in_later_rounds() {
     let get = sample.get(&[&mixed, &slow]).args(["--retry", "3"]);
     sample.is_whole(get.run());
     assert_eq!(mixed.requests().len(), 3);
+}
+
+/// Three times busy: given up for now. What another worker still gets of it then, late and wrong, is
+/// no reason never to ask again.
+#[test]
+fn a_wrong_answer_after_a_server_was_given_up_does_not_last() {
+    let sample = Sample::new(39);
+    let (blocks, asked) = (sample.map(), AtomicUsize::new(0));
+    let given_up = Arc::new(AtomicBool::new(false));
+    let is_given_up = Arc::clone(&given_up);
+    let server = HostileServer::start(move |conn, _| {
+        while let Some(request) = conn.request() {
+            let reply = match asked.fetch_add(1, SeqCst) {
+                0 => Reply::honest(&blocks, &request),
+                1 => {
+                    while !is_given_up.load(SeqCst) && conn.pause(Duration::from_millis(2)) {}
+                    Reply::ok("lie")
+                }
+                _ if !is_given_up.load(SeqCst) => Reply::status(503, ""),
+                _ => Reply::honest(&blocks, &request),
+            };
+            if !conn.send(reply.bytes()) {
+                return;
+            }
+        }
+    });
+    // What it lied about comes from another, which has nothing else.
+    let (blocks, first) = (sample.map(), Arc::new(Mutex::new(None)));
+    let lied = Arc::clone(&first);
+    let other = HostileServer::http(move |request| {
+        if lied.lock().unwrap().as_deref() == Some(request.hash()) {
+            Reply::honest(&blocks, request)
+        } else {
+            Reply::status(404, "")
+        }
+    });
+    let get = sample.get(&[&server, &other]).args(["-j", "4", "-v"]);
+    let get = get.args(["--retry", "3", "--timeout", "20"]).start();
+    let told = format!("psync: give up http://{server}: HTTP 503");
+    get.wait_stderr(|said| String::from_utf8_lossy(said).contains(&told));
+    *first.lock().unwrap() = Some(server.requests()[1].hash().to_owned());
+    given_up.store(true, SeqCst);
+    let out = get.wait();
+    assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+    assert_eq!(out.stderr.matches("give up").count(), 1, "{out}");
+}
+
+/// Nor does silence that other workers still meet make it worth asking again.
+#[test]
+fn silence_after_a_server_was_given_up_for_wrong_bytes_changes_nothing() {
+    let sample = Sample::new(79);
+    let (blocks, asked) = (sample.map(), AtomicUsize::new(0));
+    let liar = HostileServer::http(move |request| match asked.fetch_add(1, SeqCst) {
+        0 => Reply::honest(&blocks, request),
+        1 | 2 => Reply::raw("").then_silence(),
+        _ => Reply::ok("lie"),
+    });
+    // Makes another round necessary, for the last block: by then the liar is known.
+    let (blocks, last) = (sample.map(), sample.hash(79));
+    let (late, times) = (last.clone(), AtomicUsize::new(0));
+    let good = HostileServer::http(move |request| {
+        if request.hash() == late && times.fetch_add(1, SeqCst) == 0 {
+            Reply::status(503, "")
+        } else {
+            Reply::honest(&blocks, request)
+        }
+    });
+    let get = sample.get(&[&liar, &good]).args(["-j", "4", "-v"]);
+    let out = get.args(["--retry", "2", "--timeout", "2"]).run();
+    assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+    let told = format!("psync: give up http://{liar}: wrong bytes");
+    assert!(
+        out.stderr.starts_with(&told) && out.stderr.matches("give up").count() == 1,
+        "{out}"
+    );
+    let asked = |server: &HostileServer| server.asked().iter().filter(|h| **h == last).count();
+    assert_eq!((asked(&liar), asked(&good)), (0, 2), "{out}");
+}
+
+/// Lines that name blocks nobody has.
+fn unknown(lines: usize) -> String {
+    (0..lines)
+        .map(|n| hash_hex(&n.to_le_bytes()) + "\n")
+        .collect()
+}
+
+/// What a `get` that fails said, and its peak in KiB.
+fn failing(get: Run) -> (String, u64) {
+    let out = get.under("/usr/bin/time", ["-f", "%M"]).run();
+    assert_eq!(out.status, 3, "{out}");
+    let peak = out.stderr.lines().last().unwrap().parse().unwrap();
+    (out.stderr, peak)
+}
+
+/// A stream ends there, so what comes after it is looked for within the window alone.
+#[test]
+fn a_stream_goes_on_within_its_window_behind_a_block_that_may_come() {
+    let sample = Sample::new(1);
+    let list = hashlist(&sample.bytes[..BLOCK_SIZE]) + &unknown(100_000);
+    let list = sample.dir.file("long", list);
+    let late = sample.hash(0);
+    for jobs in ["1", "8", "64"] {
+        let busy = late.clone();
+        let server = HostileServer::http(move |request| {
+            Reply::status(if request.hash() == busy { 503 } else { 404 }, "")
+        });
+        let get = psync!("get", "-j", jobs, "--retry", "1", server.url(), &list);
+        let (said, peak) = failing(get);
+        let told = format!("psync: get {late}: block 1 of 100001: no server gave it");
+        assert!(said.starts_with(&told), "{said}");
+        let requests = server.requests().len();
+        assert!(requests < 6000, "-j {jobs}: {requests}");
+        assert!(peak < 24 * 1024, "-j {jobs}: {peak} KiB");
+    }
+}
+
+#[test]
+fn a_stream_goes_on_within_its_window_behind_a_block_that_is_late() {
+    let sample = Sample::new(2);
+    let list = hashlist(&sample.bytes[..2 * BLOCK_SIZE]) + &unknown(100_000);
+    let list = sample.dir.file("long", list);
+    for jobs in ["8", "64"] {
+        let (blocks, late) = (sample.map(), sample.hash(1));
+        let server = HostileServer::start(move |conn, _| {
+            while let Some(request) = conn.request() {
+                let is_late = request.hash() == late;
+                let on = !is_late || conn.pause(Duration::from_millis(500));
+                if !on || !conn.send(Reply::honest(&blocks, &request).bytes()) {
+                    return;
+                }
+            }
+        });
+        let get = psync!("get", "-j", jobs, "--retry", "1", server.url(), &list);
+        let (said, peak) = failing(get);
+        assert!(
+            said.contains("block 3 of 100002: no server gave it"),
+            "{said}"
+        );
+        let requests = server.requests().len();
+        assert!(requests < 6000, "-j {jobs}: {requests}");
+        assert!(peak < 24 * 1024, "-j {jobs}: {peak} KiB");
+    }
 }
 
 /// After one second, and then after two.

@@ -485,6 +485,18 @@ fn a_server_too_busy_for_runs_is_asked_singly() {
 }
 
 #[test]
+fn a_server_always_too_busy_for_runs_is_seldom_asked_for_them() {
+    let sample = Sample::new(1599);
+    for (jobs, most) in [("1", 8), ("8", 1600 / 20)] {
+        let busy = server(sample.map(), |_| Reply::status(503, PAGE));
+        suffices("503", &sample, &busy, &["-j", jobs]);
+        assert_eq!(busy.singles().len(), 1600, "-j {jobs}");
+        let runs = busy.runs().len();
+        assert!((2..=most).contains(&runs), "-j {jobs}: {runs}");
+    }
+}
+
+#[test]
 fn static_servers_are_asked_singly() {
     let sample = Sample::new(200);
     write_blocks(sample.dir.join("blocks"), &sample.bytes);
@@ -781,10 +793,38 @@ fn a_run_may_take_longer_than_the_timeout() {
     );
 }
 
+/// Its way with single requests is better: it is found out in a few rounds, whatever the number of
+/// blocks.
+fn a_server_that_falls_silent_in_later_runs_is_asked_singly_in_the_end() {
+    let meet = |jobs: &'static str, most: usize| {
+        let sample = Sample::new(400);
+        let (blocks, asked) = (sample.map(), AtomicUsize::new(0));
+        let stalling = HostileServer::http(move |request| {
+            let reply = Reply::psync(&blocks, request);
+            if !request.is_run() || asked.fetch_add(1, SeqCst) == 0 {
+                return reply;
+            }
+            let body = frames(&blocks, &request.run());
+            Reply::begun(body.len(), &body[..body.len() / 2 + 7]).then_silence()
+        });
+        let stalling = stalling.taking_runs();
+        let get = sample.get(&[&stalling]).args(["-j", jobs]);
+        sample.is_whole(get.args(["--timeout", "1", "--retry", "2"]).run());
+        let (runs, singles) = (stalling.runs().len(), stalling.singles().len());
+        assert!(runs <= most, "-j {jobs}: {runs}");
+        assert!((1..=401).contains(&singles), "-j {jobs}: {singles}");
+    };
+    thread::scope(|scope| {
+        scope.spawn(move || meet("1", 3));
+        scope.spawn(move || meet("8", 1 + 2 * 8));
+    });
+}
+
 /// All at once: they wait, mostly.
 #[test]
 fn silence_costs_its_timeout_once() {
     thread::scope(|scope| {
+        scope.spawn(a_server_that_falls_silent_in_later_runs_is_asked_singly_in_the_end);
         scope.spawn(silence_after_the_frames_costs_its_timeout_once);
         scope.spawn(a_server_that_is_silent_to_runs_alone_is_asked_singly_in_the_next_round);
         scope.spawn(silence_in_a_run_costs_its_timeout_once);
@@ -848,6 +888,24 @@ fn runs_are_short_at_first_and_as_long_as_the_line_is_quick() {
             assert!(2 * rest <= turning[2], "{turning:?}");
         });
     });
+}
+
+/// One that has nothing says so quickly, whatever it is asked for.
+#[test]
+fn an_empty_server_listed_first_does_not_keep_runs_short() {
+    let sample = Sample::new(1599);
+    for jobs in ["1", "8"] {
+        let (empty, full) = (
+            HostileServer::psync(BlockMap::new()),
+            HostileServer::psync(sample.map()),
+        );
+        sample.is_whole(sample.get(&[&empty, &full]).args(["-j", jobs]).run());
+        assert_eq!(full.asked().len(), 1600, "each block once");
+        for (name, server) in [("empty", &empty), ("full", &full)] {
+            let requests = server.requests().len();
+            assert!(requests <= 1600 / 20, "-j {jobs}, {name}: {requests}");
+        }
+    }
 }
 
 /// A modem's line. One that gave the timeout to a whole run, or asked for all at once, would fail.

@@ -146,6 +146,27 @@ fn a_slow_server_serves_few() {
     );
 }
 
+/// A frame takes it a long time, as if its line were full.
+#[test]
+fn a_very_slow_server_serves_a_handful() {
+    let sample = Sample::new(1999);
+    for first in [true, false] {
+        let slow = slow(&sample, Duration::from_millis(50));
+        let quick = HostileServer::psync(sample.map());
+        let servers: [&dyn Display; 2] = if first {
+            [&slow, &quick]
+        } else {
+            [&quick, &slow]
+        };
+        sample.is_whole(sample.get(&servers).args(["--spread", "-j", "8"]).run());
+        let (slow, quick) = (slow.asked().len(), quick.asked().len());
+        assert!(
+            slow + quick == 2000 && slow * 12 < quick,
+            "{slow} and {quick}"
+        );
+    }
+}
+
 /// What begins at the slow one is no longer than suits it, however much the quick one is worth.
 #[test]
 fn one_job_does_not_wait_for_long_runs_of_a_slow_server() {
