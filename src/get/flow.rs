@@ -17,6 +17,7 @@ use super::worker::{Done, Shared, Task, Workers};
 use crate::block::BLOCK_SIZE;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
+use crate::mutex::lock;
 use crate::progress::Progress;
 
 /// Blocks under way at once, of all workers together: 6 MiB at most are held where they must go out
@@ -167,12 +168,23 @@ impl<'a> Flow<'a> {
             } else if let Some(error) = self.refused.take() {
                 return Err(error);
             } else {
-                return Ok(());
+                return self.check_count();
             }
             if self.summary.is_stream && self.summary.missing > 0 {
                 return Ok(());
             }
         }
+    }
+
+    /// Whether each line of the list has become of something: no file is complete without that.
+    fn check_count(&self) -> Result<()> {
+        let (lines, blocks) = (lock(&self.shared.list).given(), self.summary.blocks());
+        if lines == blocks && self.early.is_empty() {
+            return Ok(());
+        }
+        let cause =
+            format_args!("{blocks} blocks came of {lines} lines; this is a bug").to_string();
+        Err(Error::local("get", self.name, cause))
     }
 
     /// Gives out tasks as long as there is room for what comes of them.

@@ -95,6 +95,11 @@ impl List {
         self.tell_last = true;
     }
 
+    /// Lines that were given out so far.
+    pub fn given(&self) -> u64 {
+        self.given
+    }
+
     /// Lines, where they are known beforehand.
     pub fn length(&self) -> Option<u64> {
         self.length

@@ -3,9 +3,11 @@
 //! there: a mirror has promised nothing.
 //!
 //! One that ignores ranges sends all of the file. It is then read as it streams, once if all goes
-//! well: by whichever worker wants the block that comes first, who leaves the rest to the next.
+//! well: by whichever worker wants the block that comes first, who leaves the rest to the next. One
+//! who comes too late for a block waits until all others have read what they want.
 
 use std::collections::BTreeSet;
+use std::mem;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -62,7 +64,7 @@ struct Stream {
 }
 
 impl Mirror {
-    /// Asks for blocks that follow each other.
+    /// Asks for blocks in the order of the file.
     ///
     /// # Errors
     /// What fails on this machine.
@@ -101,14 +103,40 @@ impl Mirror {
         sink: &mut Sink,
         asked: &mut Asked,
     ) -> Answered<()> {
+        self.ask_for_ranges(fetcher, url, left, sink, asked)?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let turn = self.wait(left[0].number)?;
+        let read = self.read(fetcher, url, left, sink, asked);
+        if let Err(Fault::Failed(failure)) = &read
+            && failure.at_once
+        {
+            let mut whole = lock(&self.whole);
+            whole.silences += 1;
+            whole.silence = Some(failure.clone());
+        }
+        drop(turn);
+        read
+    }
+
+    /// Asks for what lies together with one request each, unless it turns out to send all of the file.
+    fn ask_for_ranges(
+        &self,
+        fetcher: &Fetcher,
+        url: &Url,
+        left: &mut &[Wanted],
+        sink: &mut Sink,
+        asked: &mut Asked,
+    ) -> Answered<()> {
         // One that gives less than it is asked for is asked for the rest.
         while !left.is_empty() && !lock(&self.whole).ignores_ranges {
-            let (first, last) = (left[0].offset(), left[left.len() - 1].offset());
+            let (first, length) = neighbours(left);
             let (begun, before) = (Instant::now(), left.len());
-            let answer = fetcher.range(url, first, Some(last + BLOCK_SIZE as u64 - 1))?;
+            let answer = fetcher.range(url, first, Some(first + length - 1))?;
             let head = Instant::now();
             let Some(mut stream) = Stream::new(answer, first)? else {
-                asked.lack(left, "its copy of the file is shorter");
+                asked.lack(mem::take(left), "its copy of the file is shorter");
                 return Ok(());
             };
             if stream.is_whole {
@@ -124,7 +152,7 @@ impl Mirror {
             stream.take(left, sink, asked)?;
             let blocks = before - left.len();
             if blocks == 0 {
-                asked.lack(left, "it gave less than a block");
+                asked.lack(mem::take(left), "it gave less than a block");
                 return Ok(());
             }
             asked.pace = Some(Pace {
@@ -137,20 +165,7 @@ impl Mirror {
                 let _ = stream.answer.ends();
             }
         }
-        if left.is_empty() {
-            return Ok(());
-        }
-        let turn = self.wait(left[0].number)?;
-        let read = self.read(fetcher, url, left, sink, asked);
-        if let Err(Fault::Failed(failure)) = &read
-            && failure.at_once
-        {
-            let mut whole = lock(&self.whole);
-            whole.silences += 1;
-            whole.silence = Some(failure.clone());
-        }
-        drop(turn);
-        read
+        Ok(())
     }
 
     /// Reads from one that sends all of the file.
@@ -197,8 +212,14 @@ impl Mirror {
         sink: &mut Sink,
         asked: &mut Asked,
     ) -> Answered<()> {
-        stream.skip_to(left[0].offset())?;
-        stream.take(left, sink, asked)?;
+        while let Some(next) = left.first().map(Wanted::offset) {
+            stream.skip_to(next)?;
+            stream.take(left, sink, asked)?;
+            // What came before the end is no more than a part of what is next.
+            if left.first().is_some_and(|next| next.offset() <= stream.at) || stream.at < next {
+                break;
+            }
+        }
         stream.answer.account();
         let mut whole = lock(&self.whole);
         if left.is_empty() {
@@ -247,6 +268,18 @@ impl Drop for Turn<'_> {
         lock(&self.0.whole).taken = false;
         self.0.turn.notify_all();
     }
+}
+
+/// Where the first of `wanted` and those that follow it lie: the first byte, and how many.
+fn neighbours(wanted: &[Wanted]) -> (u64, u64) {
+    let together = wanted
+        .iter()
+        .zip(wanted[0].number..)
+        .take_while(|(wanted, number)| wanted.number == *number);
+    (
+        wanted[0].offset(),
+        together.count() as u64 * BLOCK_SIZE as u64,
+    )
 }
 
 impl Stream {

@@ -56,7 +56,7 @@ pub enum Way {
     Get,
     /// For many blocks at once.
     Post,
-    /// For a part of the whole file, of the mirror of this number.
+    /// For parts of the whole file, in order, of the mirror of this number.
     Range(usize),
 }
 
@@ -264,11 +264,10 @@ impl Server {
         state.on_trial = !state.proven;
         let most = state.run.0.min(wanted.len());
         if let Some(number) = self.mirror {
-            let neighbours = wanted
-                .iter()
-                .zip(wanted[0].number..)
-                .take_while(|(wanted, number)| wanted.number == *number);
-            return Some((Way::Range(number), neighbours.take(most).count()));
+            let in_order = wanted
+                .windows(2)
+                .take_while(|pair| pair[0].number < pair[1].number);
+            return Some((Way::Range(number), most.min(in_order.count() + 1)));
         }
         // Nothing is to be gained by finding out for one block.
         let single = singly || state.posts == Some(false) || (state.posts.is_none() && most == 1);
@@ -743,18 +742,19 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_is_asked_last_and_for_neighbours() {
+    fn a_mirror_is_asked_last_and_in_order() {
         let servers = Servers::new(urls(&["a"]), urls(&["m"]), 64, false, |_| {});
         let mut left = wanted(5);
-        left.remove(2);
+        left.swap(0, 2);
         let mut asked = Vec::new();
         let fetched = servers.fetch(left, servers.turn(), |_, way, wanted| {
             asked.push((way, wanted[0].number, wanted.len()));
             Ok(answer(if way == Way::Post { lack } else { give }, wanted))
         });
         assert!(fetched.unwrap().0.is_empty());
-        let (first, second) = ((Way::Range(0), 0, 2), (Way::Range(0), 3, 2));
-        assert_eq!(asked, [(Way::Post, 0, 4), first, second]);
+        let mirror = Way::Range(0);
+        let parts = [(mirror, 2, 1), (mirror, 1, 1), (mirror, 0, 3)];
+        assert_eq!(asked, [&[(Way::Post, 2, 5)][..], &parts].concat());
     }
 
     /// Who is asked by each of so many fetches with `spread`, all of `lacking` lacking everything.
