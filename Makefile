@@ -25,10 +25,14 @@ $(BINARY): $(SOURCE)
 demo: $(BINARY)                # export, serve, get and compare a real file (or FILE=...)
 	@PSYNC='$(BINARY)' FILE='$(FILE)' sh tests/demo.sh
 
-test:                          # every test, without the feature tls and with it
+# What the feature tls may change: URLs, requests, answers.
+TLS_TESTS := get_answers get_messages get_mirror get_servers help smoke
+
+test:                          # every test, and with the feature tls those that it may change
 	$(need-cargo)
 	cargo test --locked
-	cargo test --locked --features tls
+	cargo test --locked --features tls --bin psync
+	cargo test --locked --features tls --test it -- $(TLS_TESTS)
 
 test-root:                     # the slow tests and, for root, those that only root can run
 	$(need-cargo)

@@ -21,8 +21,9 @@ const STRIKES: u32 = 3;
 /// of 64 kbit/s, and the time of a request where it is quick.
 const FIRST_RUN: usize = 8;
 
-/// Times as many are asked for after a run that came quickly.
-const GROWTH: usize = 4;
+/// Times as many are asked for after a run that came quickly, at most: where a round trip is long,
+/// each longer run costs one.
+const GROWTH: usize = 16;
 
 /// Blocks of a run are to come in this time: so long that the pause before the next run is filled by
 /// those of the other workers where a round trip takes less, and so short that a slow line is not
@@ -732,9 +733,10 @@ mod tests {
             run.fit(pace(blocks, body, whole));
             run.0
         };
-        assert_eq!(fit(8, 1, 100), 32);
+        assert_eq!(fit(8, 125, 200), 32);
         assert_eq!(fit(8, 1, 100), 32, "a short one says little");
-        assert_eq!(fit(32, 10, 400), 128);
+        assert_eq!(fit(32, 1, 400), 512);
+        assert_eq!(fit(512, 2_000, 2_300), 128);
         assert_eq!(fit(128, 400, 700), 160, "what comes in half a second");
         assert_eq!(fit(160, 1_000, 1_300), 80);
         assert_eq!(fit(80, 100, 2_100), 80, "the line is full");
