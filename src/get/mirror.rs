@@ -75,160 +75,28 @@ impl Mirror {
         wanted: &[Wanted],
         sink: &mut Sink,
     ) -> Result<Asked> {
-        let mut asked = Asked::default();
-        let mut left = wanted;
         let place = lock(&self.place).clone();
-        let mut received = match &place {
-            Some(place) => self.receive(fetcher, place, &mut left, sink, &mut asked),
-            None => self.receive(fetcher, url, &mut left, sink, &mut asked),
+        let mut visit = Visit {
+            mirror: self,
+            fetcher,
+            url: place.as_ref().unwrap_or(url),
+            sink,
+            left: wanted,
+            asked: Asked::default(),
         };
+        let mut received = visit.receive();
         if place.is_some() && matches!(received, Err(Fault::Failed(_))) {
             // The way may lead elsewhere by now, and somebody may know where.
             lock(&self.place).take_if(|known| Some(&*known) == place.as_ref());
-            received = self.receive(fetcher, url, &mut left, sink, &mut asked);
+            visit.url = url;
+            received = visit.receive();
         }
         match received {
             Ok(()) => {}
-            Err(Fault::Failed(failure)) => asked.fail(left, failure),
+            Err(Fault::Failed(failure)) => visit.asked.fail(visit.left, failure),
             Err(Fault::Local(error)) => return Err(error),
         }
-        Ok(asked)
-    }
-
-    fn receive(
-        &self,
-        fetcher: &Fetcher,
-        url: &Url,
-        left: &mut &[Wanted],
-        sink: &mut Sink,
-        asked: &mut Asked,
-    ) -> Answered<()> {
-        self.ask_for_ranges(fetcher, url, left, sink, asked)?;
-        if left.is_empty() {
-            return Ok(());
-        }
-        let turn = self.wait(left[0].number)?;
-        let read = self.read(fetcher, url, left, sink, asked);
-        if let Err(Fault::Failed(failure)) = &read
-            && failure.at_once
-        {
-            let mut whole = lock(&self.whole);
-            whole.silences += 1;
-            whole.silence = Some(failure.clone());
-        }
-        drop(turn);
-        read
-    }
-
-    /// Asks for what lies together with one request each, unless it turns out to send all of the file.
-    fn ask_for_ranges(
-        &self,
-        fetcher: &Fetcher,
-        url: &Url,
-        left: &mut &[Wanted],
-        sink: &mut Sink,
-        asked: &mut Asked,
-    ) -> Answered<()> {
-        // One that gives less than it is asked for is asked for the rest.
-        while !left.is_empty() && !lock(&self.whole).ignores_ranges {
-            let (first, length) = neighbours(left);
-            let (begun, before) = (Instant::now(), left.len());
-            let answer = fetcher.range(url, first, Some(first + length - 1))?;
-            let head = Instant::now();
-            let Some(mut stream) = Stream::new(answer, first)? else {
-                asked.lack(mem::take(left), "its copy of the file is shorter");
-                return Ok(());
-            };
-            if stream.is_whole {
-                let mut whole = lock(&self.whole);
-                whole.ignores_ranges = true;
-                whole.stream.get_or_insert(stream);
-                break;
-            }
-            let place = stream.answer.place();
-            if place != *url {
-                *lock(&self.place) = Some(place);
-            }
-            stream.take(left, sink, asked)?;
-            let blocks = before - left.len();
-            if blocks == 0 {
-                asked.lack(mem::take(left), "it gave less than a block");
-                return Ok(());
-            }
-            asked.pace = Some(Pace {
-                blocks,
-                body: head.elapsed(),
-                whole: begun.elapsed(),
-            });
-            // Its connection can be used again, unless the end is still to be waited for.
-            if stream.answer.length() == Some(stream.at - first) {
-                let _ = stream.answer.ends();
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads from one that sends all of the file.
-    fn read(
-        &self,
-        fetcher: &Fetcher,
-        url: &Url,
-        left: &mut &[Wanted],
-        sink: &mut Sink,
-        asked: &mut Asked,
-    ) -> Answered<()> {
-        let (mut stream, is_beyond) = {
-            let mut whole = lock(&self.whole);
-            let first = left[0].offset();
-            let is_beyond = whole.end.is_some_and(|end| first >= end);
-            let stream = whole.stream.take_if(|_| !is_beyond);
-            (stream.filter(|stream| stream.at <= first), is_beyond)
-        };
-        if let Some(stream) = stream.take_if(|stream| stream.at > 0) {
-            match self.read_on(stream, left, sink, asked) {
-                // What nobody read for a while may have been closed meanwhile.
-                Err(Fault::Failed(failure)) if !failure.at_once => {}
-                read => return read,
-            }
-        }
-        if stream.is_none() && !is_beyond {
-            let first = left[0].offset();
-            // To the end, should it have come to understand ranges.
-            let answer = fetcher.range(url, first, None)?;
-            stream = Stream::new(answer, first)?;
-        }
-        let Some(stream) = stream else {
-            asked.lack(left, "its copy of the file is shorter");
-            return Ok(());
-        };
-        self.read_on(stream, left, sink, asked)
-    }
-
-    /// Reads what comes, and leaves the rest for later.
-    fn read_on(
-        &self,
-        mut stream: Stream,
-        left: &mut &[Wanted],
-        sink: &mut Sink,
-        asked: &mut Asked,
-    ) -> Answered<()> {
-        while let Some(next) = left.first().map(Wanted::offset) {
-            stream.skip_to(next)?;
-            stream.take(left, sink, asked)?;
-            // What came before the end is no more than a part of what is next.
-            if left.first().is_some_and(|next| next.offset() <= stream.at) || stream.at < next {
-                break;
-            }
-        }
-        stream.answer.account();
-        let mut whole = lock(&self.whole);
-        if left.is_empty() {
-            whole.stream = Some(stream);
-        } else {
-            whole.end = Some(stream.at - stream.at % BLOCK_SIZE as u64);
-            asked.lack(left, "its copy of the file is shorter");
-        }
-        Ok(())
+        Ok(visit.asked)
     }
 
     /// Waits until nobody reads, and nobody waits who wants an earlier block of what still comes: to
@@ -257,6 +125,139 @@ impl Mirror {
                 Ok(Turn(self))
             }
         }
+    }
+}
+
+/// One time that a mirror is asked.
+struct Visit<'a, 's> {
+    mirror: &'a Mirror,
+    fetcher: &'a Fetcher,
+    url: &'a Url,
+    sink: &'a mut Sink<'s>,
+    /// Of what is wanted, what is still to come.
+    left: &'a [Wanted],
+    asked: Asked,
+}
+
+impl Visit<'_, '_> {
+    fn receive(&mut self) -> Answered<()> {
+        self.ask_for_ranges()?;
+        if self.left.is_empty() {
+            return Ok(());
+        }
+        let turn = self.mirror.wait(self.left[0].number)?;
+        let read = self.read();
+        if let Err(Fault::Failed(failure)) = &read
+            && failure.at_once
+        {
+            let mut whole = lock(&self.mirror.whole);
+            whole.silences += 1;
+            whole.silence = Some(failure.clone());
+        }
+        drop(turn);
+        read
+    }
+
+    /// Asks for what lies together with one request each, unless it turns out to send all of the file.
+    fn ask_for_ranges(&mut self) -> Answered<()> {
+        // One that gives less than it is asked for is asked for the rest.
+        while !self.left.is_empty() && !lock(&self.mirror.whole).ignores_ranges {
+            let (first, length) = neighbours(self.left);
+            let (begun, before) = (Instant::now(), self.left.len());
+            let answer = self
+                .fetcher
+                .range(self.url, first, Some(first + length - 1))?;
+            let head = Instant::now();
+            let Some(mut stream) = Stream::new(answer, first)? else {
+                let left = mem::take(&mut self.left);
+                self.asked.lack(left, "its copy of the file is shorter");
+                return Ok(());
+            };
+            if stream.is_whole {
+                let mut whole = lock(&self.mirror.whole);
+                whole.ignores_ranges = true;
+                whole.stream.get_or_insert(stream);
+                break;
+            }
+            let place = stream.answer.place();
+            if place != *self.url {
+                *lock(&self.mirror.place) = Some(place);
+            }
+            stream.take(self)?;
+            let blocks = before - self.left.len();
+            if blocks == 0 {
+                let left = mem::take(&mut self.left);
+                self.asked.lack(left, "it gave less than a block");
+                return Ok(());
+            }
+            self.asked.pace = Some(Pace {
+                blocks,
+                body: head.elapsed(),
+                whole: begun.elapsed(),
+            });
+            // Its connection can be used again, unless the end is still to be waited for.
+            if stream.answer.length() == Some(stream.at - first) {
+                let _ = stream.answer.ends();
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads from one that sends all of the file.
+    fn read(&mut self) -> Answered<()> {
+        let (mut stream, is_beyond) = {
+            let mut whole = lock(&self.mirror.whole);
+            let first = self.left[0].offset();
+            let is_beyond = whole.end.is_some_and(|end| first >= end);
+            let stream = whole.stream.take_if(|_| !is_beyond);
+            (stream.filter(|stream| stream.at <= first), is_beyond)
+        };
+        if let Some(stream) = stream.take_if(|stream| stream.at > 0) {
+            match self.read_on(stream) {
+                // What nobody read for a while may have been closed meanwhile.
+                Err(Fault::Failed(failure)) if !failure.at_once => {}
+                read => return read,
+            }
+        }
+        if stream.is_none() && !is_beyond {
+            let first = self.left[0].offset();
+            // To the end, should it have come to understand ranges.
+            let answer = self.fetcher.range(self.url, first, None)?;
+            stream = Stream::new(answer, first)?;
+        }
+        let Some(stream) = stream else {
+            self.asked
+                .lack(self.left, "its copy of the file is shorter");
+            return Ok(());
+        };
+        self.read_on(stream)
+    }
+
+    /// Reads what comes, and leaves the rest for later.
+    fn read_on(&mut self, mut stream: Stream) -> Answered<()> {
+        while let Some(next) = self.left.first().map(Wanted::offset) {
+            stream.skip_to(next)?;
+            stream.take(self)?;
+            // What came before the end is no more than a part of what is next.
+            if self
+                .left
+                .first()
+                .is_some_and(|next| next.offset() <= stream.at)
+                || stream.at < next
+            {
+                break;
+            }
+        }
+        stream.answer.account();
+        let mut whole = lock(&self.mirror.whole);
+        if self.left.is_empty() {
+            whole.stream = Some(stream);
+        } else {
+            whole.end = Some(stream.at - stream.at % BLOCK_SIZE as u64);
+            self.asked
+                .lack(self.left, "its copy of the file is shorter");
+        }
+        Ok(())
     }
 }
 
@@ -313,17 +314,16 @@ impl Stream {
     }
 
     /// Takes blocks, as long as they come.
-    fn take(&mut self, left: &mut &[Wanted], sink: &mut Sink, asked: &mut Asked) -> Answered<()> {
+    fn take(&mut self, visit: &mut Visit) -> Answered<()> {
         loop {
-            let neighbours: &[Wanted] = left;
-            let Some((wanted, later)) = neighbours.split_first() else {
+            let Some((wanted, later)) = visit.left.split_first() else {
                 return Ok(());
             };
             if self.at != wanted.offset() {
                 return Ok(());
             }
             let (mut filled, mut failure) = (0, None);
-            let given = sink.push(wanted, |room| {
+            let given = visit.sink.push(wanted, |room| {
                 // What came before it broke off may be the last block, if a short one.
                 failure = self.fill(&mut room[..BLOCK_SIZE]).err();
                 filled = self.answer.filled();
@@ -336,15 +336,17 @@ impl Stream {
             })?;
             let this = std::slice::from_ref(wanted);
             if given {
-                asked.give();
+                visit.asked.give();
             } else if let Some(failure) = failure {
                 return Err(failure.into());
             } else if filled < BLOCK_SIZE {
                 return Ok(());
             } else {
-                asked.lack(this, "its copy of the file has other bytes there");
+                visit
+                    .asked
+                    .lack(this, "its copy of the file has other bytes there");
             }
-            *left = later;
+            visit.left = later;
         }
     }
 
