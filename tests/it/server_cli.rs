@@ -255,10 +255,12 @@ fn a_closed_stdout_ends_it_quietly() {
 #[test]
 fn a_reader_of_stdout_may_go_once_it_has_the_address() {
     let (dir, target) = one_block();
-    // `head` ends with the first line, and the pipe with it.
+    // `head` ends with the first line, and the pipe with it. The shell becomes the server, which so
+    // ends with the test.
     let line = dir.join("line");
     let run = psync!("server", "-v", "-d", &dir, "127.0.0.1:0");
-    let sh = "set -e; \"$@\" | { head -n 1 > \"$LINE\"; }";
+    let sh = "set -e; mkfifo \"$LINE.fifo\"; head -n 1 <\"$LINE.fifo\" >\"$LINE\" &
+        exec \"$@\" >\"$LINE.fifo\"";
     let mut running = run
         .env("LINE", &line)
         .env("PATH", std::env::var_os("PATH").unwrap());
