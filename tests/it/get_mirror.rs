@@ -318,9 +318,12 @@ fn one_that_ignores_ranges_is_read_about_once() {
             let requests = stubborn.requests().len();
             let most = if jobs == 1 { 1 } else { 8 };
             assert!(requests <= most, "{name}, -j {jobs}: {requests}");
+            // Who comes late for its blocks has it begin anew, which is rare: eight readings would be
+            // one for each worker.
             let (bytes, of) = (stat(&out, "bytes"), sample.bytes.len());
+            let most = if jobs == 1 { 1 } else { 6 };
             assert!(
-                bytes <= 3 * of as u64,
+                bytes <= most * of as u64,
                 "{name}, -j {jobs}: {bytes} bytes of {of}"
             );
             let file = sample.dir.join("file");
