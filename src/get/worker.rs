@@ -68,8 +68,8 @@ pub struct Done {
     pub refused: Option<Error>,
 }
 
-/// Results that wait for the writer, of 128 KiB at most mostly: where the disk is slower than the
-/// network, workers wait.
+/// Results that wait for the writer, some 128 KiB each: where the disk is slower than the network,
+/// workers wait.
 const RESULTS: usize = 16;
 
 /// The workers, as the one who gives them tasks sees them.
