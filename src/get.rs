@@ -36,12 +36,12 @@ use fetch::{Fetcher, Tally};
 use flow::{Flow, Summary};
 use list::{List, Wanted};
 use mirror::Mirror;
-use output::{Output, Stream};
+use output::{Output, Place, Stream};
 use parts::Spare;
 use seed::Seed;
 use servers::Servers;
 pub use url::Url;
-use worker::{Shared, Workers};
+use worker::{Shared, Sources, Workers};
 
 /// What the command line asks for.
 pub struct Options {
@@ -92,7 +92,8 @@ pub fn run(options: &Options) -> Result<()> {
         return report.done(&at_hand, Tally::default());
     }
     let last = list.last();
-    let (shared, mut stream) = gather(options, list, servers, seeds)?;
+    let sources = Arc::new(gather(options, servers, seeds)?);
+    let (shared, mut stream) = open(options, list, &sources)?;
     check_room(&shared, last)?;
     let workers = Workers::start(options.jobs, &shared)?;
     let flow = Flow::new(
@@ -109,46 +110,57 @@ pub fn run(options: &Options) -> Result<()> {
     {
         place.finish(summary.size)?;
     }
-    let done = report.done(&summary, shared.fetcher.tally());
-    done.map_err(|error| shared.servers.reasons().into_iter().fold(error, Error::and))
+    let done = report.done(&summary, sources.fetcher.tally());
+    done.map_err(|error| {
+        sources
+            .servers
+            .reasons()
+            .into_iter()
+            .fold(error, Error::and)
+    })
 }
 
-/// Opens the output, and puts together what the workers share; the stream, if the output is one.
-fn gather(
-    options: &Options,
-    mut list: List,
-    servers: Vec<Url>,
-    mut seeds: Vec<Seed>,
-) -> Result<(Arc<Shared>, Option<Stream>)> {
+/// Puts together where blocks may come from.
+fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sources> {
     let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
     let everybody = [&servers[..], &options.mirrors].concat();
-    let fetcher = Fetcher::new(&everybody, options.jobs, connect_timeout, timeout)?;
     let longest = flow::longest_run(options.jobs);
     let tell: fn(String) = if options.verbose { tell } else { |_| {} };
     let mirrors = options.mirrors.clone();
     let keep = options.dir.as_ref().filter(|_| options.keep);
-    let keep = keep.map(BlockDir::writer).transpose()?;
-    // Last, so that whatever else is wrong leaves no FILE.part.
+    Ok(Sources {
+        fetcher: Fetcher::new(&everybody, options.jobs, connect_timeout, timeout)?,
+        mirrors: mirrors.iter().map(|_| Mirror::default()).collect(),
+        servers: Servers::new(servers, mirrors, longest, options.spread, tell),
+        keep: RwLock::new(keep.map(BlockDir::writer).transpose()?),
+        // A look into one that is not there is a system call a block.
+        dir: options.dir.clone().filter(|dir| dir.path().exists()),
+        seeds,
+        spare: Spare::new(longest),
+        stop: AtomicBool::new(false),
+    })
+}
+
+/// Opens the output: the stream, if it is one. Last, so that whatever else is wrong leaves no
+/// FILE.part.
+fn open(
+    options: &Options,
+    mut list: List,
+    sources: &Arc<Sources>,
+) -> Result<(Arc<Shared>, Option<Stream>)> {
     let (place, stream) = match Output::open(options.output.as_deref(), options.in_place, &list)? {
         Output::Place(place) => (Some(place), None),
         Output::Stream(stream) => (None, Some(stream)),
     };
-    if let Some(place) = &place {
+    if place.is_some() {
         list.tell_last();
-        seeds.extend(place.before().and_then(|before| Seed::new(before).ok()));
     }
+    let before = place.as_ref().and_then(Place::before);
     let shared = Shared {
+        sources: Arc::clone(sources),
         list: Mutex::new(list),
-        mirrors: mirrors.iter().map(|_| Mirror::default()).collect(),
-        servers: Servers::new(servers, mirrors, longest, options.spread, tell),
-        fetcher,
+        before: before.and_then(|before| Seed::new(before).ok()),
         place,
-        // A look into one that is not there is a system call a block.
-        dir: options.dir.clone().filter(|dir| dir.path().exists()),
-        keep: RwLock::new(keep),
-        seeds,
-        spare: Spare::new(longest),
-        stop: AtomicBool::new(false),
     };
     Ok((Arc::new(shared), stream))
 }

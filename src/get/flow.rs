@@ -152,8 +152,8 @@ impl<'a> Flow<'a> {
     pub fn run(mut self) -> Result<Summary> {
         let done = self.run_rounds();
         // What is under way still is left to itself: it may take as long as a server takes.
-        self.shared.stop.store(true, Relaxed);
-        let keep = self.shared.keep.write();
+        self.shared.sources.stop.store(true, Relaxed);
+        let keep = self.shared.sources.keep.write();
         drop(keep.unwrap_or_else(PoisonError::into_inner).take());
         done.map(|()| self.summary)
     }
@@ -259,7 +259,7 @@ impl<'a> Flow<'a> {
             Content::Zeros => place.write_zeros(part.first, part.end),
             Content::AtHand(row) | Content::Fetched(row) => {
                 let written = place.write(part.first, part.end, row.bytes());
-                self.shared.spare.put(row);
+                self.shared.sources.spare.put(row);
                 written
             }
         }
@@ -301,7 +301,7 @@ impl<'a> Flow<'a> {
             match part.content {
                 Content::AtHand(row) | Content::Fetched(row) => {
                     stream.write(row.bytes())?;
-                    self.shared.spare.put(row);
+                    self.shared.sources.spare.put(row);
                 }
                 Content::Zeros => (0..count).try_for_each(|_| stream.write(&ZEROS))?,
                 // A stream has no places.
@@ -329,7 +329,7 @@ impl<'a> Flow<'a> {
             }
             thread::sleep(left.min(self.progress.tick()));
         }
-        self.shared.servers.revive();
+        self.shared.sources.servers.revive();
         for task in failed.chunks(self.task) {
             self.give(Task::Again(task.to_vec()));
         }

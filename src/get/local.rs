@@ -5,6 +5,7 @@ use super::list::Wanted;
 use super::output::Place;
 use super::parts::{Kind, Parts};
 use super::seed::Seed;
+use super::worker::{Shared, Sources};
 use crate::block::{BLOCK_SIZE, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
@@ -13,18 +14,20 @@ use crate::store::{BlockDir, View};
 pub struct Local<'a> {
     place: Option<&'a Place>,
     view: Option<View>,
-    seeds: &'a [Seed],
+    seeds: Vec<&'a Seed>,
     /// The hash of a block of nothing but zeros, which is always at hand.
     zeros: Hash,
     buffer: Box<[u8; READ_SIZE]>,
 }
 
 impl<'a> Local<'a> {
-    pub fn new(place: Option<&'a Place>, dir: Option<&BlockDir>, seeds: &'a [Seed]) -> Self {
+    /// For blocks of a list, without `shared`, only the block directory is looked into.
+    pub fn new(sources: &'a Sources, shared: Option<&'a Shared>) -> Self {
+        let seeds = shared.map(|shared| sources.seeds.iter().chain(&shared.before));
         Local {
-            place,
-            view: dir.map(BlockDir::view),
-            seeds,
+            place: shared.and_then(|shared| shared.place.as_ref()),
+            view: sources.dir.as_ref().map(BlockDir::view),
+            seeds: seeds.into_iter().flatten().collect(),
             zeros: Hash::of(&[0; BLOCK_SIZE]),
             buffer: Box::new([0; READ_SIZE]),
         }
@@ -61,7 +64,7 @@ impl<'a> Local<'a> {
                 return Ok(true);
             }
         }
-        for seed in self.seeds {
+        for seed in &self.seeds {
             let found = parts.push(wanted, Kind::AtHand, |room| {
                 Ok::<_, Error>(seed.find(hash, room))
             });

@@ -357,8 +357,8 @@ impl Servers {
     }
 
     /// Asks one server after the other for `wanted`, in the order of this `turn`, until nothing is
-    /// left that was not given. Returns what nobody gave, and whether somebody may do so a little
-    /// later.
+    /// left that was not given; the mirrors only where `wanted` is `mirrored`. Returns what nobody
+    /// gave, and whether somebody may do so a little later.
     ///
     /// # Errors
     /// Those of `ask`, for what is wrong on this side.
@@ -366,11 +366,13 @@ impl Servers {
         &self,
         wanted: Vec<Wanted>,
         mut turn: Turn,
+        mirrored: bool,
         mut ask: impl FnMut(&Url, Way, &[Wanted]) -> Result<Asked>,
     ) -> Result<(Vec<Wanted>, bool)> {
         let (mut left, mut passing) = (wanted, false);
         let (servers, mirrors) = self.list.split_at(self.mirrors_from);
         let (before, after) = servers.split_at(turn.first);
+        let mirrors = if mirrored { mirrors } else { &[] };
         for server in after.iter().chain(before).chain(mirrors) {
             if left.is_empty() {
                 break;
@@ -597,7 +599,7 @@ mod tests {
     fn asks_in_order_until_one_gives_it() {
         let servers = servers(&["a", "b", "a:80", "c"]);
         let mut asked = Vec::new();
-        let fetched = servers.fetch(wanted(1), servers.turn(), |url, way, wanted| {
+        let fetched = servers.fetch(wanted(1), servers.turn(), true, |url, way, wanted| {
             assert_eq!(way, Way::Get, "one block is no run");
             asked.push(url.to_string());
             let is_last = asked.len() == 3;
@@ -613,7 +615,7 @@ mod tests {
     fn the_next_is_asked_for_the_rest() {
         let servers = servers(&["a", "b"]);
         let mut asked = Vec::new();
-        let fetched = servers.fetch(wanted(6), servers.turn(), |url, way, wanted| {
+        let fetched = servers.fetch(wanted(6), servers.turn(), true, |url, way, wanted| {
             asked.push((url.to_string(), way, wanted.len()));
             let mut answer = Asked::default();
             for (place, one) in wanted.iter().enumerate() {
@@ -636,7 +638,7 @@ mod tests {
     fn asked(servers: &Servers, blocks: u64, answers: &[Answer]) -> (usize, bool) {
         let (mut count, mut later) = (0, false);
         for turn in 0..10 {
-            let fetched = servers.fetch(wanted(blocks), servers.turn(), |_, _, wanted| {
+            let fetched = servers.fetch(wanted(blocks), servers.turn(), true, |_, _, wanted| {
                 count += 1;
                 Ok(answer(answers[turn % answers.len()], wanted))
             });
@@ -679,7 +681,7 @@ mod tests {
         let servers = servers(&["a"]);
         let mut ways = Vec::new();
         for _ in 0..2 {
-            let fetched = servers.fetch(wanted(4), servers.turn(), |_, way, wanted| {
+            let fetched = servers.fetch(wanted(4), servers.turn(), true, |_, way, wanted| {
                 ways.push(way);
                 Ok(answer(if way == Way::Post { posted } else { give }, wanted))
             });
@@ -749,7 +751,7 @@ mod tests {
         let mut left = wanted(5);
         left.swap(0, 2);
         let mut asked = Vec::new();
-        let fetched = servers.fetch(left, servers.turn(), |_, way, wanted| {
+        let fetched = servers.fetch(left, servers.turn(), true, |_, way, wanted| {
             asked.push((way, wanted[0].number, wanted.len()));
             Ok(answer(if way == Way::Post { lack } else { give }, wanted))
         });
@@ -764,7 +766,7 @@ mod tests {
         let servers = Servers::new(urls(names), Vec::new(), 64, true, |_| {});
         let mut asked = Vec::new();
         for _ in 0..fetches {
-            let fetched = servers.fetch(wanted(2), servers.turn(), |url, _, wanted| {
+            let fetched = servers.fetch(wanted(2), servers.turn(), true, |url, _, wanted| {
                 let name = url.host().to_owned();
                 let is_lacking = lacking.contains(&name.as_str());
                 asked.push(name);
@@ -791,7 +793,7 @@ mod tests {
         thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {
-                    servers.fetch(wanted(1), servers.turn(), |_, _, wanted| {
+                    servers.fetch(wanted(1), servers.turn(), true, |_, _, wanted| {
                         *count.lock().unwrap() += 1;
                         // Long enough for all to come here, were they let in.
                         thread::sleep(Duration::from_millis(50));

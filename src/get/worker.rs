@@ -24,16 +24,23 @@ use crate::store::{BlockDir, Writer};
 /// Stack of a worker, in bytes: ureq's deepest path takes a third of it.
 const STACK: usize = 256 * 1024;
 
-/// What all workers share.
+/// What all workers share that put a file together.
 pub struct Shared {
+    pub sources: Arc<Sources>,
     /// Read by whoever is at it next, so that nothing else waits for a list that comes slowly.
     pub list: Mutex<List>,
+    /// The output, where it is one that can be looked into.
+    pub place: Option<Place>,
+    /// The file as it was, if any.
+    pub before: Option<Seed>,
+}
+
+/// Where blocks come from, be they the file's or its list's.
+pub struct Sources {
     pub servers: Servers,
     /// By their numbers.
     pub mirrors: Vec<Mirror>,
     pub fetcher: Fetcher,
-    /// The output, where it is one that can be looked into.
-    pub place: Option<Place>,
     pub dir: Option<BlockDir>,
     /// Where what is fetched is kept. Taken away at the end, while some worker may still wait for a
     /// server or for the list: so the right to write is given up in order, and nothing waits.
@@ -108,7 +115,7 @@ impl Workers {
 }
 
 fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &SyncSender<Result<Done>>) {
-    let mut worker = Worker::new(shared, Some(results));
+    let mut worker = Worker::new(&shared.sources, Some(shared), Some(results));
     loop {
         // A statement of its own, so that the lock is let go before the work.
         let task = lock(waiting).recv();
@@ -124,7 +131,7 @@ fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &SyncSender<R
 
 /// Where a worker puts the blocks that it finds.
 pub struct Sink<'a> {
-    shared: &'a Shared,
+    sources: &'a Sources,
     /// Told of parts of a task before all of it is done. None if nobody wants to know.
     results: Option<&'a SyncSender<Result<Done>>>,
     parts: Parts<'a>,
@@ -145,7 +152,7 @@ impl Sink<'_> {
         let Some(block) = self.parts.push(wanted, Kind::Fetched, read)? else {
             return Ok(false);
         };
-        keep(self.shared, &block)?;
+        keep(self.sources, &block)?;
         if self.parts.is_due() {
             self.tell();
         }
@@ -168,8 +175,8 @@ impl Sink<'_> {
 }
 
 /// Not synced: a block that a power cut damages counts as absent, and is fetched again.
-fn keep(shared: &Shared, block: &Block<&[u8]>) -> Result<()> {
-    let keep = shared.keep.read();
+pub fn keep(sources: &Sources, block: &Block<&[u8]>) -> Result<()> {
+    let keep = sources.keep.read();
     if let Some(writer) = &*keep.unwrap_or_else(PoisonError::into_inner) {
         let mut hand = writer.hand();
         if let Some(temporary) = hand.stage(block)? {
@@ -179,8 +186,10 @@ fn keep(shared: &Shared, block: &Block<&[u8]>) -> Result<()> {
     Ok(())
 }
 
-struct Worker<'a> {
-    shared: &'a Shared,
+pub struct Worker<'a> {
+    sources: &'a Sources,
+    /// None for one that finds blocks of a list.
+    shared: Option<&'a Shared>,
     local: Local<'a>,
     sink: Sink<'a>,
 }
@@ -190,34 +199,40 @@ struct Worker<'a> {
 /// # Errors
 /// What fails on this machine.
 pub fn find(shared: &Shared, wanted: &Wanted) -> Result<Option<usize>> {
-    let mut worker = Worker::new(shared, None);
+    let mut worker = Worker::new(&shared.sources, Some(shared), None);
     let done = worker.run(Task::Again(vec![*wanted]))?;
     Ok(done.parts.first().map(|part| part.end.length))
 }
 
 impl<'a> Worker<'a> {
-    fn new(shared: &'a Shared, results: Option<&'a SyncSender<Result<Done>>>) -> Self {
-        let place = shared.place.as_ref();
+    pub fn new(
+        sources: &'a Sources,
+        shared: Option<&'a Shared>,
+        results: Option<&'a SyncSender<Result<Done>>>,
+    ) -> Self {
         Worker {
+            sources,
             shared,
-            local: Local::new(place, shared.dir.as_ref(), &shared.seeds),
+            local: Local::new(sources, shared),
             sink: Sink {
-                shared,
+                sources,
                 results,
-                parts: Parts::new(&shared.spare),
+                parts: Parts::new(&sources.spare),
                 again: false,
             },
         }
     }
 
-    fn run(&mut self, task: Task) -> Result<Done> {
+    /// # Errors
+    /// What fails on this machine.
+    pub fn run(&mut self, task: Task) -> Result<Done> {
         self.sink.again = matches!(task, Task::Again(_));
         let mut done = Done {
             again: self.sink.again,
             finished: true,
             ..Done::default()
         };
-        let mut turn = self.shared.servers.turn();
+        let mut turn = self.sources.servers.turn();
         let mut absent = match task {
             Task::Take(most) => self.take(turn.length.min(most), most, &mut done)?,
             Task::Again(wanted) => self.look(wanted)?,
@@ -233,7 +248,7 @@ impl<'a> Worker<'a> {
             if absent.is_empty() {
                 break;
             }
-            turn = self.shared.servers.turn();
+            turn = self.sources.servers.turn();
         }
         done.parts = self.sink.parts.take();
         Ok(done)
@@ -243,7 +258,10 @@ impl<'a> Worker<'a> {
     /// Where blocks must go out in order, those at hand are held, so that there are at most `most`
     /// lines.
     fn take(&mut self, run: usize, most: usize, done: &mut Done) -> Result<Vec<Wanted>> {
-        let is_stream = self.shared.place.is_none();
+        let Some(shared) = self.shared else {
+            return Ok(Vec::new());
+        };
+        let is_stream = shared.place.is_none();
         let (mut absent, mut lines) = (Vec::new(), 0);
         while absent.len() < run && !(is_stream && lines >= most) && !self.is_stopped() {
             let due = run - absent.len();
@@ -252,7 +270,7 @@ impl<'a> Worker<'a> {
             } else {
                 due
             };
-            let taken = lock(&self.shared.list).take(due);
+            let taken = lock(&shared.list).take(due);
             let wanted = taken.unwrap_or_else(|error| {
                 done.refused = Some(error);
                 Vec::new()
@@ -272,7 +290,7 @@ impl<'a> Worker<'a> {
     }
 
     fn is_stopped(&self) -> bool {
-        self.shared.stop.load(Relaxed)
+        self.sources.stop.load(Relaxed)
     }
 
     /// Takes in what is at hand; returns what is not.
@@ -290,13 +308,15 @@ impl<'a> Worker<'a> {
 
     /// Takes in what the servers give; returns what nobody gave, and whether somebody may later.
     fn fetch(&mut self, wanted: Vec<Wanted>, turn: Turn) -> Result<(Vec<Wanted>, bool)> {
-        let Shared {
+        let Sources {
             servers,
             fetcher,
             mirrors,
             ..
-        } = self.shared;
-        servers.fetch(wanted, turn, |url, way, wanted| match way {
+        } = self.sources;
+        // A mirror has the file, and nothing of its list.
+        let mirrored = self.shared.is_some();
+        servers.fetch(wanted, turn, mirrored, |url, way, wanted| match way {
             Way::Get => {
                 let asked = ask::for_one(fetcher, url, &wanted[0], &mut self.sink);
                 // The next may take as long as a server takes.
