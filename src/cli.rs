@@ -15,6 +15,7 @@ use pico_args::Keys;
 
 use crate::error::{Error, Result};
 use crate::hash::Hash;
+use crate::seconds::{self, Seconds};
 use crate::store::BlockDir;
 use crate::{export, get, server};
 
@@ -25,7 +26,7 @@ const HELP: &str = concat!(
 trust each other
 
 Usage:
-    psync export [-d DIR] [--no-store] [--no-sync] [FILE]
+    psync export [-d DIR] [--root] [--no-store] [--no-sync] [FILE]
     psync server [-d DIR] [--file FILE]... [--max-conns N] [--timeout SECS]
                  [-v] ADDR...
     psync get [OPTIONS] [SERVER]... HASHLIST
@@ -33,8 +34,9 @@ Usage:
     export   cuts FILE into blocks of 4096 bytes, each stored under its SHA-256,
              and prints the hashes: the hashlist
     server   serves the blocks, and those of whole files, over HTTP
-    get      fetches the blocks of a hashlist from whoever has them, believes
-             each only after hashing it, and puts the file together
+    get      fetches the blocks of a hashlist, or of a root that stands for one,
+             from whoever has them, believes each only after hashing it, and
+             puts the file together
 
 Example, a file from box A to box B:
     A$ psync export disk.img > disk.list
@@ -42,6 +44,8 @@ Example, a file from box A to box B:
     B$ psync get boxA:8080 disk.list > disk.img    # carry disk.list there first
 
 The hashlist is the only thing to be trusted: carry it by a way that you trust.
+Or carry one hash: with --root the list is stored too, and export prints the
+root that stands for all of it, which get takes in place of a hashlist.
 
 Options:
     -h, --help       this text; also of each command
@@ -52,14 +56,14 @@ command. The block directory is -d DIR, else $PSYNC_DIR, else
 $HOME/.psync/blocks.
 
 Exit codes: 0 done, every byte verified; 1 something on this machine failed;
-2 usage, or a malformed hashlist; 3 some blocks could not be had.
+2 usage, or a malformed hashlist or root; 3 some blocks could not be had.
 "
 );
 
 const EXPORT_HELP: &str = "\
 psync export - cuts a file into blocks and prints its hashlist
 
-Usage: psync export [-d DIR] [--no-store] [--no-sync] [FILE]
+Usage: psync export [-d DIR] [--root] [--no-store] [--no-sync] [FILE]
 
 FILE, or standard input where it is - or missing, is cut into blocks of 4096
 bytes. Each is put into the block directory under its SHA-256, which is printed.
@@ -70,13 +74,16 @@ a damaged one is put right. The same command after a failure goes on from there.
 Options:
     -d, --dir DIR    the block directory, made where it is missing
                      [$PSYNC_DIR, else $HOME/.psync/blocks]
-        --no-store   only print the hashlist
+        --root       store the blocks of the hashlist too, and those of lists
+                     above it, and print only the root: one hash for all
+        --no-store   only print
         --no-sync    leave it to the system when blocks reach the disk
     -h, --help       this text
     -V, --version    name and version
 
-Example:
+Examples:
     psync export disk.img > disk.list
+    psync export --root disk.img
 ";
 
 const SERVER_HELP: &str = "\
@@ -124,7 +131,9 @@ Usage: psync get [OPTIONS] [SERVER]... HASHLIST
 Each block of HASHLIST (a file, or - for standard input) is looked for at hand,
 then asked of each SERVER in the order listed, and believed only after hashing.
 The file is written to standard output, in order, and only ever verified bytes
-of it; it ends at the first block that nobody has. With -o, what is missing is
+of it; it ends at the first block that nobody has. A root, 64 hex digits (./NAME
+for a list so named), is fetched in place of a HASHLIST and as safely, level by
+level, and tells the size of the file beforehand. With -o, what is missing is
 left out until the same command is run again. SERVER is HOST[:PORT] or
 http://HOST[:PORT][/PATH]: a psync server, or any web server that serves a block
 directory. A server that has not got a block, cannot be reached, is slow or
@@ -145,7 +154,8 @@ Blocks at hand:
                          [$PSYNC_DIR, else $HOME/.psync/blocks]
     -k, --keep           keep what is fetched in the block directory
         --seed FILE      take blocks from FILE, an older version say (any
-                         number). Its index takes 3 MiB of memory a GiB
+                         number), and from its own hashlist those of a root's.
+                         Its index takes 3 MiB of memory a GiB
 
 Servers:
         --servers FILE   more servers, one a line, # comments; any number
@@ -170,8 +180,8 @@ Messages:
     -V, --version        name and version
 
 Exit codes: 0 every byte written and verified; 1 something on this machine
-failed; 2 usage, or a malformed hashlist or servers file; 3 blocks could not be
-had: the same command later goes on from there.
+failed; 2 usage, or a malformed hashlist, root or servers file; 3 blocks could
+not be had: the same command later goes on from there.
 
 Examples, for a crontab, and for a download that is nowhere in blocks:
     psync get -o /srv/disk.img near:8080 far.example /srv/disk.list
@@ -196,8 +206,8 @@ const MAX_JOBS: usize = 256;
 const RETRY: u32 = 2;
 const MAX_RETRY: u32 = 1000;
 
-/// A day, in seconds: longer waits are slips of the finger.
-const MAX_TIMEOUT: f64 = 86_400.0;
+/// What a timeout may be: more than a day is a slip of the finger.
+const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
 
 /// What is to be done.
 pub enum Command {
@@ -250,6 +260,7 @@ fn parse_export(words: &mut Words) -> Result<Command> {
     let dir = words.name(["-d", "--dir"], "-d")?;
     let store = !words.flag("--no-store");
     let durable = !words.flag("--no-sync");
+    let root = words.flag("--root");
     let mut operands = words.operands()?.into_iter();
     let input = operands
         .next()
@@ -263,6 +274,7 @@ fn parse_export(words: &mut Words) -> Result<Command> {
         input,
         store,
         durable,
+        root,
     }))
 }
 
@@ -331,10 +343,10 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     let Some(hashlist) = operands.pop() else {
         return Err(words.usage("HASHLIST is missing"));
     };
-    if Hash::parse(hashlist.as_bytes()).is_some() {
-        let problem = "this psync knows no roots yet; write ./NAME for a hashlist so named";
-        return Err(words.wrong(&hashlist, problem));
-    }
+    let hashlist = match Hash::parse(hashlist.as_bytes()) {
+        Some(hash) => get::Hashlist::Root(hash),
+        None => get::Hashlist::File(hashlist),
+    };
     if in_place && output.is_none() {
         return Err(words.usage("--in-place needs -o FILE"));
     }
@@ -463,16 +475,11 @@ impl<'a> Words<'a> {
         let Some(value) = self.value(key)? else {
             return Ok(None);
         };
-        let text = value
-            .to_str()
-            .filter(|text| text.bytes().all(|c| c.is_ascii_digit() || c == b'.'));
-        let seconds = text
-            .and_then(|text| text.parse::<f64>().ok())
-            .filter(|s| (0.001..=MAX_TIMEOUT).contains(s));
-        let due = format!("{key} takes seconds, 0.001 to {MAX_TIMEOUT}");
-        Ok(Some(Duration::from_secs_f64(
-            seconds.ok_or_else(|| self.wrong(&value, due))?,
-        )))
+        let seconds = value.to_str().and_then(seconds::parse);
+        let (least, most) = (Seconds(*TIMEOUTS.start()), Seconds(*TIMEOUTS.end()));
+        let due = format_args!("{key} takes seconds, {least} to {most}").to_string();
+        let seconds = seconds.filter(|seconds| TIMEOUTS.contains(seconds));
+        seconds.map(Some).ok_or_else(|| self.wrong(&value, due))
     }
 
     /// The number that an option takes; `name` is what a refusal calls it.
@@ -635,8 +642,8 @@ mod tests {
             panic!()
         };
         assert_eq!(
-            (options.servers.len(), options.hashlist.as_os_str()),
-            (2, OsStr::new("list"))
+            (options.servers.len(), &*options.hashlist.to_string()),
+            (2, "list")
         );
         assert_eq!(
             (options.timeout, options.connect_timeout),
@@ -667,7 +674,6 @@ mod tests {
             ("psync frob", "unknown command 'frob'"),
             ("psync --frob", "unknown option '--frob'"),
             ("psync export -x", "unknown option '-x'"),
-            ("psync export --root", "unknown option '--root'"),
             ("psync export a b", "unexpected word 'b'"),
             ("psync export -d", "-d: its value is missing"),
             (

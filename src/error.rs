@@ -83,6 +83,11 @@ impl Error {
         Error::new(Exit::Missing, action, object, cause)
     }
 
+    /// Whether it is that blocks could not be had.
+    pub fn is_missing(&self) -> bool {
+        self.exit == Exit::Missing
+    }
+
     /// Writing to standard output failed. Silent when its reader went away. Exit code 1.
     pub fn stdout(cause: &io::Error) -> Self {
         if cause.kind() == io::ErrorKind::BrokenPipe {

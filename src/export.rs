@@ -18,6 +18,7 @@ use crate::hash::{HEX_LEN, Hash};
 use crate::hashlist;
 use crate::mutex::lock;
 use crate::progress::Progress;
+use crate::root::Tree;
 use crate::store::{BlockDir, Hand, Temporary, Writer};
 
 /// Blocks that one thread takes at a time: 256 KiB, little enough to stay in a processor's cache.
@@ -37,6 +38,8 @@ pub struct Options {
     pub store: Option<BlockDir>,
     /// Whether a line printed means a block that survives a power cut.
     pub durable: bool,
+    /// Whether the list and what is above it are stored too, and the root alone printed.
+    pub root: bool,
 }
 
 /// Runs the command.
@@ -49,25 +52,83 @@ pub fn run(options: &Options) -> Result<()> {
     let writer = options.store.as_ref().map(BlockDir::writer).transpose()?;
     let writer = writer.as_ref();
     let mut workers: Vec<Worker> = (0..threads()).map(|_| Worker::new(writer)).collect();
-    loop {
-        let batch = stage_batch(&mut source, &mut workers)?;
-        if let Some(writer) = writer {
-            if options.durable {
-                writer.sync()?;
-            }
-            publish_batch(&batch, &mut workers)?;
-            if options.durable {
-                writer.sync_names()?;
-            }
-        }
+    let mut lists = options.root.then(|| Lists::new(writer));
+    while !source.ended {
+        let mut batch = stage_batch(&mut source, &mut workers)?;
         let mut text = Vec::with_capacity(batch.len() * (HEX_LEN + 1));
-        for line in &batch {
-            hashlist::push_line(&mut text, &line.hash);
+        if let Some(lists) = &mut lists {
+            batch = lists.stage(batch)?;
+        } else {
+            for line in &batch {
+                hashlist::push_line(&mut text, &line.hash);
+            }
         }
+        if source.ended
+            && let Some(lists) = lists.take()
+        {
+            let root = lists.finish(source.bytes, &mut batch)?;
+            hashlist::push_line(&mut text, &root);
+        }
+        publish(&batch, writer.filter(|_| options.durable), &mut workers)?;
         stdout.write(&text)?;
-        if source.ended {
-            return Ok(());
+    }
+    Ok(())
+}
+
+/// Puts a batch in place, for good where a `durable` writer is given.
+fn publish(batch: &[Line], durable: Option<&Writer>, workers: &mut [Worker]) -> Result<()> {
+    if let Some(writer) = durable {
+        writer.sync()?;
+    }
+    publish_batch(batch, workers)?;
+    durable.map_or(Ok(()), Writer::sync_names)
+}
+
+/// The blocks of the lists that are above a file.
+struct Lists<'a> {
+    tree: Tree,
+    hand: Option<Hand<'a>>,
+}
+
+impl<'a> Lists<'a> {
+    fn new(writer: Option<&'a Writer>) -> Self {
+        Lists {
+            tree: Tree::default(),
+            hand: writer.map(Writer::hand),
         }
+    }
+
+    /// Adds to a batch the blocks of lists that are full with it.
+    fn stage(&mut self, mut batch: Vec<Line>) -> Result<Vec<Line>> {
+        let mut lists = Vec::new();
+        for line in &batch {
+            self.tree
+                .push(line.hash, &mut stage_into(&mut self.hand, &mut lists))?;
+        }
+        batch.append(&mut lists);
+        Ok(batch)
+    }
+
+    /// Adds the rest of them, and the root block, of a file of `size` bytes. Returns the root.
+    fn finish(mut self, size: u64, batch: &mut Vec<Line>) -> Result<Hash> {
+        self.tree
+            .finish(size, &mut stage_into(&mut self.hand, batch))
+    }
+}
+
+/// Stages blocks, and adds them to `lines`.
+fn stage_into<'a>(
+    hand: &'a mut Option<Hand<'_>>,
+    lines: &'a mut Vec<Line>,
+) -> impl FnMut(&Block<&[u8]>) -> Result<()> + 'a {
+    move |block| {
+        let staged = match hand {
+            Some(hand) => hand.stage(block)?,
+            None => None,
+        };
+        let hash = block.hash();
+        lines.push(Line { hash, staged });
+        Ok(())
     }
 }
 
@@ -84,6 +145,7 @@ struct Source {
     /// Runs taken in this batch.
     taken: usize,
     ended: bool,
+    bytes: u64,
     /// Blocks taken, of so many where that is known.
     blocks: u64,
     of: Option<u64>,
@@ -107,6 +169,7 @@ impl Source {
             name,
             taken: 0,
             ended: false,
+            bytes: 0,
             blocks: 0,
             of: length
                 .filter(|&length| length > 0)
@@ -128,6 +191,7 @@ impl Source {
         })?;
         self.ended = length < buffer.len();
         self.taken += 1;
+        self.bytes += length as u64;
         self.blocks += length.div_ceil(BLOCK_SIZE) as u64;
         self.progress.draw(self.blocks, self.of, String::new);
         Ok((length > 0).then_some((self.taken - 1, length)))

@@ -10,6 +10,7 @@
 mod ask;
 mod fetch;
 mod flow;
+mod levels;
 mod list;
 mod local;
 mod mirror;
@@ -22,6 +23,7 @@ mod url;
 mod worker;
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -30,10 +32,13 @@ use std::time::{Duration, Instant};
 
 use crate::console;
 use crate::error::{Error, Result};
+use crate::hash::Hash;
+use crate::index;
 use crate::progress::Progress;
 use crate::store::BlockDir;
 use fetch::{Fetcher, Tally};
 use flow::{Flow, Summary};
+use levels::Levels;
 use list::{List, Wanted};
 use mirror::Mirror;
 use output::{Output, Place, Stream};
@@ -52,8 +57,7 @@ pub struct Options {
     pub mirrors: Vec<Url>,
     /// Whether each run of blocks begins at another server.
     pub spread: bool,
-    /// A file's name, or `-`.
-    pub hashlist: OsString,
+    pub hashlist: Hashlist,
     /// None: standard output.
     pub output: Option<PathBuf>,
     pub in_place: bool,
@@ -71,6 +75,22 @@ pub struct Options {
     pub stats: bool,
 }
 
+/// Where the hashes come from.
+pub enum Hashlist {
+    /// A file's name, or `-`.
+    File(OsString),
+    Root(Hash),
+}
+
+impl fmt::Display for Hashlist {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Hashlist::File(name) => name.display().fmt(f),
+            Hashlist::Root(hash) => hash.fmt(f),
+        }
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -78,22 +98,48 @@ pub struct Options {
 /// blocks that nobody has; 1 for what fails on this machine.
 pub fn run(options: &Options) -> Result<()> {
     let mut report = Report::new(options);
-    let list = List::open(&options.hashlist)?;
-    report.length = list.length();
+    // A file's list is read before anything else happens.
+    let list = match &options.hashlist {
+        Hashlist::File(name) => Some(List::open(name)?),
+        Hashlist::Root(_) => None,
+    };
     let servers = servers(options)?;
     report.has_servers = !(servers.is_empty() && options.mirrors.is_empty());
-    let seeds: Result<Vec<Seed>> = options.seeds.iter().map(|path| Seed::open(path)).collect();
-    let seeds = seeds?;
-    if let Some(blocks) = blocks_already_right(options, &list)? {
+    let seeds = open_seeds(options)?;
+    if let Some(blocks) = blocks_already_right(options, list.as_ref())? {
         let at_hand = Summary {
             at_hand: blocks,
             ..Summary::default()
         };
         return report.done(&at_hand, Tally::default());
     }
-    let last = list.last();
     let sources = Arc::new(gather(options, servers, seeds)?);
-    let (shared, mut stream) = open(options, list, &sources)?;
+    let told = put_together(options, list, &sources, &mut report);
+    told.map_err(|error| match error.is_missing() {
+        true => sources
+            .servers
+            .reasons()
+            .into_iter()
+            .fold(error, Error::and),
+        false => error,
+    })
+}
+
+/// The work, once it is known that there is some.
+fn put_together(
+    options: &Options,
+    list: Option<List>,
+    sources: &Arc<Sources>,
+    report: &mut Report,
+) -> Result<()> {
+    let list = match (list, &options.hashlist) {
+        (None, Hashlist::Root(hash)) => under(options, *hash, sources)?,
+        (Some(list), _) => list,
+        (None, Hashlist::File(name)) => List::open(name)?,
+    };
+    report.length = list.length();
+    let last = list.last();
+    let (shared, mut stream) = open(options, list, sources)?;
     check_room(&shared, last)?;
     let workers = Workers::start(options.jobs, &shared)?;
     let flow = Flow::new(
@@ -110,14 +156,7 @@ pub fn run(options: &Options) -> Result<()> {
     {
         place.finish(summary.size)?;
     }
-    let done = report.done(&summary, sources.fetcher.tally());
-    done.map_err(|error| {
-        sources
-            .servers
-            .reasons()
-            .into_iter()
-            .fold(error, Error::and)
-    })
+    report.done(&summary, sources.fetcher.tally())
 }
 
 /// Puts together where blocks may come from.
@@ -182,14 +221,37 @@ fn tell(text: String) {
     console::complain(text);
 }
 
+/// The list under a root, once its root block is found.
+fn under(options: &Options, hash: Hash, sources: &Arc<Sources>) -> Result<List> {
+    let name = options.hashlist.to_string();
+    let mut seeds = open_seeds(options)?;
+    let output = options.output.as_deref();
+    seeds.extend(output.map(output::beginnings).unwrap_or_default());
+    let levels = Levels::new(sources, &name, seeds, options.retry);
+    let root = levels.root(hash)?;
+    List::under(root, &name, levels)
+}
+
+fn open_seeds(options: &Options) -> Result<Vec<Seed>> {
+    options.seeds.iter().map(|path| Seed::open(path)).collect()
+}
+
 /// The blocks of FILE, if it is all that the list says: then it is not touched. A list that can
 /// be read only once tells nothing beforehand.
-fn blocks_already_right(options: &Options, list: &List) -> Result<Option<u64>> {
-    let (Some(path), Some(length)) = (&options.output, list.length()) else {
+fn blocks_already_right(options: &Options, list: Option<&List>) -> Result<Option<u64>> {
+    let Some(path) = &options.output else {
         return Ok(None);
     };
-    let right = output::is_right(path, &mut List::open(&options.hashlist)?)?;
-    Ok(right.then_some(length))
+    match &options.hashlist {
+        Hashlist::Root(hash) => Ok(output::has_root(path, hash).map(index::blocks)),
+        Hashlist::File(name) => {
+            let Some(length) = list.and_then(List::length) else {
+                return Ok(None);
+            };
+            let right = output::is_right(path, &mut List::open(name)?)?;
+            Ok(right.then_some(length))
+        }
+    }
 }
 
 /// The servers of the command line, then those of the files that it names.
@@ -235,7 +297,7 @@ impl<'a> Report<'a> {
     fn new(options: &'a Options) -> Self {
         Report {
             options,
-            name: options.hashlist.display().to_string(),
+            name: options.hashlist.to_string(),
             length: None,
             has_servers: false,
             started: Instant::now(),
@@ -254,8 +316,9 @@ impl<'a> Report<'a> {
             missing,
             ..
         } = *summary;
-        let (blocks, seconds) = (summary.blocks(), self.started.elapsed().as_secs_f64());
-        if blocks == 0 && !options.quiet {
+        let (blocks, seconds) = (summary.blocks(), self.started.elapsed());
+        let is_list = matches!(options.hashlist, Hashlist::File(_));
+        if blocks == 0 && is_list && !options.quiet {
             console::complain(format_args!(
                 "get {name}: the hashlist is empty, so the file is; a failed download of the list looks the same"
             ));
@@ -267,8 +330,8 @@ impl<'a> Report<'a> {
         }
         let stats = options.stats.then(|| {
             format!(
-                "blocks={blocks} local={at_hand} fetched={fetched} missing={missing} bytes={} requests={} seconds={seconds:.3}",
-                tally.bytes, tally.requests
+                "blocks={blocks} local={at_hand} fetched={fetched} missing={missing} bytes={} requests={} seconds={}.{:03}",
+                tally.bytes, tally.requests, seconds.as_secs(), seconds.subsec_millis()
             )
         });
         if missing > 0 {

@@ -17,6 +17,8 @@ mod index;
 mod lockfile;
 mod mutex;
 mod progress;
+mod root;
+mod seconds;
 mod server;
 mod store;
 mod sys;

@@ -87,7 +87,8 @@ fn line(done: u64, total: Option<u64>, rate: f64, more: &str) -> String {
         }
         None => format!("{done} blocks"),
     };
-    line.push_str(&format!("  {:.1} MB/s", rate * BLOCK_SIZE as f64 / 1e6));
+    let tenths = (rate * BLOCK_SIZE as f64 / 1e5) as u64;
+    line.push_str(&format!("  {}.{} MB/s", tenths / 10, tenths % 10));
     if let Some(left) = total
         .map(|total| total.saturating_sub(done))
         .filter(|_| rate > 0.0)

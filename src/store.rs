@@ -281,6 +281,8 @@ impl Hand<'_> {
     ///
     /// # Errors
     /// When the disk or the directory refuses.
+    // Inlined, it would be in the binary three times.
+    #[inline(never)]
     pub fn stage(&mut self, block: &Block<impl AsRef<[u8]>>) -> Result<Option<Temporary>> {
         let may_be_there = |put: &Filter| put.may_hold(&block.hash());
         if self.writer.put.as_ref().is_none_or(may_be_there) && self.holds(block)? {

@@ -28,6 +28,7 @@ use crate::block;
 use crate::error::{Cause, Error, Result};
 use crate::hash::Hash;
 use crate::mutex::lock;
+use crate::seconds::Seconds;
 use crate::sys;
 
 /// Bytes of an answer's head.
@@ -257,7 +258,7 @@ impl Fetcher {
         Fault::Failed(match error {
             e if is_hung_up(&e) => Failure::strike("it hung up without an answer", true),
             Error::Timeout(Timeout::Connect) => {
-                let seconds = self.connect_timeout.as_secs_f32();
+                let seconds = Seconds(self.connect_timeout);
                 Failure::gone(format!("no connection within {seconds} s"))
             }
             Error::Timeout(_) => silence("no answer", self.timeout),
@@ -299,7 +300,7 @@ fn is_hung_up(error: &ureq::Error) -> bool {
 }
 
 fn silence(lacking: &str, timeout: Duration) -> Failure {
-    let seconds = timeout.as_secs_f32();
+    let seconds = Seconds(timeout);
     Failure::gone(format_args!("{lacking} within {seconds} s"))
 }
 

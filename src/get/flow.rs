@@ -85,6 +85,8 @@ pub struct Flow<'a> {
     /// The list's name, and its lines where they are known.
     name: &'a str,
     length: Option<u64>,
+    /// The file's in bytes, where a root tells it.
+    size: Option<u64>,
     /// None where blocks go to their places instead.
     stream: Option<&'a mut Stream>,
     workers: Workers,
@@ -126,6 +128,7 @@ impl<'a> Flow<'a> {
             shared,
             name,
             length,
+            size: lock(&shared.list).size(),
             stream,
             workers,
             progress,
@@ -244,6 +247,7 @@ impl<'a> Flow<'a> {
     /// Brings blocks to their places, or to where they wait for their turn.
     fn put(&mut self, part: Part) -> Result<()> {
         let count = part.count();
+        self.check_size(part.end)?;
         match part.content {
             Content::Fetched(_) => self.summary.fetched += count,
             _ => self.summary.at_hand += count,
@@ -263,6 +267,19 @@ impl<'a> Flow<'a> {
                 written
             }
         }
+    }
+
+    /// Whether some blocks, of which only the last may be short, end where the file's size has them
+    /// end.
+    fn check_size(&self, end: End) -> Result<()> {
+        let left = |size: u64| size.saturating_sub(end.wanted.offset());
+        let is_due = |size| left(size).min(BLOCK_SIZE as u64) == end.length as u64;
+        if self.size.is_none_or(is_due) {
+            return Ok(());
+        }
+        let (number, length) = (end.wanted.number + 1, end.length);
+        let cause = format!("block {number} has {length} bytes, which does not fit its size");
+        Err(Error::malformed("read root", self.name, cause))
     }
 
     fn miss(&mut self, wanted: &Wanted) -> Result<()> {
@@ -345,17 +362,17 @@ impl<'a> Flow<'a> {
 }
 
 /// When there is another round for what failed.
-struct Rounds {
+pub struct Rounds {
     most: u32,
     /// Rounds in a row that brought nothing.
     fruitless: u32,
     /// Whether the last brought anything. What is fetched for the first time meanwhile does not
     /// count: else a silent server would be waited for again and again as long as others give.
-    brought: bool,
+    pub brought: bool,
 }
 
 impl Rounds {
-    fn new(most: u32) -> Self {
+    pub fn new(most: u32) -> Self {
         Rounds {
             most,
             fruitless: 0,
@@ -364,7 +381,7 @@ impl Rounds {
     }
 
     /// The pause before the next round, twice as long after each that brought nothing.
-    fn next(&mut self) -> Option<Duration> {
+    pub fn next(&mut self) -> Option<Duration> {
         if mem::take(&mut self.brought) {
             self.fruitless = 0;
         }

@@ -6,12 +6,15 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
+use std::sync::Arc;
 
+use super::levels::Levels;
 use crate::block::BLOCK_SIZE;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::hashlist::Reader;
+use crate::root::Root;
 
 /// One line of the list: a block and its place in the file.
 #[derive(Clone, Copy, Debug)]
@@ -34,6 +37,10 @@ pub struct List {
     reader: Reader<BufReader<Box<dyn Read + Send>>>,
     name: String,
     length: Option<u64>,
+    /// Of the file, in bytes, where a root tells it.
+    size: Option<u64>,
+    /// What the text comes from, if that is a root.
+    levels: Option<Arc<Levels>>,
     last: Option<Wanted>,
     /// Whether `last` is told even where the length is not known. That takes a look at the line
     /// after, for which a list that is still being made would make the block wait.
@@ -76,11 +83,28 @@ impl List {
         Ok(List { last, ..list })
     }
 
+    /// The list under `root`.
+    ///
+    /// # Errors
+    /// When it cannot be begun to fetch.
+    pub fn under(root: Root, name: &str, levels: Arc<Levels>) -> Result<Self> {
+        let root = Arc::new(root);
+        let text = levels.text(&root)?;
+        let list = List::new(text, name.to_owned(), Some(root.blocks(0)));
+        Ok(List {
+            size: Some(root.size),
+            levels: Some(levels),
+            ..list
+        })
+    }
+
     fn new(input: Box<dyn Read + Send>, name: String, length: Option<u64>) -> Self {
         List {
             reader: Reader::new(BufReader::new(input), name.clone()),
             name,
             length,
+            size: None,
+            levels: None,
             last: None,
             tell_last: false,
             ahead: None,
@@ -105,6 +129,11 @@ impl List {
         self.length
     }
 
+    /// Bytes of the file, where they are known beforehand.
+    pub fn size(&self) -> Option<u64> {
+        self.size
+    }
+
     /// The last line, where it is known beforehand.
     pub fn last(&self) -> Option<Wanted> {
         self.last
@@ -113,7 +142,8 @@ impl List {
     /// The next line, or none at the end.
     ///
     /// # Errors
-    /// As the hashlist's reader; and when a file has become longer or shorter since it was opened.
+    /// As the hashlist's reader; when a file has become longer or shorter since it was opened; and
+    /// what ended the fetching of a list under a root.
     pub fn next(&mut self) -> Result<Option<Wanted>> {
         let hash = match self.ahead.take() {
             None => self.read()?,
@@ -145,7 +175,9 @@ impl List {
         };
         if !self.length.is_none_or(is_due) {
             let cause = "it changed while it was read";
-            return Err(Error::local("read hashlist", &self.name, cause));
+            let changed = || Error::local("read hashlist", &self.name, cause);
+            let failure = self.levels.as_ref().and_then(|levels| levels.failure());
+            return Err(failure.unwrap_or_else(changed));
         }
         Ok(hash)
     }

@@ -11,15 +11,20 @@ use std::path::{Path, PathBuf};
 
 use super::list::{List, Wanted};
 use super::parts::End;
-use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
+use super::seed::Seed;
+use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::index::read_at;
 use crate::lockfile::{Locking, is_named, lock};
+use crate::root::Tree;
 
 /// Symbolic links followed to the file that is to be written; the kernel's own limit.
 const MAX_LINKS: usize = 40;
+
+/// Bytes read at once where a whole file is read.
+const PIECE: usize = 64 * BLOCK_SIZE;
 
 pub enum Output {
     Stream(Stream),
@@ -98,6 +103,46 @@ fn follow(path: &Path) -> Result<PathBuf> {
     ))
 }
 
+/// What may hold much of the file that is to be at `path`: FILE as it is, and as far as it came.
+pub fn beginnings(path: &Path) -> Vec<Seed> {
+    let Ok(target) = follow(path) else {
+        return Vec::new();
+    };
+    let part = part_of(&target);
+    let seeds = [target, part].map(|path| Seed::open(&path).ok());
+    seeds.into_iter().flatten().collect()
+}
+
+/// FILE.part
+fn part_of(target: &Path) -> PathBuf {
+    let mut path = target.as_os_str().to_owned();
+    path.push(".part");
+    path.into()
+}
+
+/// Whether FILE is already the one that `root` stands for.
+///
+/// # Errors
+/// None: what cannot be read is not right.
+pub fn has_root(path: &Path, root: &Hash) -> Option<u64> {
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return None;
+    }
+    let (mut file, mut tree, mut size) = (File::open(path).ok()?, Tree::default(), 0);
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let length = block::fill(&mut file, &mut buffer).ok()?;
+        for bytes in buffer[..length].chunks(BLOCK_SIZE) {
+            tree.push(Hash::of(bytes), &mut |_| Ok(())).ok()?;
+        }
+        size += length as u64;
+        if length < buffer.len() {
+            let found = tree.finish(size, &mut |_| Ok(())).ok()?;
+            return (found == *root).then_some(size);
+        }
+    }
+}
+
 /// Whether FILE is already all that `list`, not yet read, says. Stops at the first difference.
 ///
 /// # Errors
@@ -161,8 +206,7 @@ enum Kind {
 
 impl Place {
     fn part(target: PathBuf) -> Result<Self> {
-        let mut path = target.clone().into_os_string();
-        path.push(".part");
+        let path = part_of(&target);
         let before = match File::open(&target) {
             Ok(file) => Some(file),
             // One that may be written but not read is of no use, and in nobody's way.
@@ -182,7 +226,7 @@ impl Place {
             before,
             metadata,
         };
-        Place::lock(path.into(), kind)
+        Place::lock(path, kind)
     }
 
     fn in_place(path: PathBuf) -> Result<Self> {
@@ -196,10 +240,15 @@ impl Place {
         place.had = size;
         place.kind = Kind::Device(size);
         // The last block may be as short as a byte: see `is_tight`.
-        let least = list
-            .length()
-            .map_or(0, |blocks| blocks.saturating_sub(1) * BLOCK_SIZE as u64 + 1);
-        if list.length() != Some(0) && least > size {
+        let shortest = || match list.length()? {
+            0 => Some(0),
+            blocks => Some((blocks - 1) * BLOCK_SIZE as u64 + 1),
+        };
+        if list
+            .size()
+            .or_else(shortest)
+            .is_some_and(|least| least > size)
+        {
             return Err(place.too_small(size));
         }
         Ok(place)

@@ -8,10 +8,12 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::block::{Block, READ_SIZE};
+use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
+use crate::hashlist::push_line;
 use crate::index::{self, Index};
+use crate::root::{LINE, Root};
 
 /// A file whose blocks can be found by their hashes. Shared by all workers.
 pub struct Seed {
@@ -52,5 +54,31 @@ impl Seed {
             Some(index)
         });
         index.as_ref()?.find(&self.file, hash, buffer)
+    }
+
+    /// The block of this number of a list (level 1 is the hashlist) that this file would have if it
+    /// were the size of `root`'s: an update in place leaves most blocks of a list as they were, and
+    /// one that moves what is behind it leaves none, nor would they be found at another place,
+    /// since lines are no divisor of a block. None where the file is too short. Reads and hashes
+    /// what the block stands for, 256 KiB in the hashlist.
+    pub fn list_block(&self, root: &Root, level: u32, number: u64) -> Option<Vec<u8>> {
+        let length = root.block_length(level, number);
+        if level == 0 {
+            let mut block = vec![0; length];
+            let offset = number * BLOCK_SIZE as u64;
+            return (index::read_at(&self.file, &mut block, offset) == length).then_some(block);
+        }
+        let start = number * BLOCK_SIZE as u64;
+        let first = start / LINE as u64;
+        let end = start + length as u64;
+        let mut lines = Vec::with_capacity(BLOCK_SIZE + 2 * LINE);
+        for line in first..end.div_ceil(LINE as u64) {
+            let below = self.list_block(root, level - 1, line)?;
+            push_line(&mut lines, &Hash::of(&below));
+        }
+        let skipped = usize::try_from(start - first * LINE as u64).ok()?;
+        lines.drain(..skipped);
+        lines.truncate(length);
+        Some(lines)
     }
 }

@@ -17,6 +17,8 @@ mod psync {
     pub mod lockfile;
     pub mod mutex;
     pub mod progress;
+    pub mod root;
+    pub mod seconds;
     pub mod server;
     pub mod store;
     pub mod sys;

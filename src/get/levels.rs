@@ -1,0 +1,244 @@
+//! The lists under a root: the file's hashlist, the hashlist of that, and so on (`crate::root`).
+//!
+//! Each level is a thread that reads hashes from the level above, looks for their blocks in what a
+//! seed's own list would be, the block directory, and the servers, and hands the text to the level
+//! below by a pipe, the last to the reader of the file's list. No level is ever held whole. What is handed on
+//! is exactly as long as the root says, and has its line ends where they belong.
+
+use std::io::{self, BufReader, Cursor, PipeWriter, Read, Write};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::flow::Rounds;
+use super::list::Wanted;
+use super::parts::{Content, Part};
+use super::seed::Seed;
+use super::worker::{Sources, Task, Worker, keep};
+use crate::block::{BLOCK_SIZE, Block};
+use crate::error::{Error, Result};
+use crate::hash::Hash;
+use crate::hashlist::{Reader, push_line};
+use crate::mutex::lock;
+use crate::root::{LINE, Root};
+
+/// Blocks of a list that are looked for at once, at most: they say where 8 MiB of the file are. At
+/// first it is one, so that a slow line soon has blocks of the file to carry.
+const RUN: usize = 32;
+
+/// What all levels of one root share.
+pub struct Levels {
+    sources: Arc<Sources>,
+    /// The root, as messages name it.
+    name: String,
+    /// Files whose own lists may have blocks of these.
+    seeds: Vec<Seed>,
+    retry: u32,
+    /// What ended the first level that did not come to its end.
+    failure: Mutex<Option<Error>>,
+}
+
+/// Blocks by their places in what was asked for.
+type Found = Vec<Option<Vec<u8>>>;
+
+impl Levels {
+    pub fn new(sources: &Arc<Sources>, name: &str, seeds: Vec<Seed>, retry: u32) -> Arc<Self> {
+        Arc::new(Levels {
+            sources: Arc::clone(sources),
+            name: name.to_owned(),
+            seeds,
+            retry,
+            failure: Mutex::default(),
+        })
+    }
+
+    /// Finds the root block.
+    ///
+    /// # Errors
+    /// Exit code 3 when nobody has it, 2 when it is none.
+    pub fn root(&self, hash: Hash) -> Result<Root> {
+        let mut found = vec![None];
+        self.fetch(&[hash], &mut found)?;
+        let text = found.pop().flatten().unwrap_or_default();
+        Root::parse(&text).ok_or_else(|| self.malformed("it is the hash of no root block"))
+    }
+
+    /// The text of the file's hashlist, as it comes.
+    ///
+    /// # Errors
+    /// When the machine gives no thread for a level.
+    pub fn text(self: &Arc<Self>, root: &Arc<Root>) -> Result<Box<dyn Read + Send>> {
+        let mut text = Vec::new();
+        for hash in &root.hashes {
+            push_line(&mut text, hash);
+        }
+        let mut upper: Box<dyn Read + Send> = Box::new(Cursor::new(text));
+        for number in (1..=root.depth).rev() {
+            let (reader, writer) = io::pipe().map_err(|e| Error::io("open", "a pipe", &e))?;
+            let level = Level {
+                levels: Arc::clone(self),
+                root: Arc::clone(root),
+                number,
+            };
+            let hashes = Reader::new(BufReader::new(upper), self.name.clone());
+            let work = move || level.run(hashes, writer);
+            let started = thread::Builder::new().spawn(work);
+            started.map_err(|e| Error::io("start", "a thread", &e))?;
+            upper = Box::new(reader);
+        }
+        Ok(upper)
+    }
+
+    /// What ended a level before its end, if anything did.
+    pub fn failure(&self) -> Option<Error> {
+        lock(&self.failure).take()
+    }
+
+    /// Finds the blocks of `hashes` that are not in `found` yet, in as many rounds as there are for
+    /// blocks of the file.
+    fn fetch(&self, hashes: &[Hash], found: &mut Found) -> Result<()> {
+        let mut worker = Worker::new(&self.sources, None, None);
+        let mut rounds = Rounds::new(self.retry);
+        loop {
+            let wanted = absent(hashes, found);
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            let done = worker.run(Task::Again(wanted))?;
+            for part in done.parts {
+                rounds.brought |= matches!(part.content, Content::Fetched(_));
+                self.place(part, found)?;
+            }
+            let Some(first) = done.nobody.first() else {
+                continue;
+            };
+            let Some(pause) = rounds.next().filter(|_| done.passing) else {
+                let cause = format_args!(
+                    "block {} of its list could not be had; the same command later goes on from here",
+                    first.hash
+                );
+                return Err(Error::missing("get", &self.name, cause));
+            };
+            thread::sleep(pause);
+            self.sources.servers.revive();
+        }
+    }
+
+    fn place(&self, part: Part, found: &mut Found) -> Result<()> {
+        // Zeros need no bytes, and are no list.
+        let (Content::AtHand(row) | Content::Fetched(row)) = part.content else {
+            return Err(self.malformed("there is a block under it that is no text"));
+        };
+        let first = usize::try_from(part.first).unwrap_or(usize::MAX);
+        for (bytes, place) in row
+            .bytes()
+            .chunks(BLOCK_SIZE)
+            .zip(found.iter_mut().skip(first))
+        {
+            *place = Some(bytes.to_vec());
+        }
+        self.sources.spare.put(row);
+        Ok(())
+    }
+
+    fn malformed(&self, cause: &str) -> Error {
+        Error::malformed("read root", &self.name, cause)
+    }
+}
+
+/// The hashes whose blocks are not found yet, each by its place.
+fn absent(hashes: &[Hash], found: &Found) -> Vec<Wanted> {
+    let due = (0..).zip(hashes.iter().zip(found));
+    due.filter(|(_, (_, block))| block.is_none())
+        .map(|(number, (&hash, _))| Wanted {
+            number,
+            hash,
+            // No block of the file.
+            last: false,
+        })
+        .collect()
+}
+
+/// One of the lists, 1 being the file's own.
+struct Level {
+    levels: Arc<Levels>,
+    root: Arc<Root>,
+    number: u32,
+}
+
+type Hashes = Reader<BufReader<Box<dyn Read + Send>>>;
+
+impl Level {
+    /// Finds all blocks, whose `hashes` come from the level above, and writes them to the `lower`.
+    fn run(&self, mut hashes: Hashes, mut lower: PipeWriter) {
+        let count = self.root.blocks(self.number);
+        let (mut number, mut run) = (0, 1);
+        while number < count {
+            let sent = self.find(&mut hashes, number, run).map(|blocks| {
+                number += blocks.len() as u64;
+                blocks.iter().try_for_each(|block| lower.write_all(block))
+            });
+            match sent {
+                Ok(Ok(())) => run = RUN.min(2 * run),
+                // Nobody reads on.
+                Ok(Err(_)) => return,
+                Err(error) => {
+                    // The first to fail says why; the others end because it did.
+                    lock(&self.levels.failure).get_or_insert(error);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Finds the blocks of the next hashes, so many at most.
+    fn find(&self, hashes: &mut Hashes, first: u64, most: usize) -> Result<Vec<Vec<u8>>> {
+        let (levels, root) = (&self.levels, &self.root);
+        let left = root.blocks(self.number) - first;
+        let mut wanted = Vec::new();
+        while wanted.len() < most && (wanted.len() as u64) < left {
+            // What is above has its right length, so it ends early only where its level failed.
+            let hash = hashes
+                .next()?
+                .ok_or_else(|| levels.malformed("its list is cut off"))?;
+            wanted.push(hash);
+        }
+        let seeded = |(number, hash): (u64, &Hash)| self.find_seeded(number, hash);
+        let mut found = (first..)
+            .zip(&wanted)
+            .map(seeded)
+            .collect::<Result<Found>>()?;
+        levels.fetch(&wanted, &mut found)?;
+        let found: Vec<_> = found.into_iter().flatten().collect();
+        if (first..)
+            .zip(&found)
+            .all(|(number, text)| self.is_list(number, text))
+        {
+            Ok(found)
+        } else {
+            Err(levels.malformed("its hashes do not fit its size"))
+        }
+    }
+
+    /// The block, where some seed's own list has it at the same place.
+    fn find_seeded(&self, number: u64, hash: &Hash) -> Result<Option<Vec<u8>>> {
+        for seed in &self.levels.seeds {
+            let text = seed.list_block(&self.root, self.number, number);
+            if let Some(block) = text.as_deref().and_then(|text| Block::verify(text, hash)) {
+                // A box that passes the file on passes its list on too.
+                keep(&self.levels.sources, &block)?;
+                return Ok(text);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a block is as long as it must be, and has line ends where they belong.
+    fn is_list(&self, number: u64, text: &[u8]) -> bool {
+        let start = number * BLOCK_SIZE as u64;
+        let is_end = |at: u64| at % LINE as u64 == LINE as u64 - 1;
+        text.len() == self.root.block_length(self.number, number)
+            && (start..)
+                .zip(text)
+                .all(|(at, &c)| (c == b'\n') == is_end(at))
+    }
+}

@@ -1,0 +1,273 @@
+//! The root: one hash that stands for a whole file.
+//!
+//! It is that of a root block, a text that gives the file's size and at most [`MOST`] hashes. Those
+//! are of the file's own blocks; or of the blocks of its hashlist, a text cut like any file; or of
+//! the blocks of the hashlist of that text, and so on. This file owns the format of the root block,
+//! and how many blocks each level has. It opens, stores and fetches nothing.
+
+use crate::block::{BLOCK_SIZE, Block};
+use crate::error::Result;
+use crate::hash::{HEX_LEN, Hash};
+use crate::hashlist::push_line;
+
+/// Hashes in a root block: with the three lines before them they fit into one block.
+const MOST: usize = 60;
+
+/// Bytes of a line of a hashlist as `psync` writes it.
+pub const LINE: usize = HEX_LEN + 1;
+
+/// What a root block says.
+#[derive(Debug, PartialEq)]
+pub struct Root {
+    /// Of the file, in bytes.
+    pub size: u64,
+    /// Texts between the hashes here and the file: 0 where they are those of its own blocks.
+    pub depth: u32,
+    pub hashes: Vec<Hash>,
+}
+
+impl Root {
+    /// Takes exactly what [`Root::text`] makes of the same file, whose hashes are as many as its
+    /// size says. None for anything else.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let mut lines = std::str::from_utf8(text).ok()?.lines().skip(1);
+        let size = lines.next()?.strip_prefix("size ")?.parse().ok()?;
+        // The depth follows from it.
+        lines.next()?;
+        let hashes: Option<Vec<Hash>> = lines.map(|line| Hash::parse(line.as_bytes())).collect();
+        let root = Root {
+            size,
+            depth: depth(size),
+            hashes: hashes?,
+        };
+        let fits = root.hashes.len() as u64 == root.blocks(root.depth);
+        (fits && root.text() == text).then_some(root)
+    }
+
+    /// The root block.
+    pub fn text(&self) -> Vec<u8> {
+        let Root { size, depth, .. } = self;
+        let mut text = format!("psync root 1\nsize {size}\ndepth {depth}\n").into_bytes();
+        for hash in &self.hashes {
+            push_line(&mut text, hash);
+        }
+        text
+    }
+
+    /// Bytes of the text of a level: level 0 is the file, level 1 its hashlist, level 2 the
+    /// hashlist of that.
+    pub fn bytes(&self, level: u32) -> u64 {
+        (0..level).fold(self.size, |bytes, _| list_bytes(bytes))
+    }
+
+    pub fn blocks(&self, level: u32) -> u64 {
+        blocks(self.bytes(level))
+    }
+
+    /// Bytes of the block of this number, counted from 0, of a level.
+    pub fn block_length(&self, level: u32, number: u64) -> usize {
+        let before = number.saturating_mul(BLOCK_SIZE as u64);
+        let left = self.bytes(level).saturating_sub(before);
+        usize::try_from(left).map_or(BLOCK_SIZE, |left| left.min(BLOCK_SIZE))
+    }
+}
+
+fn blocks(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_SIZE as u64)
+}
+
+/// Bytes of the hashlist of a text: 65 for 4096, so this never overflows.
+fn list_bytes(bytes: u64) -> u64 {
+    blocks(bytes) * LINE as u64
+}
+
+/// The least depth that leaves few enough hashes.
+fn depth(size: u64) -> u32 {
+    let (mut bytes, mut depth) = (size, 0);
+    while blocks(bytes) > MOST as u64 {
+        bytes = list_bytes(bytes);
+        depth += 1;
+    }
+    depth
+}
+
+/// What is told of each block of a list, of the upper lists, and of the root block.
+pub type Tell<'a> = dyn FnMut(&Block<&[u8]>) -> Result<()> + 'a;
+
+/// Makes a root out of a file's hashes, one after the other. Holds a block of text of each level.
+#[derive(Default)]
+pub struct Tree {
+    levels: Vec<Level>,
+}
+
+/// A level's hashes.
+#[derive(Default)]
+struct Level {
+    /// The first of them, until they are too many for a root block.
+    few: Vec<Hash>,
+    /// Then their lines that are not yet a block.
+    text: Option<Vec<u8>>,
+}
+
+impl Tree {
+    /// Takes in the hash of the file's next block.
+    ///
+    /// # Errors
+    /// Those of `tell`.
+    pub fn push(&mut self, hash: Hash, tell: &mut Tell) -> Result<()> {
+        self.push_to(0, hash, tell)
+    }
+
+    fn push_to(&mut self, level: usize, hash: Hash, tell: &mut Tell) -> Result<()> {
+        if self.levels.len() == level {
+            self.levels.push(Level::default());
+        }
+        let own = &mut self.levels[level];
+        if own.text.is_none() && own.few.len() < MOST {
+            own.few.push(hash);
+            return Ok(());
+        }
+        let text = own.text.get_or_insert_default();
+        for hash in own.few.drain(..) {
+            push_line(text, &hash);
+        }
+        push_line(text, &hash);
+        if text.len() < BLOCK_SIZE {
+            return Ok(());
+        }
+        let rest = text.split_off(BLOCK_SIZE);
+        let full = std::mem::replace(text, rest);
+        self.close(level, &full, tell)
+    }
+
+    fn close(&mut self, level: usize, text: &[u8], tell: &mut Tell) -> Result<()> {
+        let block = Block::new(text);
+        tell(&block)?;
+        self.push_to(level + 1, block.hash(), tell)
+    }
+
+    /// The root of a file of `size` bytes, whose last hash was pushed.
+    ///
+    /// # Errors
+    /// Those of `tell`.
+    pub fn finish(mut self, size: u64, tell: &mut Tell) -> Result<Hash> {
+        let mut level = 0;
+        while let Some(text) = self.levels.get_mut(level).and_then(|own| own.text.take()) {
+            if !text.is_empty() {
+                self.close(level, &text, tell)?;
+            }
+            level += 1;
+        }
+        let root = Root {
+            size,
+            depth: depth(size),
+            hashes: self.levels.pop().map_or_else(Vec::new, |top| top.few),
+        };
+        let text = root.text();
+        let block = Block::new(&text[..]);
+        tell(&block)?;
+        Ok(block.hash())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn tree(hashes: u64, size: u64) -> (Root, HashMap<String, Vec<u8>>) {
+        let mut blocks = HashMap::new();
+        let mut tell = |block: &Block<&[u8]>| {
+            blocks.insert(block.hash().to_string(), block.bytes().to_vec());
+            Ok(())
+        };
+        let mut tree = Tree::default();
+        (0..hashes).for_each(|n| tree.push(Hash::of(&n.to_le_bytes()), &mut tell).unwrap());
+        let hash = tree.finish(size, &mut tell).unwrap().to_string();
+        (Root::parse(&blocks[&hash]).unwrap(), blocks)
+    }
+
+    #[test]
+    fn a_tree_comes_apart_into_the_hashes_that_it_was_made_of() {
+        // 60 blocks of a list hold the hashes of 3780 (60 * 4096 / 65) blocks.
+        let block = BLOCK_SIZE as u64;
+        for (count, depth) in [(0, 0), (1, 0), (60, 0), (61, 1), (3780, 1), (3781, 2)] {
+            let size = (count * block).saturating_sub(u64::from(count > 0));
+            let (root, blocks) = tree(count, size);
+            assert_eq!((root.size, root.depth), (size, depth), "{count}");
+            let mut hashes = root.hashes.clone();
+            for level in (1..=depth).rev() {
+                assert_eq!(hashes.len() as u64, root.blocks(level));
+                let texts = hashes.iter().map(|hash| &blocks[&hash.to_string()]);
+                let lengths = (0..).map(|number| root.block_length(level, number));
+                assert!(texts.clone().map(Vec::len).eq(lengths.take(hashes.len())));
+                let text = texts.flatten().copied().collect::<Vec<u8>>();
+                let lines = text.split_inclusive(|&c| c == b'\n');
+                hashes = lines
+                    .map(|line| Hash::parse(line.strip_suffix(b"\n").unwrap()).unwrap())
+                    .collect();
+            }
+            assert!(
+                hashes
+                    .into_iter()
+                    .eq((0..count).map(|n| Hash::of(&n.to_le_bytes())))
+            );
+        }
+    }
+
+    #[test]
+    fn the_largest_root_block_is_a_block() {
+        let size = u64::MAX;
+        let hashes = vec![Hash::of(b"x"); MOST];
+        let root = Root {
+            size,
+            depth: depth(size),
+            hashes,
+        };
+        assert!(root.text().len() <= BLOCK_SIZE && root.blocks(root.depth) <= MOST as u64);
+    }
+
+    #[test]
+    fn refuses_what_is_not_exactly_a_root_block() {
+        let (root, _) = tree(2, 5000);
+        let text = String::from_utf8(root.text()).unwrap();
+        assert_eq!(Root::parse(text.as_bytes()), Some(root));
+        let first = text.lines().nth(3).unwrap();
+        for (from, to) in [
+            ("psync root 1", "psync root 2"),
+            ("psync root 1\n", ""),
+            ("psync root 1\n", "\npsync root 1\n"),
+            ("size 5000", "size 05000"),
+            ("size 5000", "size +5000"),
+            ("size 5000", "size 4096"),
+            ("size 5000", "size 8193"),
+            ("size 5000", "size 18446744073709551616"),
+            ("size 5000", "size -1"),
+            ("size 5000", "Size 5000"),
+            ("size 5000\ndepth 0\n", "depth 0\nsize 5000\n"),
+            ("depth 0", "depth 1"),
+            ("depth 0", "depth 00"),
+            ("depth 0\n", ""),
+            ("\n", "\r\n"),
+            (first, &first[1..]),
+            (first, &first.replace(|c: char| c.is_ascii_lowercase(), "A")),
+            (first, &format!("{first}\n{first}")),
+            (first, &format!("{first}\n")),
+            (first, &format!(" {first}")),
+        ] {
+            let wrong = text.replacen(from, to, if from == "\n" { 9 } else { 1 });
+            assert_ne!(wrong, text, "{from} {to}");
+            assert_eq!(Root::parse(wrong.as_bytes()), None, "{wrong:?}");
+        }
+        for end in ["\n", " ", "\0", "x", &format!("{first}\n")] {
+            assert_eq!(
+                Root::parse(format!("{text}{end}").as_bytes()),
+                None,
+                "{end:?}"
+            );
+        }
+        assert_eq!(Root::parse(text.trim_end().as_bytes()), None);
+        assert_eq!(Root::parse(b""), None);
+        assert_eq!(Root::parse(&[0; BLOCK_SIZE]), None);
+    }
+}
