@@ -573,6 +573,15 @@ fn nothing_is_removed_for_a_list_that_cannot_be_trusted() {
             &format!("unneeded ROOT {} > ~/gone", hash_hex(b"absent")),
         );
 
+        // A root of another kind may need more than can be seen.
+        let later = format!("psync root 2\nsize 1\ndepth 0\n{}\n", hash_hex(b"x"));
+        let later = write_blocks(&desk.blocks, later.as_bytes());
+        refuses(
+            "a later root",
+            &format!("unneeded ~/lists/*.list {} > ~/gone", later.trim_end()),
+        );
+        fs::remove_file(desk.blocks.join(later.trim_end())).unwrap();
+
         let b = desk.home.join("lists/b.list");
         let list = fs::read_to_string(&b).unwrap();
         for bad in [
