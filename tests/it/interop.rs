@@ -40,9 +40,8 @@ fn nginx_is_a_server() {
 /// As README.md has it.
 #[test]
 fn nginx_in_front_lets_requests_for_many_blocks_through() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let example = readme.split("```nginx\n").nth(1).unwrap();
-    let example = example.split("```").next().unwrap();
+    let readme = readme();
+    let example = examples(&readme, "nginx")[0];
     let (sample, blocks) = exported();
     let server = Server::start(&blocks);
     let nginx = Daemon::nginx(

@@ -29,6 +29,7 @@ mod interop;
 mod machine;
 mod progress;
 mod readme;
+mod recipes;
 mod root;
 mod server_attacks;
 mod server_blocks;

@@ -11,14 +11,10 @@ const PORT: &str = "8080";
 
 #[test]
 fn examples_run_as_they_stand() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
-    let examples: Vec<&str> = readme
-        .split("```sh\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
+    let readme = readme();
+    let examples = examples(&readme, "sh");
     assert!(examples.len() >= 2, "README.md has lost its examples");
-    for program in ["split", "sha256sum", "cmp", "curl", "sed"] {
+    for program in ["split", "sha256sum", "cmp", "curl"] {
         need(program);
     }
     let dir = TempDir::new();

@@ -23,6 +23,7 @@ fn package(program: &str) -> &str {
         "sha256sum" | "split" | "cut" | "cmp" | "sleep" | "chroot" | "timeout" | "mkfifo"
         | "chmod" | "cp" | "id" => "coreutils",
         "unshare" | "mount" | "umount" | "prlimit" | "setpriv" | "fallocate" => "util-linux",
+        "xargs" => "findutils",
         "mkfs.ext4" => "e2fsprogs",
         "mkfs.xfs" | "xfs_io" => "xfsprogs",
         "script" => "bsdutils",
