@@ -632,3 +632,18 @@ fn nothing_is_removed_for_a_list_that_cannot_be_trusted() {
         assert!(gone.lines().eq(&crowd.unneeded));
     }
 }
+
+#[test]
+fn the_recipe_and_export_agree_on_a_root() {
+    for desk in Desk::both() {
+        for size in [0, 1, 245_760, 245_761, 300_000] {
+            let bytes = random(size, 3);
+            desk.exported(&bytes);
+            let out = psync!("export", "--root", "--no-store")
+                .stdin(bytes)
+                .run()
+                .ok();
+            assert_eq!(out.text(), shell_root(&desk) + "\n", "{size}");
+        }
+    }
+}
