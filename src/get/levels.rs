@@ -21,9 +21,10 @@ use crate::hashlist::{Reader, push_line};
 use crate::mutex::lock;
 use crate::root::{LINE, Root};
 
-/// Blocks of a list that are looked for at once, at most: they say where 8 MiB of the file are. At
-/// first it is one, so that a slow line soon has blocks of the file to carry.
-const RUN: usize = 32;
+/// Blocks of a list that are looked for at once, at most: 512 KiB, which say where 32 MiB of the file
+/// are. Where most of them are at hand, as in an update, each time costs a round trip. At first it is
+/// one, so that a slow line soon has blocks of the file to carry.
+const RUN: usize = 128;
 
 /// What all levels of one root share.
 pub struct Levels {

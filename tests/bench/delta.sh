@@ -1,7 +1,8 @@
 #!/bin/sh
 # An update: the old version is at hand, a hundredth of the new one's blocks differ, in 40 places, and
 # come over a line of 50 ms and 100 Mbit/s. What is counted is what the line carries, both ways; lists
-# and indices that name the new version are at hand where a program can use them so.
+# and indices that name the new version are at hand where a program can use them so; with a root the list
+# comes over the line too.
 # shellcheck source=tests/bench/lib.sh
 . "$(dirname "$0")/lib.sh"
 need curl nginx
@@ -14,9 +15,12 @@ blocks=$((MIB * 256))
 fresh=$((blocks / 100))
 for place in $(seq 0 $((PLACES - 1))); do
     length=$((fresh / PLACES + (place < fresh % PLACES)))
-    dd if=/dev/urandom of="$dir/old" bs=4096 count="$length" seek=$((place * blocks / PLACES)) conv=notrunc status=none
+    # At regular distances every place, or none, would lie across two blocks of the list.
+    seek=$((place * blocks / PLACES + place * 7919 % (blocks / PLACES - length)))
+    dd if=/dev/urandom of="$dir/old" bs=4096 count="$length" seek="$seek" conv=notrunc status=none
 done
 "$PSYNC" export --no-sync -d "$dir/blocks" "$dir/new" >"$dir/list"
+root=$("$PSYNC" export --no-sync --root -d "$dir/blocks" "$dir/new")
 # shellcheck disable=SC2119 # the script takes no words
 serve_psync
 serve_nginx "$dir"
@@ -51,25 +55,30 @@ relay_log=$psync_log
 for _ in $(runs); do
     cp "$dir/old" "$dir/out"
     update psync "$PSYNC" get -d none -o out "$psync_line" list
+    cp "$dir/old" "$dir/out"
+    update psync-root "$PSYNC" get -d none -o out "$psync_line" "$root"
 done
 relay_log=$nginx_log
 for peer in zsync casync bita; do ! have "$peer" || "${peer}_of"; done
 record fresh MiB "$(awk -v blocks="$fresh" 'BEGIN { printf "%.3f", blocks / 256 }')"
 
 label psync 'get -o over the old version'
+label psync-root 'the same by its root, the list included'
 label zsync 'zsync -i'
 label casync 'casync --seed, 64 KiB chunks'
 label bita 'bita --seed, 4 KiB chunks, with its index'
-for contestant in psync zsync casync bita; do
+for contestant in psync psync-root zsync casync bita; do
     label "$contestant-bytes" "$(cat "$dir/$contestant.label")"
 done
 label fresh 'the new blocks alone'
 
 job "Update $MIB MiB of which 1 % is new: MiB on the line"
 beside psync-bytes fresh most 1.05
+beside psync-root-bytes fresh most 1.15
 for peer in zsync casync bita; do beside psync-bytes "$peer-bytes"; done
-bars fresh psync-bytes zsync-bytes casync-bytes bita-bytes
+bars fresh psync-bytes psync-root-bytes zsync-bytes casync-bytes bita-bytes
 
 job "Update $MIB MiB of which 1 % is new: seconds at 50 ms and 100 Mbit/s"
+beside psync-root psync
 for peer in zsync casync bita; do beside psync "$peer"; done
-bars psync zsync casync bita
+bars psync psync-root zsync casync bita
