@@ -14,6 +14,7 @@ mod get;
 mod hash;
 mod hashlist;
 mod index;
+mod lan;
 mod lockfile;
 mod mutex;
 mod progress;

@@ -14,6 +14,7 @@ mod psync {
     pub mod hash;
     pub mod hashlist;
     pub mod index;
+    pub mod lan;
     pub mod lockfile;
     pub mod mutex;
     pub mod progress;
