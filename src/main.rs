@@ -19,6 +19,7 @@ mod lockfile;
 mod mutex;
 mod progress;
 mod server;
+mod spawn;
 mod store;
 mod sys;
 

@@ -33,6 +33,7 @@ use std::time::Duration;
 use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::lan::{self, Responder};
+use crate::spawn::spawn;
 use crate::store::BlockDir;
 use crate::sys;
 use clients::{Admitted, Clients, SHORTAGE_PAUSE};
@@ -193,12 +194,6 @@ pub fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-fn spawn(stack: usize, work: Box<dyn FnOnce() + Send>) -> Result<()> {
-    let started = thread::Builder::new().stack_size(stack).spawn(work);
-    started.map_err(|e| Error::io("start", "a thread", &e))?;
-    Ok(())
-}
-
 fn check_directory(options: &Options) -> Result<()> {
     let Some(path) = options.dir.as_ref().map(BlockDir::path) else {
         return Ok(());
@@ -246,11 +241,7 @@ impl Server {
         let client = Arc::clone(&admitted.client);
         let server = Arc::clone(self);
         let work = move || server.work(admitted);
-        if thread::Builder::new()
-            .stack_size(STACK)
-            .spawn(work)
-            .is_err()
-        {
+        if spawn(STACK, Box::new(work)).is_err() {
             send_unavailable(&client.stream);
             self.clients.wait_out_shortage();
         }

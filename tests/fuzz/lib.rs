@@ -19,6 +19,7 @@ mod psync {
     pub mod mutex;
     pub mod progress;
     pub mod server;
+    pub mod spawn;
     pub mod store;
     pub mod sys;
 }
