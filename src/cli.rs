@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -27,8 +28,8 @@ trust each other
 
 Usage:
     psync export [-d DIR] [--root] [--no-store] [--no-sync] [FILE]
-    psync server [-d DIR] [--file FILE]... [--max-conns N] [--timeout SECS]
-                 [-v] ADDR...
+    psync server [-d DIR] [--file FILE]... [--lan] [--max-conns N]
+                 [--timeout SECS] [-v] ADDR...
     psync get [OPTIONS] [SERVER]... HASHLIST
 
     export   cuts FILE into blocks of 4096 bytes, each stored under its SHA-256,
@@ -89,8 +90,8 @@ Examples:
 const SERVER_HELP: &str = "\
 psync server - serves a block directory, and whole files, over HTTP
 
-Usage: psync server [-d DIR] [--file FILE]... [--max-conns N] [--timeout SECS]
-                    [-v] ADDR...
+Usage: psync server [-d DIR] [--file FILE]... [--lan] [--max-conns N]
+                    [--timeout SECS] [-v] ADDR...
 
 ADDR is HOST:PORT, [v6]:PORT, or :PORT for all interfaces; port 0 takes a free
 one. \"listening on IP:PORT\" is printed for each socket once it accepts. A block
@@ -108,6 +109,9 @@ Options:
     -d, --dir DIR        the block directory, which must exist where it is named
                          [$PSYNC_DIR, else $HOME/.psync/blocks]
         --file FILE      serve the blocks of FILE too (any number)
+        --lan            answer get --lan in the local network, with the first
+                         ADDR that it reaches. --lan=ADDR: by the interface that
+                         has this IPv4 address
         --max-conns N    connections at once, 1 to 100000; at more, the one
                          longest without a whole request makes room [512]
         --timeout SECS   for a request's head from its first byte on, for its
@@ -159,6 +163,9 @@ Blocks at hand:
 
 Servers:
         --servers FILE   more servers, one a line, # comments; any number
+        --lan            ask the local network for servers, half a second; they
+                         come first, by no proxy. --lan=ADDR: by the interface
+                         that has this IPv4 address
     -m, --mirror URL     a plain copy of the whole file on any web server, for
                          what no server gives (any number)
         --spread         begin each request at another server, for their joint
@@ -288,6 +295,7 @@ fn parse_server(words: &mut Words) -> Result<Command> {
         .seconds("--timeout")?
         .unwrap_or(Duration::from_secs(15));
     let verbose = words.flag(["-v", "--verbose"]);
+    let lan = words.lan()?;
     let mut addresses = Vec::new();
     for word in words.operands()? {
         let address = word.to_str().and_then(server::Address::parse);
@@ -308,6 +316,7 @@ fn parse_server(words: &mut Words) -> Result<Command> {
         dir_named,
         files,
         addresses,
+        lan,
         max_connections,
         timeout,
         verbose,
@@ -339,6 +348,7 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     let quiet = words.flag(["-q", "--quiet"]);
     let verbose = words.flag(["-v", "--verbose"]);
     let stats = words.flag("--stats");
+    let lan = words.lan()?;
     let mut operands = words.operands()?;
     let Some(hashlist) = operands.pop() else {
         return Err(words.usage("HASHLIST is missing"));
@@ -359,6 +369,7 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     Ok(Command::Get(get::Options {
         servers,
         server_lists,
+        lan,
         mirrors,
         spread,
         hashlist,
@@ -506,6 +517,17 @@ impl<'a> Words<'a> {
         Ok(Some(number.ok_or_else(|| self.wrong(&value, due))?))
     }
 
+    /// The interface of `--lan`, the system's choice, or of `--lan=ADDR`.
+    fn lan(&mut self) -> Result<Option<Ipv4Addr>> {
+        let any = self.flag(LAN).then_some(Ipv4Addr::UNSPECIFIED);
+        let Some(value) = self.value(LAN_VALUE)? else {
+            return Ok(any);
+        };
+        let address = value.to_str().and_then(|text| text.parse().ok());
+        let due = "--lan=ADDR takes the IPv4 address of an interface";
+        Ok(Some(address.ok_or_else(|| self.wrong(&value, due))?))
+    }
+
     /// What is left once every option is taken.
     fn operands(&mut self) -> Result<Vec<OsString>> {
         let args = std::mem::replace(&mut self.args, pico_args::Arguments::from_vec(Vec::new()));
@@ -566,6 +588,11 @@ const VALUED: [&str; 11] = [
     "--timeout",
 ];
 
+/// An option that takes a value, but only within its word; and what it is called when it has one,
+/// which is no word of any command line.
+const LAN: &str = "--lan";
+const LAN_VALUE: &str = "--lan=";
+
 /// `--option=value` as two words, which is the form that `pico_args` takes any value in.
 fn split_value(word: OsString) -> Vec<OsString> {
     let bytes = word.as_bytes();
@@ -573,9 +600,11 @@ fn split_value(word: OsString) -> Vec<OsString> {
         return vec![word];
     };
     let (key, value) = (OsStr::from_bytes(&bytes[..at]), &bytes[at + 1..]);
-    if !VALUED.iter().any(|valued| key == *valued) {
-        return vec![word];
-    }
+    let key = match key == LAN {
+        true => OsStr::new(LAN_VALUE),
+        false if VALUED.iter().any(|valued| key == *valued) => key,
+        false => return vec![word],
+    };
     vec![key.to_owned(), OsString::from_vec(value.to_vec())]
 }
 
@@ -668,6 +697,34 @@ mod tests {
     }
 
     #[test]
+    fn lan_has_a_value_only_within_its_word() {
+        let any = Some(Ipv4Addr::UNSPECIFIED);
+        let one = Some(Ipv4Addr::new(10, 0, 0, 1));
+        for (words, lan, servers) in [
+            ("list", None, 0),
+            ("--lan list", any, 0),
+            ("--lan 10.0.0.1 list", any, 1),
+            ("--lan=10.0.0.1 list", one, 0),
+            ("a list --lan --lan=10.0.0.1", one, 1),
+            ("--lan=10.0.0.1 list --lan", one, 0),
+            ("-o --lan list", None, 0),
+        ] {
+            let Ok(Command::Get(options)) = read(&format!("psync get {words}")) else {
+                panic!("{words}")
+            };
+            assert_eq!(
+                (options.lan, options.servers.len()),
+                (lan, servers),
+                "{words}"
+            );
+        }
+        let Ok(Command::Server(options)) = read("psync server --lan=10.0.0.1 :1") else {
+            panic!()
+        };
+        assert_eq!(options.lan, one);
+    }
+
+    #[test]
     fn names_the_word_that_is_wrong() {
         for (line, word) in [
             ("psync", "a command is missing"),
@@ -695,6 +752,10 @@ mod tests {
             ("psync server :1 --timeout 1e3", "--timeout takes seconds"),
             ("psync server :1 --timeout .", "--timeout takes seconds"),
             ("psync server :1 --timeout inf", "--timeout takes seconds"),
+            ("psync get --lan=eth0 x", "'eth0': --lan=ADDR takes"),
+            ("psync get --lan= x", "'': --lan=ADDR takes"),
+            ("psync get --lans x", "unknown option '--lans'"),
+            ("psync export --lan x", "unknown option '--lan'"),
             ("psync get", "HASHLIST is missing"),
             ("psync get ftp://x list", "'ftp://x': a server is"),
         ] {

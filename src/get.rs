@@ -25,15 +25,17 @@ mod worker;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use crate::console;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::hash::Hash;
 use crate::index;
+use crate::lan;
 use crate::progress::Progress;
 use crate::store::BlockDir;
 use fetch::{Fetcher, Tally};
@@ -53,6 +55,9 @@ pub struct Options {
     pub servers: Vec<Url>,
     /// Files with more of them.
     pub server_lists: Vec<PathBuf>,
+    /// By which interface the local network is asked for servers, if it is: its address, or
+    /// unspecified for the system's choice.
+    pub lan: Option<Ipv4Addr>,
     /// Plain copies of the whole file.
     pub mirrors: Vec<Url>,
     /// Whether each run of blocks begins at another server.
@@ -103,7 +108,7 @@ pub fn run(options: &Options) -> Result<()> {
         Hashlist::File(name) => Some(List::open(name)?),
         Hashlist::Root(_) => None,
     };
-    let servers = servers(options)?;
+    let mut servers = servers(options)?;
     report.has_servers = !(servers.is_empty() && options.mirrors.is_empty());
     let seeds = open_seeds(options)?;
     if let Some(blocks) = blocks_already_right(options, list.as_ref())? {
@@ -112,6 +117,10 @@ pub fn run(options: &Options) -> Result<()> {
             ..Summary::default()
         };
         return report.done(&at_hand, Tally::default());
+    }
+    if let Some(interface) = options.lan {
+        servers = servers_near(interface, servers, options.quiet);
+        report.has_servers |= !servers.is_empty();
     }
     let sources = Arc::new(gather(options, servers, seeds)?);
     let told = put_together(options, list, &sources, &mut report);
@@ -281,6 +290,28 @@ fn servers(options: &Options) -> Result<Vec<Url>> {
         }
     }
     Ok(servers)
+}
+
+/// The servers that answer in the local network, then those `listed`, which have to do where there is
+/// no network.
+// Inlined it would have the compiler write half of its caller twice.
+#[inline(never)]
+fn servers_near(interface: Ipv4Addr, listed: Vec<Url>, is_quiet: bool) -> Vec<Url> {
+    let mut servers = Vec::new();
+    match lan::ask(interface) {
+        Ok(answers) => {
+            for server in answers {
+                servers.extend(Url::near(server));
+            }
+        }
+        Err(_) if is_quiet => {}
+        Err(cause) => {
+            let (cause, advice) = (Cause(&cause), lan::ADVICE);
+            console::complain(format_args!("ask the local network: {cause}; {advice}"));
+        }
+    }
+    servers.extend(listed);
+    servers
 }
 
 /// What is said at the end.

@@ -14,12 +14,14 @@ mod get;
 mod hash;
 mod hashlist;
 mod index;
+mod lan;
 mod lockfile;
 mod mutex;
 mod progress;
 mod root;
 mod seconds;
 mod server;
+mod spawn;
 mod store;
 mod sys;
 

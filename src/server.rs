@@ -32,6 +32,8 @@ use std::time::Duration;
 
 use crate::console::Stdout;
 use crate::error::{Error, Result};
+use crate::lan::{self, Responder};
+use crate::spawn::spawn;
 use crate::store::BlockDir;
 use crate::sys;
 use clients::{Admitted, Clients, SHORTAGE_PAUSE};
@@ -44,6 +46,9 @@ use threads::Threads;
 /// backtrace the rest.
 const STACK: usize = 128 * 1024;
 
+/// Stack of the thread that reads files, in bytes: what std gives a thread.
+const KEEPER_STACK: usize = 2 * 1024 * 1024;
+
 /// What the command line asks for.
 pub struct Options {
     /// None only where there are files to serve.
@@ -52,6 +57,9 @@ pub struct Options {
     pub dir_named: bool,
     pub files: Vec<PathBuf>,
     pub addresses: Vec<Address>,
+    /// By which interface questions of the local network are answered, if they are: its address, or
+    /// unspecified for the system's choice.
+    pub lan: Option<Ipv4Addr>,
     pub max_connections: usize,
     pub timeout: Duration,
     pub verbose: bool,
@@ -152,12 +160,18 @@ pub fn run(options: Options) -> Result<()> {
         listeners.extend(address.bind()?);
     }
     let mut text = String::new();
+    let mut sockets = Vec::new();
     for listener in &listeners {
         let address = listener
             .local_addr()
             .map_err(|e| Error::io("listen on", "a socket", &e))?;
         text.push_str(&format!("listening on {address}\n"));
+        sockets.push(address);
     }
+    let lan = match options.lan {
+        Some(interface) => Some(Responder::new(interface, &sockets)?),
+        None => None,
+    };
     Stdout::new()?.write(text.as_bytes())?;
 
     let server = Arc::new(Server {
@@ -167,19 +181,16 @@ pub fn run(options: Options) -> Result<()> {
         threads: Threads::default(),
     });
     if server.files.is_some() {
-        spawn(move || keeper.run())?;
+        spawn(KEEPER_STACK, Box::new(move || keeper.run()))?;
+    }
+    if let Some(lan) = lan {
+        spawn(lan::STACK, Box::new(move || lan.run()))?;
     }
     for listener in listeners.split_off(1) {
         let server = Arc::clone(&server);
-        spawn(move || server.accept(&listener))?;
+        spawn(STACK, Box::new(move || server.accept(&listener)))?;
     }
     listeners.iter().for_each(|first| server.accept(first));
-    Ok(())
-}
-
-fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
-    let started = thread::Builder::new().spawn(work);
-    started.map_err(|e| Error::io("start", "a thread", &e))?;
     Ok(())
 }
 
@@ -230,11 +241,7 @@ impl Server {
         let client = Arc::clone(&admitted.client);
         let server = Arc::clone(self);
         let work = move || server.work(admitted);
-        if thread::Builder::new()
-            .stack_size(STACK)
-            .spawn(work)
-            .is_err()
-        {
+        if spawn(STACK, Box::new(work)).is_err() {
             send_unavailable(&client.stream);
             self.clients.wait_out_shortage();
         }

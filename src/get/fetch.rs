@@ -98,6 +98,11 @@ impl From<Error> for Fault {
     }
 }
 
+/// A server in the local network is the one that answered there, and nobody else's idea of it.
+fn is_direct(proxies: &Proxies, server: &Url) -> bool {
+    server.is_near() || proxies.is_direct(server.host())
+}
+
 impl Fetcher {
     /// Keeps a connection to each of `servers` for each of `jobs`. `connect_timeout` is for a
     /// connection; `timeout` for sending a request, for the head of its answer, and for each part
@@ -142,8 +147,7 @@ impl Fetcher {
         };
         // Only where a server is reached by it does it matter whether it can be used.
         let by = |proxy: &Option<Variable>, https: bool| -> Result<Option<Agent>> {
-            let led =
-                |server: &Url| server.is_https() == https && !proxies.is_direct(server.host());
+            let led = |server: &Url| server.is_https() == https && !is_direct(&proxies, server);
             let proxy = proxy.as_ref().filter(|_| servers.iter().any(led));
             Ok(proxy
                 .map(parse_proxy)
@@ -170,7 +174,7 @@ impl Fetcher {
         };
         let by_proxy = by_proxy
             .as_ref()
-            .filter(|_| !self.proxies.is_direct(server.host()));
+            .filter(|_| !is_direct(&self.proxies, server));
         by_proxy.unwrap_or(&self.direct)
     }
 

@@ -1,7 +1,7 @@
 //! Where servers and mirrors are.
 
 use std::fmt::{self, Display};
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddrV4};
 
 use crate::hash::Hash;
 
@@ -9,8 +9,18 @@ use crate::hash::Hash;
 const MAX_URL: usize = 2_000;
 
 /// Where a server is, or a mirror: in one written form, so that the same server is the same text.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Url(String);
+#[derive(Clone, Debug)]
+pub struct Url {
+    text: String,
+    /// Whether it is so near that no proxy leads there.
+    near: bool,
+}
+
+impl PartialEq for Url {
+    fn eq(&self, other: &Url) -> bool {
+        self.text == other.text
+    }
+}
 
 impl Url {
     /// Parses a server's `HOST[:PORT]` or `http://HOST[:PORT][/PATH]`, or says why it is neither.
@@ -21,7 +31,7 @@ impl Url {
             return Err(FORM);
         }
         let path = path.trim_end_matches('/');
-        Ok(Url(format!("{start}{path}")))
+        Ok(Url::far(format!("{start}{path}")))
     }
 
     /// Parses a mirror's `http://HOST[:PORT]/PATH`, which may have a query.
@@ -31,33 +41,47 @@ impl Url {
         if path.is_empty() {
             return Err(FORM);
         }
-        Ok(Url(format!("{start}{path}")))
+        Ok(Url::far(format!("{start}{path}")))
+    }
+
+    fn far(text: String) -> Self {
+        Url { text, near: false }
+    }
+
+    /// Of a server in the local network, in the same form as one that is listed.
+    pub fn near(server: SocketAddrV4) -> Option<Self> {
+        let url = Url::parse(&server.to_string()).ok()?;
+        Some(Url { near: true, ..url })
+    }
+
+    pub fn is_near(&self) -> bool {
+        self.near
     }
 
     /// Of where an answer came from.
     pub fn of_answer(uri: &impl Display) -> Self {
-        Url(uri.to_string())
+        Url::far(uri.to_string())
     }
 
     pub fn is_https(&self) -> bool {
-        self.0.starts_with("https:")
+        self.text.starts_with("https:")
     }
 
     /// In lower case, a v6 address in brackets.
     pub fn host(&self) -> &str {
-        let rest = self.0.split_once("://").map_or("", |(_, rest)| rest);
+        let rest = self.text.split_once("://").map_or("", |(_, rest)| rest);
         let authority = rest.split('/').next().unwrap_or_default();
         split_port(authority).0
     }
 
     /// Where the block is, if this server has it.
     pub fn block(&self, hash: &Hash) -> String {
-        format!("{}/{hash}", self.0)
+        format!("{}/{hash}", self.text)
     }
 
     /// Where many blocks are asked for at once.
     pub fn blocks(&self) -> String {
-        format!("{}/blocks", self.0)
+        format!("{}/blocks", self.text)
     }
 }
 
@@ -128,7 +152,7 @@ fn is_host(host: &str) -> bool {
 
 impl Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -175,6 +199,14 @@ mod tests {
             assert!(Url::parse(wrong).is_err(), "{wrong}");
         }
         assert_eq!(Url::parse("https://host").is_ok(), cfg!(feature = "tls"));
+    }
+
+    #[test]
+    fn a_near_server_is_the_same_as_one_listed() {
+        for text in ["10.0.0.1:80", "10.0.0.1:8080"] {
+            let near = Url::near(text.parse().unwrap()).unwrap();
+            assert!(near == Url::parse(text).unwrap() && near.is_near());
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::thread;
 
 use super::ask;
 use super::fetch::Fetcher;
@@ -19,6 +18,7 @@ use super::servers::{Servers, Turn, Way};
 use crate::block::{Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::mutex::lock;
+use crate::spawn::spawn;
 use crate::store::{BlockDir, Writer};
 
 /// Stack of a worker, in bytes: ureq's deepest path takes a third of it.
@@ -100,9 +100,9 @@ impl Workers {
             let (shared, waiting) = (Arc::clone(shared), Arc::clone(&waiting));
             let results = results.clone();
             let work = move || work(&shared, &waiting, &results);
-            match thread::Builder::new().stack_size(STACK).spawn(work) {
-                Ok(_) => count += 1,
-                Err(e) if count == 0 => return Err(Error::io("start", "a thread", &e)),
+            match spawn(STACK, Box::new(work)) {
+                Ok(()) => count += 1,
+                Err(e) if count == 0 => return Err(e),
                 Err(_) => break,
             }
         }

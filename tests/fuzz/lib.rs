@@ -14,12 +14,14 @@ mod psync {
     pub mod hash;
     pub mod hashlist;
     pub mod index;
+    pub mod lan;
     pub mod lockfile;
     pub mod mutex;
     pub mod progress;
     pub mod root;
     pub mod seconds;
     pub mod server;
+    pub mod spawn;
     pub mod store;
     pub mod sys;
 }

@@ -64,6 +64,8 @@ fn help_names_every_option_of_the_command() {
             &[
                 "-d, --dir DIR",
                 "--file FILE",
+                "--lan ",
+                "--lan=ADDR",
                 "--max-conns N",
                 "--timeout SECS",
                 "-v, --verbose",
@@ -77,6 +79,8 @@ fn help_names_every_option_of_the_command() {
                 "-d, --dir DIR",
                 "--timeout SECS",
                 "--connect-timeout SECS",
+                "--lan ",
+                "--lan=ADDR",
                 "-q, --quiet",
                 "-v, --verbose",
                 "[30]",

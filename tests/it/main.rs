@@ -26,6 +26,7 @@ mod get_spread;
 mod harness;
 mod help;
 mod interop;
+mod lan;
 mod machine;
 mod progress;
 mod readme;

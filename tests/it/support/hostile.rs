@@ -56,7 +56,11 @@ impl HostileServer {
 
     /// The handler sees whole requests and answers with a `Reply`.
     pub fn http(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        Self::start(move |conn, _| {
+        Self::http_at("127.0.0.1:0", handler)
+    }
+
+    pub fn http_at(at: &str, handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::start_at(at, move |conn, _| {
             while let Some(request) = conn.request() {
                 if !handler(&request).send(conn) {
                     return;

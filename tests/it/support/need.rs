@@ -22,7 +22,9 @@ fn package(program: &str) -> &str {
         "nginx" => "nginx-light",
         "sha256sum" | "split" | "cut" | "cmp" | "sleep" | "chroot" | "timeout" | "mkfifo"
         | "chmod" | "cp" | "id" => "coreutils",
-        "unshare" | "mount" | "umount" | "prlimit" | "setpriv" | "fallocate" => "util-linux",
+        "unshare" | "nsenter" | "mount" | "umount" | "prlimit" | "setpriv" | "fallocate" => {
+            "util-linux"
+        }
         "xargs" => "findutils",
         "mkfs.ext4" => "e2fsprogs",
         "mkfs.xfs" | "xfs_io" => "xfsprogs",
