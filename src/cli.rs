@@ -26,8 +26,8 @@ trust each other
 
 Usage:
     psync export [-d DIR] [--no-store] [--no-sync] [FILE]
-    psync server [-d DIR] [--file FILE]... [--max-conns N] [--timeout SECS]
-                 [-v] ADDR...
+    psync server [-d DIR] [--file FILE]... [--peers FILE] [--max-conns N]
+                 [--timeout SECS] [-v] ADDR...
     psync get [OPTIONS] [SERVER]... HASHLIST
 
     export   cuts FILE into blocks of 4096 bytes, each stored under its SHA-256,
@@ -82,8 +82,8 @@ Example:
 const SERVER_HELP: &str = "\
 psync server - serves a block directory, and whole files, over HTTP
 
-Usage: psync server [-d DIR] [--file FILE]... [--max-conns N] [--timeout SECS]
-                    [-v] ADDR...
+Usage: psync server [-d DIR] [--file FILE]... [--peers FILE] [--max-conns N]
+                    [--timeout SECS] [-v] ADDR...
 
 ADDR is HOST:PORT, [v6]:PORT, or :PORT for all interfaces; port 0 takes a free
 one. \"listening on IP:PORT\" is printed for each socket once it accepts. A block
@@ -101,6 +101,8 @@ Options:
     -d, --dir DIR        the block directory, which must exist where it is named
                          [$PSYNC_DIR, else $HOME/.psync/blocks]
         --file FILE      serve the blocks of FILE too (any number)
+        --peers FILE     at /peers, for get --peers: FILE, more servers, one a
+                         line, # comments; read at each request, 64 KiB of it
         --max-conns N    connections at once, 1 to 100000; at more, the one
                          longest without a whole request makes room [512]
         --timeout SECS   for a request's head from its first byte on, for its
@@ -149,6 +151,8 @@ Blocks at hand:
 
 Servers:
         --servers FILE   more servers, one a line, # comments; any number
+        --peers          for what no server gives, ask them for the servers that
+                         they know, and those for more: 256 servers in all
     -m, --mirror URL     a plain copy of the whole file on any web server, for
                          what no server gives (any number)
         --spread         begin each request at another server, for their joint
@@ -269,6 +273,7 @@ fn parse_export(words: &mut Words) -> Result<Command> {
 fn parse_server(words: &mut Words) -> Result<Command> {
     let dir = words.name(["-d", "--dir"], "-d")?;
     let files = words.paths("--file")?;
+    let peers = words.paths(PEERS)?.pop();
     let max_connections = words
         .number("--max-conns", "--max-conns", 1..=100_000)?
         .unwrap_or(MAX_CONNECTIONS);
@@ -295,6 +300,7 @@ fn parse_server(words: &mut Words) -> Result<Command> {
         dir,
         dir_named,
         files,
+        peers,
         addresses,
         max_connections,
         timeout,
@@ -318,6 +324,7 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     let server_lists = words.paths("--servers")?;
     let mirrors = words.values(["-m", "--mirror"])?;
     let spread = words.flag("--spread");
+    let peers = words.flag(PEERS);
     let jobs = words
         .number(["-j", "--jobs"], "--jobs", 1..=MAX_JOBS)?
         .unwrap_or(JOBS);
@@ -349,6 +356,7 @@ fn parse_get(words: &mut Words) -> Result<Command> {
         server_lists,
         mirrors,
         spread,
+        peers,
         hashlist,
         output,
         in_place,
@@ -382,8 +390,8 @@ impl<'a> Words<'a> {
     ) -> Self {
         let end = words.iter().position(|word| word == "--");
         let rest = end.map_or_else(Vec::new, |end| words.split_off(end).split_off(1));
-        let args =
-            pico_args::Arguments::from_vec(words.into_iter().flat_map(split_value).collect());
+        let split = |word| split_value(word, command);
+        let args = pico_args::Arguments::from_vec(words.into_iter().flat_map(split).collect());
         Words {
             command,
             args,
@@ -545,7 +553,7 @@ impl<'a> Words<'a> {
 }
 
 /// Long options that take a value.
-const VALUED: [&str; 11] = [
+const VALUED: [&str; 12] = [
     "--connect-timeout",
     "--dir",
     "--file",
@@ -553,20 +561,24 @@ const VALUED: [&str; 11] = [
     "--max-conns",
     "--mirror",
     "--output",
+    PEERS,
     "--retry",
     "--seed",
     "--servers",
     "--timeout",
 ];
 
+/// A file's name to `server`, a flag to `get`.
+const PEERS: &str = "--peers";
+
 /// `--option=value` as two words, which is the form that `pico_args` takes any value in.
-fn split_value(word: OsString) -> Vec<OsString> {
+fn split_value(word: OsString, command: &str) -> Vec<OsString> {
     let bytes = word.as_bytes();
     let Some(at) = bytes.iter().position(|&c| c == b'=') else {
         return vec![word];
     };
     let (key, value) = (OsStr::from_bytes(&bytes[..at]), &bytes[at + 1..]);
-    if !VALUED.iter().any(|valued| key == *valued) {
+    if !VALUED.iter().any(|valued| key == *valued) || (key == PEERS && command != SERVER) {
         return vec![word];
     }
     vec![key.to_owned(), OsString::from_vec(value.to_vec())]

@@ -8,6 +8,7 @@
 mod block;
 mod cli;
 mod console;
+mod detached;
 mod error;
 mod export;
 mod get;

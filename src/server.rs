@@ -4,7 +4,7 @@
 //! This file owns the listening sockets: one thread each, which accepts and gives every
 //! connection a thread, one that has nothing to do (`server/threads.rs`) if there is any. What a connection does is `server/connection.rs`, what is understood is
 //! `server/http.rs`; a list of blocks is read by `server/body.rs` and answered from
-//! `server/frames.rs` and `server/buffers.rs`. Files are kept in `server/files.rs`. Who has to go when there are too many, of
+//! `server/frames.rs` and `server/buffers.rs`. Files are kept in `server/files.rs`, the text of `--peers` is read in `server/peers.rs`. Who has to go when there are too many, of
 //! connections or of what they hold, is `server/clients.rs`.
 
 mod body;
@@ -21,6 +21,7 @@ mod fuzz_head;
 #[path = "../tests/fuzz/mutate.rs"]
 mod fuzz_mutate;
 mod http;
+mod peers;
 mod threads;
 
 use std::io::{self, Write};
@@ -31,6 +32,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::console::Stdout;
+use crate::detached;
 use crate::error::{Error, Result};
 use crate::store::BlockDir;
 use crate::sys;
@@ -51,6 +53,8 @@ pub struct Options {
     /// Whether the directory was named, and so must be there.
     pub dir_named: bool,
     pub files: Vec<PathBuf>,
+    /// The file that `/peers` is answered with.
+    pub peers: Option<PathBuf>,
     pub addresses: Vec<Address>,
     pub max_connections: usize,
     pub timeout: Duration,
@@ -147,6 +151,10 @@ fn is_no_interface(error: &io::Error) -> bool {
 pub fn run(options: Options) -> Result<()> {
     check_directory(&options)?;
     let keeper = Keeper::new(&options.files)?;
+    if let Some(path) = &options.peers {
+        // A slip of the finger is told now. What becomes of the file later is seen at each request.
+        peers::read(path).map_err(|e| Error::io("serve", path.display(), &e))?;
+    }
     let mut listeners = Vec::new();
     for address in &options.addresses {
         listeners.extend(address.bind()?);
@@ -178,7 +186,7 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> Result<()> {
-    let started = thread::Builder::new().spawn(work);
+    let started = detached::start(None, Box::new(work));
     started.map_err(|e| Error::io("start", "a thread", &e))?;
     Ok(())
 }
@@ -230,11 +238,7 @@ impl Server {
         let client = Arc::clone(&admitted.client);
         let server = Arc::clone(self);
         let work = move || server.work(admitted);
-        if thread::Builder::new()
-            .stack_size(STACK)
-            .spawn(work)
-            .is_err()
-        {
+        if detached::start(Some(STACK), Box::new(work)).is_err() {
             send_unavailable(&client.stream);
             self.clients.wait_out_shortage();
         }
@@ -257,6 +261,7 @@ impl Server {
             admitted,
             self.files.as_deref(),
             options.dir.as_ref().map(BlockDir::view),
+            options.peers.as_deref(),
             options.timeout,
             options.verbose,
         )

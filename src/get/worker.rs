@@ -5,7 +5,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::thread;
 
 use super::ask;
 use super::fetch::Fetcher;
@@ -17,6 +16,7 @@ use super::parts::{Kind, Part, Parts, Spare};
 use super::seed::Seed;
 use super::servers::{Servers, Turn, Way};
 use crate::block::{Block, READ_SIZE};
+use crate::detached;
 use crate::error::{Error, Result};
 use crate::mutex::lock;
 use crate::store::{BlockDir, Writer};
@@ -31,7 +31,7 @@ pub struct Shared {
     pub servers: Servers,
     /// By their numbers.
     pub mirrors: Vec<Mirror>,
-    pub fetcher: Fetcher,
+    pub fetcher: Arc<Fetcher>,
     /// The output, where it is one that can be looked into.
     pub place: Option<Place>,
     pub dir: Option<BlockDir>,
@@ -93,8 +93,8 @@ impl Workers {
             let (shared, waiting) = (Arc::clone(shared), Arc::clone(&waiting));
             let results = results.clone();
             let work = move || work(&shared, &waiting, &results);
-            match thread::Builder::new().stack_size(STACK).spawn(work) {
-                Ok(_) => count += 1,
+            match detached::start(Some(STACK), Box::new(work)) {
+                Ok(()) => count += 1,
                 Err(e) if count == 0 => return Err(Error::io("start", "a thread", &e)),
                 Err(_) => break,
             }

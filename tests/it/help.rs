@@ -64,6 +64,7 @@ fn help_names_every_option_of_the_command() {
             &[
                 "-d, --dir DIR",
                 "--file FILE",
+                "--peers FILE",
                 "--max-conns N",
                 "--timeout SECS",
                 "-v, --verbose",
@@ -77,6 +78,7 @@ fn help_names_every_option_of_the_command() {
                 "-d, --dir DIR",
                 "--timeout SECS",
                 "--connect-timeout SECS",
+                "--peers",
                 "-q, --quiet",
                 "-v, --verbose",
                 "[30]",

@@ -27,6 +27,7 @@ mod harness;
 mod help;
 mod interop;
 mod machine;
+mod peers;
 mod progress;
 mod readme;
 mod root;
