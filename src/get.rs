@@ -149,7 +149,7 @@ fn gather(
     }
     let mut servers = Servers::new(servers, mirrors.clone(), longest, options.spread, tell);
     if options.peers {
-        let find = peers::finder(Arc::clone(&fetcher), options.jobs, timeout);
+        let find = peers::finder(Arc::clone(&fetcher), timeout);
         servers.find_peers(find, timeout, options.verbose);
     }
     let shared = Shared {

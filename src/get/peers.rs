@@ -23,15 +23,19 @@ const MAX_TEXT: usize = 64 * 1024;
 /// The servers of the command line are asked, then those that they name; not those that these name.
 const STEPS: usize = 2;
 
+/// Servers asked at once, whatever `--jobs` says: one that is silent must not take the time in which
+/// the others would answer.
+const AT_ONCE: usize = 32;
+
 /// Stack of a thread that asks, in bytes: as a worker's, whose way to a server is the same.
 const STACK: usize = 256 * 1024;
 
-/// What `Servers` finds peers by: asks `jobs` servers at once, each step for at most `timeout`.
-pub fn finder(fetcher: Arc<Fetcher>, jobs: usize, timeout: Duration) -> Find {
+/// What `Servers` finds peers by: takes at most `timeout` for each step.
+pub fn finder(fetcher: Arc<Fetcher>, timeout: Duration) -> Find {
     Box::new(move |mut asked, known| {
         let mut silent = Vec::new();
         for _ in 0..STEPS {
-            let step = ask_all(&fetcher, asked, jobs, timeout);
+            let step = ask_all(&fetcher, asked, timeout);
             let before = known.len();
             add(known, &step.named);
             asked = known[before..].to_vec();
@@ -60,7 +64,7 @@ fn add(known: &mut Vec<Url>, named: &[Option<Vec<Url>>]) {
     }
 }
 
-/// Servers that are asked at the same time, by as many threads as there may be.
+/// Servers that are asked at the same time, as far as there may be threads for that.
 #[derive(Default)]
 struct Step {
     servers: Vec<Url>,
@@ -72,7 +76,7 @@ struct Step {
 
 /// Asks all `servers`, until they have answered or time is up. The threads are then left to
 /// themselves: one may wait for a name to be looked up, which has no bound.
-fn ask_all(fetcher: &Arc<Fetcher>, servers: Vec<Url>, jobs: usize, timeout: Duration) -> Step {
+fn ask_all(fetcher: &Arc<Fetcher>, servers: Vec<Url>, timeout: Duration) -> Step {
     let open = servers.len();
     let step = Step {
         servers,
@@ -81,7 +85,7 @@ fn ask_all(fetcher: &Arc<Fetcher>, servers: Vec<Url>, jobs: usize, timeout: Dura
     };
     let shared = Arc::new((Mutex::new(step), Condvar::new()));
     let mut started = 0;
-    while started < jobs.min(open) {
+    while started < AT_ONCE.min(open) {
         let (fetcher, shared) = (Arc::clone(fetcher), Arc::clone(&shared));
         let work = Box::new(move || ask_next(&fetcher, &shared));
         if detached::start(Some(STACK), work).is_err() {
