@@ -28,7 +28,7 @@ trust each other
 
 Usage:
     psync export [-d DIR] [--root] [--no-store] [--no-sync] [FILE]
-    psync server [-d DIR] [--file FILE]... [--lan] [--max-conns N]
+    psync server [-d DIR] [--file FILE]... [--peers FILE] [--lan] [--max-conns N]
                  [--timeout SECS] [-v] ADDR...
     psync get [OPTIONS] [SERVER]... HASHLIST
 
@@ -90,7 +90,7 @@ Examples:
 const SERVER_HELP: &str = "\
 psync server - serves a block directory, and whole files, over HTTP
 
-Usage: psync server [-d DIR] [--file FILE]... [--lan] [--max-conns N]
+Usage: psync server [-d DIR] [--file FILE]... [--peers FILE] [--lan] [--max-conns N]
                     [--timeout SECS] [-v] ADDR...
 
 ADDR is HOST:PORT, [v6]:PORT, or :PORT for all interfaces; port 0 takes a free
@@ -109,6 +109,8 @@ Options:
     -d, --dir DIR        the block directory, which must exist where it is named
                          [$PSYNC_DIR, else $HOME/.psync/blocks]
         --file FILE      serve the blocks of FILE too (any number)
+        --peers FILE     at /peers, for get --peers: FILE, more servers, one a
+                         line, # comments; read at each request, 64 KiB of it
         --lan            answer get --lan in the local network, with the first
                          ADDR that it reaches. --lan=ADDR: by the interface that
                          has this IPv4 address
@@ -163,6 +165,8 @@ Blocks at hand:
 
 Servers:
         --servers FILE   more servers, one a line, # comments; any number
+        --peers          for what no server gives, ask them for the servers that
+                         they know, and those for more: 256 servers in all
         --lan            ask the local network for servers, half a second; they
                          come first, by no proxy. --lan=ADDR: by the interface
                          that has this IPv4 address
@@ -288,6 +292,7 @@ fn parse_export(words: &mut Words) -> Result<Command> {
 fn parse_server(words: &mut Words) -> Result<Command> {
     let dir = words.name(["-d", "--dir"], "-d")?;
     let files = words.paths("--file")?;
+    let peers = words.paths(PEERS)?.pop();
     let max_connections = words
         .number("--max-conns", "--max-conns", 1..=100_000)?
         .unwrap_or(MAX_CONNECTIONS);
@@ -315,6 +320,7 @@ fn parse_server(words: &mut Words) -> Result<Command> {
         dir,
         dir_named,
         files,
+        peers,
         addresses,
         lan,
         max_connections,
@@ -339,6 +345,7 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     let server_lists = words.paths("--servers")?;
     let mirrors = words.values(["-m", "--mirror"])?;
     let spread = words.flag("--spread");
+    let peers = words.flag(PEERS);
     let jobs = words
         .number(["-j", "--jobs"], "--jobs", 1..=MAX_JOBS)?
         .unwrap_or(JOBS);
@@ -372,6 +379,7 @@ fn parse_get(words: &mut Words) -> Result<Command> {
         lan,
         mirrors,
         spread,
+        peers,
         hashlist,
         output,
         in_place,
@@ -405,8 +413,8 @@ impl<'a> Words<'a> {
     ) -> Self {
         let end = words.iter().position(|word| word == "--");
         let rest = end.map_or_else(Vec::new, |end| words.split_off(end).split_off(1));
-        let args =
-            pico_args::Arguments::from_vec(words.into_iter().flat_map(split_value).collect());
+        let split = |word| split_value(word, command);
+        let args = pico_args::Arguments::from_vec(words.into_iter().flat_map(split).collect());
         Words {
             command,
             args,
@@ -574,7 +582,7 @@ impl<'a> Words<'a> {
 }
 
 /// Long options that take a value.
-const VALUED: [&str; 11] = [
+const VALUED: [&str; 12] = [
     "--connect-timeout",
     "--dir",
     "--file",
@@ -582,6 +590,7 @@ const VALUED: [&str; 11] = [
     "--max-conns",
     "--mirror",
     "--output",
+    PEERS,
     "--retry",
     "--seed",
     "--servers",
@@ -592,9 +601,11 @@ const VALUED: [&str; 11] = [
 /// which is no word of any command line.
 const LAN: &str = "--lan";
 const LAN_VALUE: &str = "--lan=";
+/// A file's name to `server`, a flag to `get`.
+const PEERS: &str = "--peers";
 
 /// `--option=value` as two words, which is the form that `pico_args` takes any value in.
-fn split_value(word: OsString) -> Vec<OsString> {
+fn split_value(word: OsString, command: &str) -> Vec<OsString> {
     let bytes = word.as_bytes();
     let Some(at) = bytes.iter().position(|&c| c == b'=') else {
         return vec![word];
@@ -602,6 +613,7 @@ fn split_value(word: OsString) -> Vec<OsString> {
     let (key, value) = (OsStr::from_bytes(&bytes[..at]), &bytes[at + 1..]);
     let key = match key == LAN {
         true => OsStr::new(LAN_VALUE),
+        false if key == PEERS && command != SERVER => return vec![word],
         false if VALUED.iter().any(|valued| key == *valued) => key,
         false => return vec![word],
     };

@@ -4,7 +4,7 @@
 //! is `get/list.rs`; `get/flow.rs` hands it out to `get/worker.rs`, who look for each block at hand
 //! (`get/local.rs`, `get/seed.rs`) and then ask the servers: which of them, how and for how much is
 //! `get/servers.rs`, what is asked and what the answer is worth `get/ask.rs` and, for whole files,
-//! `get/mirror.rs`; one request is `get/fetch.rs`. What comes back exists only verified, goes by
+//! `get/mirror.rs`; who else may be asked `get/peers.rs`; one request is `get/fetch.rs`. What comes back exists only verified, goes by
 //! `get/parts.rs`, many blocks at once, to `get/output.rs`.
 
 mod ask;
@@ -16,6 +16,7 @@ mod local;
 mod mirror;
 mod output;
 mod parts;
+mod peers;
 mod proxy;
 mod seed;
 mod servers;
@@ -62,6 +63,8 @@ pub struct Options {
     pub mirrors: Vec<Url>,
     /// Whether each run of blocks begins at another server.
     pub spread: bool,
+    /// Whether servers are asked for more of them.
+    pub peers: bool,
     pub hashlist: Hashlist,
     /// None: standard output.
     pub output: Option<PathBuf>,
@@ -176,10 +179,23 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
     let tell: fn(String) = if options.verbose { tell } else { |_| {} };
     let mirrors = options.mirrors.clone();
     let keep = options.dir.as_ref().filter(|_| options.keep);
+    let fetcher = Fetcher::new(
+        &everybody,
+        options.peers,
+        options.jobs,
+        connect_timeout,
+        timeout,
+    )?;
+    let fetcher = Arc::new(fetcher);
+    let mut servers = Servers::new(servers, mirrors.clone(), longest, options.spread, tell);
+    if options.peers {
+        let find = peers::finder(Arc::clone(&fetcher), timeout);
+        servers.find_peers(find, timeout, options.verbose);
+    }
     Ok(Sources {
-        fetcher: Fetcher::new(&everybody, options.jobs, connect_timeout, timeout)?,
         mirrors: mirrors.iter().map(|_| Mirror::default()).collect(),
-        servers: Servers::new(servers, mirrors, longest, options.spread, tell),
+        servers,
+        fetcher,
         keep: RwLock::new(keep.map(BlockDir::writer).transpose()?),
         // A look into one that is not there is a system call a block.
         dir: options.dir.clone().filter(|dir| dir.path().exists()),
@@ -268,24 +284,10 @@ fn servers(options: &Options) -> Result<Vec<Url>> {
     let mut servers = options.servers.clone();
     for path in &options.server_lists {
         let text = fs::read(path).map_err(|e| Error::io("read servers", path.display(), &e))?;
-        for (line, number) in text.split(|&c| c == b'\n').zip(1..) {
-            let line = line
-                .split(|&c| c == b'#')
-                .next()
-                .unwrap_or_default()
-                .trim_ascii();
-            if line.is_empty() {
-                continue;
-            }
-            let url = std::str::from_utf8(line)
-                .map_err(|_| "not UTF-8")
-                .and_then(Url::parse);
+        for (number, url) in Url::list(&text) {
             servers.push(url.map_err(|cause| {
-                Error::malformed(
-                    "read servers",
-                    format_args!("{}:{number}", path.display()),
-                    cause,
-                )
+                let line = format_args!("{}:{number}", path.display());
+                Error::malformed("read servers", line, cause)
             })?);
         }
     }

@@ -4,7 +4,7 @@
 //! This file owns the listening sockets: one thread each, which accepts and gives every
 //! connection a thread, one that has nothing to do (`server/threads.rs`) if there is any. What a connection does is `server/connection.rs`, what is understood is
 //! `server/http.rs`; a list of blocks is read by `server/body.rs` and answered from
-//! `server/frames.rs` and `server/buffers.rs`. Files are kept in `server/files.rs`. Who has to go when there are too many, of
+//! `server/frames.rs` and `server/buffers.rs`. Files are kept in `server/files.rs`, the text of `--peers` is read in `server/peers.rs`. Who has to go when there are too many, of
 //! connections or of what they hold, is `server/clients.rs`.
 
 mod body;
@@ -21,6 +21,7 @@ mod fuzz_head;
 #[path = "../tests/fuzz/mutate.rs"]
 mod fuzz_mutate;
 mod http;
+mod peers;
 mod threads;
 
 use std::io::{self, Write};
@@ -56,6 +57,8 @@ pub struct Options {
     /// Whether the directory was named, and so must be there.
     pub dir_named: bool,
     pub files: Vec<PathBuf>,
+    /// The file that `/peers` is answered with.
+    pub peers: Option<PathBuf>,
     pub addresses: Vec<Address>,
     /// By which interface questions of the local network are answered, if they are: its address, or
     /// unspecified for the system's choice.
@@ -155,6 +158,10 @@ fn is_no_interface(error: &io::Error) -> bool {
 pub fn run(options: Options) -> Result<()> {
     check_directory(&options)?;
     let keeper = Keeper::new(&options.files)?;
+    if let Some(path) = &options.peers {
+        // A slip of the finger is told now. What becomes of the file later is seen at each request.
+        peers::read(path).map_err(|e| Error::io("serve", path.display(), &e))?;
+    }
     let mut listeners = Vec::new();
     for address in &options.addresses {
         listeners.extend(address.bind()?);
@@ -264,6 +271,7 @@ impl Server {
             admitted,
             self.files.as_deref(),
             options.dir.as_ref().map(BlockDir::view),
+            options.peers.as_deref(),
             options.timeout,
             options.verbose,
         )

@@ -57,6 +57,10 @@ const MAX_PAGE: usize = 16 * 1024;
 /// Longer than any server keeps an idle connection, and a closed one is noticed anyhow.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(600);
 
+/// Connections to peers that are kept. A stranger may name hundreds, and a descriptor for each would
+/// be more than a process has.
+const PEER_CONNECTIONS: usize = 64;
+
 /// Asks servers, over connections that are kept. Shared by all workers.
 pub struct Fetcher {
     proxies: Proxies,
@@ -104,7 +108,8 @@ fn is_direct(proxies: &Proxies, server: &Url) -> bool {
 }
 
 impl Fetcher {
-    /// Keeps a connection to each of `servers` for each of `jobs`. `connect_timeout` is for a
+    /// Keeps a connection to each of `servers` for each of `jobs`, and some to the peers that may be
+    /// found. `connect_timeout` is for a
     /// connection; `timeout` for sending a request, for the head of its answer, and for each part
     /// of its body: see [`Incoming`].
     ///
@@ -112,12 +117,14 @@ impl Fetcher {
     /// When the environment names a proxy that is not one.
     pub fn new(
         servers: &[Url],
+        peers: bool,
         jobs: usize,
         connect_timeout: Duration,
         timeout: Duration,
     ) -> Result<Self> {
         let proxies = Proxies::new(|name| env::var(name).ok());
-        let connections = jobs.saturating_mul(servers.len()).max(1);
+        let to_peers = if peers { PEER_CONNECTIONS } else { 0 };
+        let connections = (jobs.saturating_mul(servers.len()) + to_peers).max(1);
         let agent = |proxy| {
             let config = Config::builder()
                 .http_status_as_error(false)
@@ -148,7 +155,10 @@ impl Fetcher {
         // Only where a server is reached by it does it matter whether it can be used.
         let by = |proxy: &Option<Variable>, https: bool| -> Result<Option<Agent>> {
             let led = |server: &Url| server.is_https() == https && !is_direct(&proxies, server);
-            let proxy = proxy.as_ref().filter(|_| servers.iter().any(led));
+            // A stranger's word must not make a difference, so any peer is thought to be.
+            let peer_led = peers && (!https || cfg!(feature = "tls"));
+            let is_used = peer_led || servers.iter().any(led);
+            let proxy = proxy.as_ref().filter(|_| is_used);
             Ok(proxy
                 .map(parse_proxy)
                 .transpose()?
@@ -188,9 +198,15 @@ impl Fetcher {
     /// # Errors
     /// When there is no answer, or this machine is too short of something to ask.
     pub fn block(&self, server: &Url, hash: &Hash) -> Answered<Incoming> {
-        let url = server.block(hash);
-        let agent = self.agent(server);
-        self.ask(&url, |fresh| only(fresh, agent.get(&url)).call())
+        self.get(server, &server.block(hash), None)
+    }
+
+    /// Asks `server` for the servers that it knows.
+    ///
+    /// # Errors
+    /// As [`Fetcher::block`].
+    pub fn peers(&self, server: &Url) -> Answered<Incoming> {
+        self.get(server, &server.peers(), None)
     }
 
     /// Asks `server` for all blocks of `list`, a hashlist, in one request.
@@ -200,7 +216,7 @@ impl Fetcher {
     pub fn blocks(&self, server: &Url, list: &[u8]) -> Answered<Incoming> {
         let url = server.blocks();
         let agent = self.agent(server);
-        self.ask(&url, |fresh| only(fresh, agent.post(&url)).send(list))
+        self.ask(&url, &|fresh| only(fresh, agent.post(&url)).send(list))
     }
 
     /// Asks `mirror` for the bytes from `first` to `last`, this one too, or to the end.
@@ -208,15 +224,24 @@ impl Fetcher {
     /// # Errors
     /// As [`Fetcher::block`].
     pub fn range(&self, mirror: &Url, first: u64, last: Option<u64>) -> Answered<Incoming> {
-        let url = mirror.to_string();
-        let agent = self.agent(mirror);
         let last = last.map_or_else(String::new, |last| last.to_string());
         let range = format!("bytes={first}-{last}");
-        self.ask(&url, |fresh| {
-            let request = only(fresh, agent.get(&url).header(header::RANGE, &range));
-            let request = request.config().max_redirects(MAX_REDIRECTS).build();
-            // The pages that come with redirects are read on the way, and may have no end.
-            self.within_time(|| request.call())
+        self.get(mirror, &mirror.to_string(), Some(&range))
+    }
+
+    fn get(&self, server: &Url, url: &str, range: Option<&str>) -> Answered<Incoming> {
+        let agent = self.agent(server);
+        self.ask(url, &|fresh| {
+            let mut request = only(fresh, agent.get(url));
+            if let Some(range) = range {
+                request = request.header(header::RANGE, range);
+                request = request.config().max_redirects(MAX_REDIRECTS).build();
+                // The pages that come with redirects are read on the way, and may have no end.
+                PART_DEADLINE.set(Some(Instant::now() + self.timeout));
+            }
+            let answer = request.call();
+            PART_DEADLINE.set(None);
+            answer
         })
     }
 
@@ -225,7 +250,7 @@ impl Fetcher {
     fn ask(
         &self,
         url: &str,
-        call: impl Fn(bool) -> std::result::Result<Response<Body>, ureq::Error>,
+        call: &dyn Fn(bool) -> std::result::Result<Response<Body>, ureq::Error>,
     ) -> Answered<Incoming> {
         let call = |fresh| {
             lock(&self.tally).requests += 1;
@@ -247,14 +272,6 @@ impl Fetcher {
             bytes: 0,
             tally: Arc::clone(&self.tally),
         })
-    }
-
-    /// Has all that is received meanwhile come within the time for an answer.
-    fn within_time<T>(&self, receive: impl FnOnce() -> T) -> T {
-        PART_DEADLINE.set(Some(Instant::now() + self.timeout));
-        let received = receive();
-        PART_DEADLINE.set(None);
-        received
     }
 
     fn unanswered(&self, error: ureq::Error, url: &str) -> Fault {

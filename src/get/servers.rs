@@ -6,8 +6,8 @@
 
 use std::fmt::Display;
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::list::Wanted;
 use super::url::Url;
@@ -49,6 +49,11 @@ const SILENCES: u32 = 2;
 /// With `--spread`, one run in so many begins at a server that had nothing of the last it was asked
 /// for.
 const BARREN_TURNS: usize = 16;
+
+/// Times `--timeout` that peers which never gave a block may be waited for in vain, all together. After
+/// that only those are asked that did give one: so hundreds of dead ones, whoever named them, cost
+/// no more.
+const PATIENCE: u32 = 4;
 
 /// How a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -165,6 +170,7 @@ struct Server {
     url: Url,
     /// Its number, if it is a mirror.
     mirror: Option<usize>,
+    is_peer: bool,
     state: Mutex<State>,
     /// A worker that was the first to ask this server has heard from it, or has not.
     tried: Condvar,
@@ -195,6 +201,8 @@ struct State {
     begun: usize,
     /// Whether it had nothing of what it was last asked for.
     barren: bool,
+    /// Whether it ever gave a block.
+    gave: bool,
 }
 
 /// How many blocks a server is asked for at once.
@@ -230,8 +238,16 @@ impl Server {
         Server {
             url,
             mirror,
+            is_peer: false,
             state: Mutex::default(),
             tried: Condvar::new(),
+        }
+    }
+
+    fn peer(url: Url) -> Self {
+        Server {
+            is_peer: true,
+            ..Server::new(url, None)
         }
     }
 
@@ -293,6 +309,48 @@ pub struct Servers {
     spread: Option<Mutex<(usize, usize)>>,
     /// Is told of each server that is given up.
     give_up: fn(String),
+    peers: Option<Peers>,
+}
+
+/// Asks the servers that it is given for the servers that they know, and adds these to those that
+/// are known. Returns who could not be reached or did not answer.
+pub type Find = Box<dyn Fn(Vec<Url>, &mut Vec<Url>) -> Vec<Url> + Send + Sync>;
+
+/// Servers that are named by servers. Looked for once, when none of the others gave some block.
+struct Peers {
+    find: Find,
+    finding: Mutex<()>,
+    found: OnceLock<Vec<Server>>,
+    /// Time that may be wasted on those that never gave a block, time that was, and until when.
+    patience: Duration,
+    wasted: Mutex<(Duration, Option<Instant>)>,
+    /// Whether each gives its own reason at the end.
+    verbose: bool,
+}
+
+impl Peers {
+    fn found(&self) -> &[Server] {
+        self.found.get().map_or(&[], Vec::as_slice)
+    }
+
+    fn is_tired_of(&self, peer: &Server) -> bool {
+        lock(&self.wasted).0 >= self.patience && !peer.state().gave
+    }
+
+    /// Takes note of time that was wasted, if it was. Where several workers wait at the same time,
+    /// it counts once.
+    fn account(&self, peer: &Server, begun: Instant) {
+        let now = Instant::now();
+        let state = peer.state();
+        let is_wasted = !state.gave && (state.given_up || now - begun > LONG_WAIT);
+        drop(state);
+        if is_wasted {
+            let mut wasted = lock(&self.wasted);
+            let (time, until) = &mut *wasted;
+            *time += now.saturating_duration_since(until.map_or(begun, |until| until.max(begun)));
+            *until = Some(now);
+        }
+    }
 }
 
 impl Servers {
@@ -322,7 +380,53 @@ impl Servers {
             longest,
             spread: spread.then(Mutex::default),
             give_up,
+            peers: None,
         }
+    }
+
+    /// Has servers asked for more by `find`, when they are needed. A server that is asked for blocks
+    /// may take `timeout`; `verbose`: each peer's own reason is told at the end.
+    pub fn find_peers(&mut self, find: Find, timeout: Duration, verbose: bool) {
+        self.peers = Some(Peers {
+            find,
+            finding: Mutex::default(),
+            found: OnceLock::new(),
+            patience: timeout * PATIENCE,
+            wasted: Mutex::default(),
+            verbose,
+        });
+    }
+
+    /// Those that were found until now.
+    fn found(&self) -> &[Server] {
+        self.peers.as_ref().map_or(&[], Peers::found)
+    }
+
+    /// The servers that the others know. The first to need them finds them, and the rest waits.
+    fn peers(&self) -> &[Server] {
+        let Some(peers) = &self.peers else {
+            return &[];
+        };
+        let finding = lock(&peers.finding);
+        let servers = &self.list[..self.mirrors_from];
+        let live = servers.iter().filter(|server| !server.state().given_up);
+        let live: Vec<Url> = live.map(|server| server.url.clone()).collect();
+        // Where all are given up, some may be back in the next round.
+        if peers.found.get().is_none() && !live.is_empty() {
+            let mut known = servers.iter().map(|server| server.url.clone()).collect();
+            let silent = (peers.find)(live, &mut known);
+            let found = known.split_off(servers.len()).into_iter();
+            let found: Vec<Server> = found.map(Server::peer).collect();
+            for server in servers.iter().chain(&found) {
+                if silent.contains(&server.url) {
+                    let failure = Failure::gone("it does not tell its peers");
+                    self.fail(server, &mut server.state(), failure);
+                }
+            }
+            let _ = peers.found.set(found);
+        }
+        drop(finding);
+        peers.found()
     }
 
     /// Whose turn it is to be asked first: the first server, or with `spread` the one at which
@@ -344,7 +448,8 @@ impl Servers {
             Some((&servers[place], place))
         });
         let (server, first) = begun.map_or((None, 0), |(server, place)| (Some(server), place));
-        let asked_first = self.list[first.min(self.list.len())..].iter();
+        let (servers, mirrors) = self.list.split_at(self.mirrors_from);
+        let asked_first = servers[first..].iter().chain(self.found()).chain(mirrors);
         Turn {
             server,
             first,
@@ -370,17 +475,40 @@ impl Servers {
         mut ask: impl FnMut(&Url, Way, &[Wanted]) -> Result<Asked>,
     ) -> Result<(Vec<Wanted>, bool)> {
         let (mut left, mut passing) = (wanted, false);
-        let (servers, mirrors) = self.list.split_at(self.mirrors_from);
-        let (before, after) = servers.split_at(turn.first);
-        let mirrors = if mirrored { mirrors } else { &[] };
-        for server in after.iter().chain(before).chain(mirrors) {
-            if left.is_empty() {
+        let mut places = 0..;
+        while !left.is_empty()
+            && let Some(server) = places
+                .next()
+                .and_then(|place| self.asked(place, turn.first))
+        {
+            if server.mirror.is_some() && !mirrored {
                 break;
             }
+            let peers = self.peers.as_ref().filter(|_| server.is_peer);
+            if peers.is_some_and(|peers| peers.is_tired_of(server)) {
+                continue;
+            }
+            let begun = Instant::now();
             left = self.ask(server, left, &mut passing, &mut ask)?;
             turn.end();
+            if let Some(peers) = peers {
+                peers.account(server, begun);
+            }
         }
         Ok((left, passing))
+    }
+
+    /// Who is asked in this place where the server `first` begins: servers, peers, mirrors. Peers are
+    /// looked for only as their turn comes.
+    fn asked(&self, place: usize, first: usize) -> Option<&Server> {
+        let (servers, mirrors) = self.list.split_at(self.mirrors_from);
+        let Some(place) = place.checked_sub(servers.len()) else {
+            return servers.get((first + place) % servers.len());
+        };
+        let peers = self.peers();
+        peers
+            .get(place)
+            .or_else(|| mirrors.get(place - peers.len()))
     }
 
     /// Asks one server for `wanted`; returns what it did not give.
@@ -413,19 +541,23 @@ impl Servers {
             }
             for failure in asked.failures {
                 *passing |= failure.passing;
-                if state.fail(failure) {
-                    let reason = state.reason.as_deref().unwrap_or_default();
-                    (self.give_up)(format!("give up {}: {reason}", server.url));
-                }
+                self.fail(server, &mut state, failure);
             }
         }
         rest.append(&mut left);
         Ok(rest)
     }
 
+    fn fail(&self, server: &Server, state: &mut State, failure: Failure) {
+        if state.fail(failure) {
+            let reason = state.reason.as_deref().unwrap_or_default();
+            (self.give_up)(format!("give up {}: {reason}", server.url));
+        }
+    }
+
     /// Gives every server another chance that was given up for what may have passed.
     pub fn revive(&self) {
-        for server in &self.list {
+        for server in self.list.iter().chain(self.found()) {
             let mut state = server.state();
             if state.given_up && !state.lasting {
                 *state = State {
@@ -433,13 +565,15 @@ impl Servers {
                     posts: state.posts,
                     silences: state.silences,
                     begun: state.begun,
+                    gave: state.gave,
                     ..State::default()
                 };
             }
         }
     }
 
-    /// Each server's reason for the last block that it did not give, as `ask SERVER: REASON`.
+    /// Each server's reason for the last block that it did not give, as `ask SERVER: REASON`. Peers,
+    /// which nobody listed, have one line together unless more is to be said.
     pub fn reasons(&self) -> Vec<String> {
         let reason = |server: &Server| {
             let state = server.state();
@@ -450,7 +584,20 @@ impl Servers {
                 state.reason.as_ref()?
             ))
         };
-        self.list.iter().filter_map(reason).collect()
+        let (servers, mirrors) = self.list.split_at(self.mirrors_from);
+        let mut reasons: Vec<String> = servers.iter().filter_map(reason).collect();
+        match &self.peers {
+            Some(peers) if peers.verbose => {
+                reasons.extend(peers.found().iter().filter_map(reason));
+            }
+            Some(peers) if !peers.found().is_empty() => {
+                let count = peers.found().len();
+                reasons.push(format!("ask {count} peers: none gave it; see -v"));
+            }
+            _ => {}
+        }
+        reasons.extend(mirrors.iter().filter_map(reason));
+        reasons
     }
 }
 
@@ -485,6 +632,7 @@ impl State {
         if asked.given > 0 || asked.lacks {
             self.succeed();
         }
+        self.gave |= asked.given > 0;
         if asked.reason.is_some() && !self.given_up {
             self.reason = asked.reason.take();
         }

@@ -63,6 +63,21 @@ impl Url {
         Url::far(uri.to_string())
     }
 
+    /// Parses a list of servers, one a line, # comments: each line's number, and the server or why it
+    /// is none.
+    pub fn list(text: &[u8]) -> Vec<(usize, Result<Self, &'static str>)> {
+        let mut list = Vec::new();
+        for (line, number) in text.split(|&c| c == b'\n').zip(1..) {
+            let comment = line.iter().position(|&c| c == b'#');
+            let word = line[..comment.unwrap_or(line.len())].trim_ascii();
+            if !word.is_empty() {
+                let word = std::str::from_utf8(word).map_err(|_| "not UTF-8");
+                list.push((number, word.and_then(Url::parse)));
+            }
+        }
+        list
+    }
+
     pub fn is_https(&self) -> bool {
         self.text.starts_with("https:")
     }
@@ -82,6 +97,11 @@ impl Url {
     /// Where many blocks are asked for at once.
     pub fn blocks(&self) -> String {
         format!("{}/blocks", self.text)
+    }
+
+    /// Where the servers that this one knows are.
+    pub fn peers(&self) -> String {
+        format!("{}/peers", self.text)
     }
 }
 

@@ -40,7 +40,7 @@ pub struct Sources {
     pub servers: Servers,
     /// By their numbers.
     pub mirrors: Vec<Mirror>,
-    pub fetcher: Fetcher,
+    pub fetcher: Arc<Fetcher>,
     pub dir: Option<BlockDir>,
     /// Where what is fetched is kept. Taken away at the end, while some worker may still wait for a
     /// server or for the list: so the right to write is given up in order, and nothing waits.

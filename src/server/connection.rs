@@ -8,6 +8,7 @@
 use std::io::{self, Write};
 use std::mem;
 use std::net::{Shutdown, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::body::Body;
@@ -15,10 +16,12 @@ use super::clients::{Admitted, Client, Clients, Reservation};
 use super::files::Files;
 use super::frames::{self, Frames, HEAD_ROOM};
 use super::http::{self, List, Request, Status, Wanted};
+use super::peers;
 use crate::block::{self, READ_SIZE};
 use crate::console;
 use crate::hash::Hash;
 use crate::store::View;
+use crate::sys;
 
 /// A connection without a request begun ends after this.
 const IDLE: Duration = Duration::from_secs(60);
@@ -39,6 +42,8 @@ pub struct Connection<'a> {
     clients: &'a Clients,
     client: &'a Client,
     source: Source<'a>,
+    /// The file that names peers.
+    peers: Option<&'a Path>,
     timeout: Duration,
     verbose: bool,
     /// Bytes received and not yet answered.
@@ -97,6 +102,7 @@ impl<'a> Connection<'a> {
         admitted: &'a Admitted,
         files: Option<&'a Files>,
         view: Option<View>,
+        peers: Option<&'a Path>,
         timeout: Duration,
         verbose: bool,
     ) -> Self {
@@ -108,6 +114,7 @@ impl<'a> Connection<'a> {
                 view,
                 clients: &admitted.clients,
             },
+            peers,
             timeout,
             verbose,
             input: Vec::new(),
@@ -268,9 +275,10 @@ impl<'a> Connection<'a> {
             Wanted::NotAllowed(_) => self.refuse(request, Status::MethodNotAllowed),
             Wanted::Refusal(status) => self.refuse(request, status),
             Wanted::Index => {
-                let body = http::push_index(&mut self.head, request);
+                let body = http::push_found(&mut self.head, request, http::INDEX.as_bytes());
                 self.send(200, &self.head, body)
             }
+            Wanted::Peers => self.answer_peers(request),
         }
     }
 
@@ -290,6 +298,25 @@ impl<'a> Connection<'a> {
         self.answer[start..HEAD_ROOM].copy_from_slice(&self.head);
         let body = if request.head_only { 0 } else { length };
         self.send(200, &self.answer[start..HEAD_ROOM + body], body)
+    }
+
+    fn answer_peers(&mut self, request: &Request) -> Answered {
+        let Some(path) = self.peers else {
+            return self.refuse(request, Status::NotFound);
+        };
+        let text = match peers::read(path) {
+            Ok(text) => text,
+            Err(e) if sys::is_shortage(&e) => return self.refuse(request, Status::Unavailable),
+            Err(_) => return self.refuse(request, Status::NotFound),
+        };
+        // The text, and its copy behind the head, which whoever does not read it may hold for long.
+        let Some(_room) = self.clients.reserve(self.client, 2 * text.len()) else {
+            return self.refuse(request, Status::Unavailable);
+        };
+        // Not in `head`, which stays as large as it once was.
+        let mut answer = Vec::new();
+        let body = http::push_found(&mut answer, request, &text);
+        self.send(200, &answer, body)
     }
 
     /// Sends as many blocks at once as there is room for.

@@ -30,6 +30,8 @@ pub enum Wanted {
     Block(Hash),
     /// `POST /blocks`: those of the hashlist that follows the head.
     Blocks(List),
+    /// `/peers`: the servers that this one names.
+    Peers,
     /// What is there takes only these methods.
     NotAllowed(&'static str),
     /// There is no path, no query, no percent decoding: anything else is refused.
@@ -260,6 +262,7 @@ enum Target {
     Index,
     Block(Hash),
     Blocks,
+    Peers,
     Nothing,
 }
 
@@ -288,6 +291,7 @@ impl Target {
         Ok(match path {
             b"" => Target::Index,
             b"blocks" => Target::Blocks,
+            b"peers" => Target::Peers,
             _ => Hash::parse(path).map_or(Target::Nothing, Target::Block),
         })
     }
@@ -378,6 +382,7 @@ impl Fields {
         Ok(match (line.method, line.target) {
             (Method::Get | Method::Head, Target::Index) => Wanted::Index,
             (Method::Get | Method::Head, Target::Block(hash)) => Wanted::Block(hash),
+            (Method::Get | Method::Head, Target::Peers) => Wanted::Peers,
             (Method::Get | Method::Head, Target::Nothing) => Wanted::Refusal(Status::NotFound),
             (Method::Post, Target::Blocks) => Wanted::Blocks(self.list(line)?),
             (_, Target::Blocks) => Wanted::NotAllowed("POST"),
@@ -465,14 +470,13 @@ pub fn chunk_end(length: usize, last: bool) -> &'static [u8] {
     }
 }
 
-/// Appends the whole answer to `/`; tells the length of its body.
-pub fn push_index(out: &mut Vec<u8>, request: &Request) -> usize {
+/// What `/` is answered with.
+pub const INDEX: &str = concat!("psync ", env!("CARGO_PKG_VERSION"), "\n");
+
+/// Appends a whole answer that is `text`; tells the length of its body.
+pub fn push_found(out: &mut Vec<u8>, request: &Request, text: &[u8]) -> usize {
     push_line(out, format_args!("HTTP/1.1 200 OK"));
-    push_text(
-        out,
-        request,
-        concat!("psync ", env!("CARGO_PKG_VERSION"), "\n"),
-    )
+    push_text(out, request, text)
 }
 
 /// Appends a whole refusal; tells the length of its body.
@@ -484,15 +488,15 @@ pub fn push_refusal(out: &mut Vec<u8>, request: &Request, status: Status) -> usi
     if let Wanted::NotAllowed(methods) = request.wanted {
         push_line(out, format_args!("Allow: {methods}"));
     }
-    push_text(out, request, &format!("{}\n", status.reason()))
+    push_text(out, request, format!("{}\n", status.reason()).as_bytes())
 }
 
-fn push_text(out: &mut Vec<u8>, request: &Request, text: &str) -> usize {
+fn push_text(out: &mut Vec<u8>, request: &Request, text: &[u8]) -> usize {
     push_line(out, format_args!("Content-Length: {}", text.len()));
     push_line(out, format_args!("Content-Type: text/plain; charset=utf-8"));
     push_connection(out, request);
-    let body = if request.head_only { "" } else { text };
-    out.extend_from_slice(body.as_bytes());
+    let body = if request.head_only { b"" } else { text };
+    out.extend_from_slice(body);
     body.len()
 }
 

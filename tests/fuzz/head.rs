@@ -14,6 +14,7 @@ pub fn good() -> Vec<Vec<u8>> {
         "GET /HASH HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n",
         "GET /HASH HTTP/1.0\r\n\r\n",
         "\r\nGET http://a:80/HASH HTTP/1.1\r\nHost: a\r\nConnection: x, keep-alive\r\n\r\n",
+        "GET /peers HTTP/1.1\r\nHost: a\r\n\r\n",
         "POST /blocks HTTP/1.1\r\nHost: a\r\nContent-Length: 65\r\n\r\nHASH\n",
         "POST /blocks HTTP/1.1\r\nhost:a\r\nExpect: 100-continue\r\nContent-Length: 67584\r\n\r\n",
         "POST /blocks HTTP/1.0\r\nContent-Length: 0\r\n\r\n",
@@ -115,6 +116,7 @@ fn assert_reads_as(head: &[u8], request: &Request) {
     assert_eq!(request.head_only, method == "head");
     match request.wanted {
         Wanted::Index => assert!(target == "/" || target.starts_with("http://")),
+        Wanted::Peers => assert!(target.ends_with("/peers") && method != "post"),
         Wanted::Block(hash) => {
             let hash = format!("/{hash}");
             assert!(target == hash || (target.starts_with("http://") && target.ends_with(&hash)));
@@ -145,7 +147,7 @@ fn check_answers(request: &Request) {
     match request.wanted {
         Wanted::Block(hash) => http::push_block_head(&mut out, request, &hash, 1),
         Wanted::Blocks(list) => http::push_blocks_head(&mut out, request, list),
-        Wanted::Index => drop(http::push_index(&mut out, request)),
+        Wanted::Index | Wanted::Peers => drop(http::push_found(&mut out, request, b"text\n")),
         Wanted::NotAllowed(_) => {
             http::push_refusal(&mut out, request, Status::MethodNotAllowed);
         }

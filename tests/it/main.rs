@@ -28,6 +28,7 @@ mod help;
 mod interop;
 mod lan;
 mod machine;
+mod peers;
 mod progress;
 mod readme;
 mod recipes;

@@ -10,6 +10,7 @@ use crate::support::*;
 const INDEX: &str = "HTTP/1.1 200 OK|Content-Length: LENGTH|Content-Type: text/plain; charset=utf-8|~|psync VERSION\n";
 pub const BLOCK: &str = "HTTP/1.1 200 OK|Content-Length: 4096|Content-Type: application/octet-stream|ETag: \"HASH\"|Cache-Control: public, max-age=31536000, immutable|~|BYTES";
 const FRAMES: &str = "HTTP/1.1 200 OK|Content-Type: application/octet-stream|Transfer-Encoding: chunked|~|1002|\x10\0BYTES|0||";
+const PEERS: &str = "HTTP/1.1 200 OK|Content-Length: 27|Content-Type: text/plain; charset=utf-8|~|# near\nbox:8080\n\nhttp://x/y";
 const NO_FRAMES: &str =
     "HTTP/1.1 200 OK|Content-Type: application/octet-stream|Transfer-Encoding: chunked|~|0||";
 const BARE_FRAMES: &str = "HTTP/1.1 200 OK|Content-Type: application/octet-stream|~|\x10\0BYTES";
@@ -117,6 +118,18 @@ const LINES: Table = &[
     ("post /blocks HTTP/1.1", UNKNOWN, ENDS),
     ("POST /blocks HTTP/1.1", LENGTHLESS, ENDS),
     ("POST /blocks HTTP/1.0", LENGTHLESS, ENDS),
+    // The list of peers.
+    ("GET /peers HTTP/1.1", PEERS, LIVES),
+    ("GET /peers HTTP/1.0", PEERS, ENDS),
+    ("HEAD /peers HTTP/1.1", PEERS, LIVES),
+    ("GET http://test/peers HTTP/1.1", PEERS, LIVES),
+    ("POST /peers HTTP/1.1", ONLY_GET, LIVES),
+    ("PUT /peers HTTP/1.1", ONLY_GET, LIVES),
+    ("OPTIONS /peers HTTP/1.1", ONLY_GET, LIVES),
+    ("GET /peers/ HTTP/1.1", ABSENT, LIVES),
+    ("GET /peers? HTTP/1.1", ABSENT, LIVES),
+    ("GET /Peers HTTP/1.1", ABSENT, LIVES),
+    ("GET /peer HTTP/1.1", ABSENT, LIVES),
     // HEAD is GET without the body, also where it is refused.
     ("HEAD / HTTP/1.1", INDEX, LIVES),
     ("HEAD /HASH HTTP/1.1", BLOCK, LIVES),
@@ -552,6 +565,7 @@ impl Served {
         for name in ["other", ".psync-0-0", ".psync-0", "x"] {
             dir.file(name, &block);
         }
+        let list = dir.file("list", "# near\nbox:8080\n\nhttp://x/y");
         let mut rows = Vec::new();
         let mut add = |table: Table, frame: &dyn Fn(&str) -> String| {
             for (text, answer, connection) in table {
@@ -582,7 +596,7 @@ impl Served {
         add(REQUESTS, &str::to_owned);
         add(LONG, &|request| request.replace('*', &"x".repeat(8_000)));
         Self {
-            server: Server::start(&dir),
+            server: Server::with(&dir, &["--peers", &list.to_string_lossy()]),
             _dir: dir,
             rows,
             index: due(INDEX, LIVES, false, &block),
