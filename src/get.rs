@@ -14,6 +14,7 @@ mod levels;
 mod list;
 mod local;
 mod mirror;
+mod order;
 mod output;
 mod parts;
 mod peers;
@@ -218,6 +219,10 @@ fn open(
     };
     if place.is_some() {
         list.tell_last();
+        // Others may be at it too. A mirror that ignores ranges is read through for each step back.
+        if (options.lan.is_some() || options.peers) && options.mirrors.is_empty() {
+            list = list.shuffle()?;
+        }
     }
     let before = place.as_ref().and_then(Place::before);
     let shared = Shared {

@@ -3,18 +3,23 @@
 //! A file is read twice: once to see that all of it is valid, before anything else happens, and
 //! once as it is used, so that no list need fit into memory.
 
+use std::env;
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::fs::{self, File, OpenOptions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
+use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use super::levels::Levels;
+use super::order::{Order, Ordered};
 use crate::block::BLOCK_SIZE;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
-use crate::hashlist::Reader;
-use crate::root::Root;
+use crate::hashlist::{Reader, push_line};
+use crate::root::{LINE, Root};
 
 /// One line of the list: a block and its place in the file.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +46,10 @@ pub struct List {
     size: Option<u64>,
     /// What the text comes from, if that is a root.
     levels: Option<Arc<Levels>>,
+    /// What the text comes from, if that is a file whose lines are all as long as the first.
+    file: Option<File>,
+    /// The numbers of the lines, where they come in another order, those of the piece in hand first.
+    order: Option<(Range<u64>, Order)>,
     last: Option<Wanted>,
     /// Whether `last` is told even where the length is not known. That takes a look at the line
     /// after, for which a list that is still being made would make the block wait.
@@ -79,8 +88,14 @@ impl List {
             length += 1;
         }
         file.rewind().map_err(failed)?;
+        let is_even = file.metadata().map_err(failed)?.len() == length * LINE as u64;
+        let same = is_even.then(|| file.try_clone()).transpose();
         let list = List::new(Box::new(file), name, Some(length));
-        Ok(List { last, ..list })
+        Ok(List {
+            last,
+            file: same.map_err(failed)?,
+            ..list
+        })
     }
 
     /// The list under `root`.
@@ -105,6 +120,8 @@ impl List {
             length,
             size: None,
             levels: None,
+            file: None,
+            order: None,
             last: None,
             tell_last: false,
             ahead: None,
@@ -112,6 +129,52 @@ impl List {
             ended: false,
             refused: None,
         }
+    }
+
+    /// Has the lines come in an order of their own, where they can: not those of a pipe, nor those
+    /// of a list with other line ends. What a root stands for is then fetched at once, into a file
+    /// without a name.
+    ///
+    /// # Errors
+    /// When that cannot be written; else as [`List::next`].
+    pub fn shuffle(mut self) -> Result<Self> {
+        let Some(length) = self.length else {
+            return Ok(self);
+        };
+        let spool = self.levels.is_some().then(|| self.spool()).transpose()?;
+        let Some(file) = spool.or(self.file.take()) else {
+            return Ok(self);
+        };
+        let order = Order::new(length);
+        let text = Ordered {
+            file,
+            order: order.clone(),
+            piece: 0..0,
+        };
+        self.reader = Reader::new(BufReader::new(Box::new(text)), self.name.clone());
+        self.order = Some((0..0, order));
+        self.given = 0;
+        Ok(self)
+    }
+
+    fn spool(&mut self) -> Result<File> {
+        let dir = env::temp_dir();
+        // Of no use to anybody who guesses it: it is made anew or not at all, and gone at once.
+        let path = dir.join(format!(".psync-{:016x}", RandomState::new().hash_one(0)));
+        let failed = |e: io::Error| Error::io("write", path.display(), &e);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let file = options.open(&path).map_err(failed)?;
+        fs::remove_file(&path).map_err(failed)?;
+        let mut text = BufWriter::new(&file);
+        while let Some(wanted) = self.next()? {
+            let mut line = Vec::with_capacity(LINE);
+            push_line(&mut line, &wanted.hash);
+            text.write_all(&line).map_err(failed)?;
+        }
+        text.flush().map_err(failed)?;
+        drop(text);
+        Ok(file)
     }
 
     /// Tells from now on of each line whether it is the last.
@@ -152,17 +215,28 @@ impl List {
         let Some(hash) = hash else {
             return Ok(None);
         };
-        let number = self.given;
+        let number = self.number();
         self.given += 1;
-        let last = (self.tell_last || self.length.is_some()) && self.is_last()?;
+        let last = match self.length {
+            Some(length) => number + 1 == length,
+            None => self.tell_last && self.is_last()?,
+        };
         Ok(Some(Wanted { number, hash, last }))
     }
 
-    /// Whether the line that was given last is the last.
-    fn is_last(&mut self) -> Result<bool> {
-        if let Some(length) = self.length {
-            return Ok(self.given == length);
+    /// The number of the line that was read.
+    fn number(&mut self) -> u64 {
+        let Some((piece, order)) = &mut self.order else {
+            return self.given;
+        };
+        if piece.is_empty() {
+            *piece = order.next().unwrap_or_default();
         }
+        piece.next().unwrap_or(self.given)
+    }
+
+    /// Whether there is no other line.
+    fn is_last(&mut self) -> Result<bool> {
         self.ahead = self.read()?;
         Ok(self.ahead.is_none())
     }
