@@ -99,7 +99,7 @@ impl Address {
 
     /// Binds every address that the host stands for, all to one port. One that this machine has
     /// no interface for is passed over as long as another can be had.
-    fn bind(&self) -> Result<Vec<TcpListener>> {
+    fn bind(&self, timeout: Duration) -> Result<Vec<TcpListener>> {
         let failed = |e: io::Error| Error::io("listen on", &self.text, &e);
         let mut listeners: Vec<TcpListener> = Vec::new();
         let mut failure = None;
@@ -107,7 +107,8 @@ impl Address {
         let mut hosts = self.hosts().map_err(failed)?;
         hosts.dedup();
         for host in hosts {
-            match TcpListener::bind((host, port)) {
+            let bound = TcpListener::bind((host, port));
+            match bound.and_then(|listener| connection::set_options(listener, timeout)) {
                 Ok(listener) => {
                     port = listener.local_addr().map_err(failed)?.port();
                     listeners.push(listener);
@@ -164,7 +165,7 @@ pub fn run(options: Options) -> Result<()> {
     }
     let mut listeners = Vec::new();
     for address in &options.addresses {
-        listeners.extend(address.bind()?);
+        listeners.extend(address.bind(options.timeout)?);
     }
     let mut text = String::new();
     let mut sockets = Vec::new();
@@ -228,8 +229,13 @@ impl Server {
             match listener.accept() {
                 Ok((stream, address)) => self.admit(stream, address),
                 Err(e)
-                    if e.kind() == io::ErrorKind::Interrupted
-                        || e.kind() == io::ErrorKind::ConnectionAborted => {}
+                    if matches!(
+                        e.kind(),
+                        // The last is the time of an idle connection, which the socket has too.
+                        io::ErrorKind::Interrupted
+                            | io::ErrorKind::ConnectionAborted
+                            | io::ErrorKind::WouldBlock
+                    ) => {}
                 Err(e) if sys::is_shortage(&e) => self.clients.wait_out_shortage(),
                 // A network's failures come through accept too (accept(2)); they pass.
                 Err(_) => thread::sleep(SHORTAGE_PAUSE),

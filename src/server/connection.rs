@@ -7,7 +7,8 @@
 
 use std::io::{self, Write};
 use std::mem;
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,21 @@ const INPUT: usize = 2048;
 
 /// Room for a head that is longer, in bytes: the longest, and what is read with its end.
 const LONG_INPUT: usize = http::MAX_HEAD + 2 * INPUT;
+
+/// Sets a listening socket's options, which its connections have from it: to set them on each costs
+/// a small box three calls to the system a connection.
+///
+/// # Errors
+/// Those of the system.
+pub fn set_options(listener: TcpListener, timeout: Duration) -> io::Result<TcpListener> {
+    // std sets them by another type, of the same descriptor.
+    let socket = TcpStream::from(OwnedFd::from(listener));
+    socket.set_nodelay(true)?;
+    // A write that makes progress begins anew: the time counts from the last byte taken.
+    socket.set_write_timeout(Some(timeout))?;
+    socket.set_read_timeout(Some(IDLE))?;
+    Ok(OwnedFd::from(socket).into())
+}
 
 /// One connection's state.
 pub struct Connection<'a> {
@@ -135,10 +151,6 @@ impl<'a> Connection<'a> {
     }
 
     fn serve(&mut self) -> io::Result<()> {
-        self.stream().set_nodelay(true)?;
-        // A write that makes progress begins anew: the time counts from the last byte taken.
-        self.stream().set_write_timeout(Some(self.timeout))?;
-        self.stream().set_read_timeout(Some(IDLE))?;
         while let Some((mut request, length)) = self.next_request()? {
             let list = match self.read_list(&request, length) {
                 Ok(list) => list,
