@@ -180,8 +180,8 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
     })
 }
 
-/// Opens the output: the stream, if it is one. Last, so that whatever else is wrong leaves no
-/// FILE.part.
+/// Opens the output: the stream, if it is one. After all that may be wrong, so that this leaves no
+/// FILE.part; before the list under a root is fetched, since there may be no room for the file.
 fn open(
     options: &Options,
     mut list: List,
@@ -194,6 +194,7 @@ fn open(
     if place.is_some() {
         list.tell_last();
     }
+    list.begin()?;
     let before = place.as_ref().and_then(Place::before);
     let shared = Shared {
         sources: Arc::clone(sources),
@@ -229,7 +230,7 @@ fn under(options: &Options, hash: Hash, sources: &Arc<Sources>) -> Result<List> 
     seeds.extend(output.map(output::beginnings).unwrap_or_default());
     let levels = Levels::new(sources, &name, seeds, options.retry);
     let root = levels.root(hash)?;
-    List::under(root, &name, levels)
+    Ok(List::under(root, &name, levels))
 }
 
 fn open_seeds(options: &Options) -> Result<Vec<Seed>> {
