@@ -30,6 +30,7 @@ mod machine;
 mod progress;
 mod readme;
 mod root;
+mod roots;
 mod server_attacks;
 mod server_blocks;
 mod server_cli;
