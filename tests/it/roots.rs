@@ -614,7 +614,8 @@ fn a_server_that_lies_about_lists_is_given_up_and_never_believed() {
         let run = get(&[&liar, &honest], &rooted.root).arg("-j").arg("1");
         assert!(run.run().ok().stdout == rooted.bytes(), "{always}");
         if always {
-            assert_eq!(liar.requests().len(), 3);
+            // Besides the third, one for the file may be under way as one for the list is.
+            assert!((3..=4).contains(&liar.requests().len()));
         }
         let out = get(&[&liar], &rooted.root)
             .run()
