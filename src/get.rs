@@ -206,8 +206,8 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
     })
 }
 
-/// Opens the output: the stream, if it is one. Last, so that whatever else is wrong leaves no
-/// FILE.part.
+/// Opens the output: the stream, if it is one. After all that may be wrong, so that this leaves no
+/// FILE.part; before the list under a root is fetched, since there may be no room for the file.
 fn open(
     options: &Options,
     mut list: List,
@@ -217,6 +217,7 @@ fn open(
         Output::Place(place) => (Some(place), None),
         Output::Stream(stream) => (None, Some(stream)),
     };
+    list.begin()?;
     if place.is_some() {
         list.tell_last();
         // Others may be at it too. A mirror that ignores ranges is read through for each step back.
@@ -259,7 +260,7 @@ fn under(options: &Options, hash: Hash, sources: &Arc<Sources>) -> Result<List> 
     seeds.extend(output.map(output::beginnings).unwrap_or_default());
     let levels = Levels::new(sources, &name, seeds, options.retry);
     let root = levels.root(hash)?;
-    List::under(root, &name, levels)
+    Ok(List::under(root, &name, levels))
 }
 
 fn open_seeds(options: &Options) -> Result<Vec<Seed>> {

@@ -13,7 +13,7 @@ use super::flow::Rounds;
 use super::list::Wanted;
 use super::parts::{Content, Part};
 use super::seed::Seed;
-use super::worker::{Sources, Task, Worker, keep};
+use super::worker::{STACK, Sources, Task, Worker, keep};
 use crate::block::{BLOCK_SIZE, Block};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
@@ -82,7 +82,7 @@ impl Levels {
             };
             let hashes = Reader::new(BufReader::new(upper), self.name.clone());
             let work = move || level.run(hashes, writer);
-            let started = thread::Builder::new().spawn(work);
+            let started = thread::Builder::new().stack_size(STACK).spawn(work);
             started.map_err(|e| Error::io("start", "a thread", &e))?;
             upper = Box::new(reader);
         }
@@ -99,46 +99,50 @@ impl Levels {
     fn fetch(&self, hashes: &[Hash], found: &mut Found) -> Result<()> {
         let mut worker = Worker::new(&self.sources, None, None);
         let mut rounds = Rounds::new(self.retry);
-        loop {
-            let wanted = absent(hashes, found);
-            if wanted.is_empty() {
-                return Ok(());
-            }
+        let mut wanted = absent(hashes, found);
+        while !wanted.is_empty() {
             let done = worker.run(Task::Again(wanted))?;
             for part in done.parts {
                 rounds.brought |= matches!(part.content, Content::Fetched(_));
-                self.place(part, found)?;
+                self.place(part, found);
             }
-            let Some(first) = done.nobody.first() else {
-                continue;
-            };
+            wanted = absent(hashes, found);
+            let Some(first) = wanted.first() else { break };
             let Some(pause) = rounds.next().filter(|_| done.passing) else {
-                let cause = format_args!(
-                    "block {} of its list could not be had; the same command later goes on from here",
-                    first.hash
-                );
-                return Err(Error::missing("get", &self.name, cause));
+                return Err(self.missing(&first.hash));
             };
             thread::sleep(pause);
             self.sources.servers.revive();
         }
+        Ok(())
     }
 
-    fn place(&self, part: Part, found: &mut Found) -> Result<()> {
-        // Zeros need no bytes, and are no list.
-        let (Content::AtHand(row) | Content::Fetched(row)) = part.content else {
-            return Err(self.malformed("there is a block under it that is no text"));
-        };
+    fn place(&self, part: Part, found: &mut Found) {
         let first = usize::try_from(part.first).unwrap_or(usize::MAX);
-        for (bytes, place) in row
-            .bytes()
-            .chunks(BLOCK_SIZE)
-            .zip(found.iter_mut().skip(first))
-        {
-            *place = Some(bytes.to_vec());
+        let count = usize::try_from(part.count()).unwrap_or(usize::MAX);
+        let places = found.iter_mut().skip(first).take(count);
+        if let Content::AtHand(row) | Content::Fetched(row) = part.content {
+            for (bytes, place) in row.bytes().chunks(BLOCK_SIZE).zip(places) {
+                *place = Some(bytes.to_vec());
+            }
+            self.sources.spare.put(row);
+        } else {
+            // Zeros come without bytes.
+            places.for_each(|place| *place = Some(vec![0; BLOCK_SIZE]));
         }
-        self.sources.spare.put(row);
-        Ok(())
+    }
+
+    fn missing(&self, hash: &Hash) -> Error {
+        let hash = hash.to_string();
+        let what = if hash == self.name {
+            "its root block".to_owned()
+        } else {
+            format!("block {hash} of its list")
+        };
+        let cause =
+            format_args!("{what} could not be had; the same command later goes on from here")
+                .to_string();
+        Error::missing("get", &self.name, cause)
     }
 
     fn malformed(&self, cause: &str) -> Error {
@@ -174,50 +178,58 @@ impl Level {
         let count = self.root.blocks(self.number);
         let (mut number, mut run) = (0, 1);
         while number < count {
-            let sent = self.find(&mut hashes, number, run).map(|blocks| {
-                number += blocks.len() as u64;
-                blocks.iter().try_for_each(|block| lower.write_all(block))
-            });
-            match sent {
-                Ok(Ok(())) => run = RUN.min(2 * run),
+            let mut found = Vec::new();
+            let done = self.find(&mut hashes, number, run, &mut found);
+            number += found.len() as u64;
+            if found.iter().any(|block| lower.write_all(block).is_err()) {
                 // Nobody reads on.
-                Ok(Err(_)) => return,
-                Err(error) => {
-                    // The first to fail says why; the others end because it did.
-                    lock(&self.levels.failure).get_or_insert(error);
-                    return;
-                }
+                return;
             }
+            if let Err(error) = done {
+                // The first to fail says why; the others end because it did.
+                lock(&self.levels.failure).get_or_insert(error);
+                return;
+            }
+            run = RUN.min(2 * run);
         }
     }
 
-    /// Finds the blocks of the next hashes, so many at most.
-    fn find(&self, hashes: &mut Hashes, first: u64, most: usize) -> Result<Vec<Vec<u8>>> {
+    /// Finds the blocks of the next hashes, so many at most. Where one fails, those before it are
+    /// `found` all the same.
+    fn find(
+        &self,
+        hashes: &mut Hashes,
+        first: u64,
+        most: usize,
+        found: &mut Vec<Vec<u8>>,
+    ) -> Result<()> {
         let (levels, root) = (&self.levels, &self.root);
         let left = root.blocks(self.number) - first;
-        let mut wanted = Vec::new();
+        let (mut wanted, mut whole) = (Vec::new(), Ok(()));
         while wanted.len() < most && (wanted.len() as u64) < left {
-            // What is above has its right length, so it ends early only where its level failed.
-            let hash = hashes
-                .next()?
-                .ok_or_else(|| levels.malformed("its list is cut off"))?;
-            wanted.push(hash);
+            match hashes.next() {
+                Ok(Some(hash)) => wanted.push(hash),
+                ended => {
+                    // What is above has its right length, so it ends early only where its level failed.
+                    whole = ended.and_then(|_| Err(levels.malformed("its list is cut off")));
+                    break;
+                }
+            }
         }
         let seeded = |(number, hash): (u64, &Hash)| self.find_seeded(number, hash);
-        let mut found = (first..)
+        let mut blocks = (first..)
             .zip(&wanted)
             .map(seeded)
             .collect::<Result<Found>>()?;
-        levels.fetch(&wanted, &mut found)?;
-        let found: Vec<_> = found.into_iter().flatten().collect();
-        if (first..)
-            .zip(&found)
-            .all(|(number, text)| self.is_list(number, text))
-        {
-            Ok(found)
-        } else {
-            Err(levels.malformed("its hashes do not fit its size"))
+        let fetched = levels.fetch(&wanted, &mut blocks);
+        for (number, block) in (first..).zip(blocks) {
+            let Some(text) = block else { break };
+            if !self.is_list(number, &text) {
+                return Err(levels.malformed("its hashes do not fit its size"));
+            }
+            found.push(text);
         }
+        fetched.and(whole)
     }
 
     /// The block, where some seed's own list has it at the same place.

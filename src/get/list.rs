@@ -42,10 +42,8 @@ pub struct List {
     reader: Reader<BufReader<Box<dyn Read + Send>>>,
     name: String,
     length: Option<u64>,
-    /// Of the file, in bytes, where a root tells it.
-    size: Option<u64>,
     /// What the text comes from, if that is a root.
-    levels: Option<Arc<Levels>>,
+    under: Option<(Arc<Root>, Arc<Levels>)>,
     /// What the text comes from, if that is a file whose lines are all as long as the first.
     file: Option<File>,
     /// The numbers of the lines, where they come in another order, those of the piece in hand first.
@@ -98,19 +96,25 @@ impl List {
         })
     }
 
-    /// The list under `root`.
+    /// The list under `root`, to be begun.
+    pub fn under(root: Root, name: &str, levels: Arc<Levels>) -> Self {
+        let list = List::new(Box::new(io::empty()), name.to_owned(), Some(root.blocks(0)));
+        List {
+            under: Some((Arc::new(root), levels)),
+            ..list
+        }
+    }
+
+    /// Begins to fetch a list under a root: only when all else is well.
     ///
     /// # Errors
-    /// When it cannot be begun to fetch.
-    pub fn under(root: Root, name: &str, levels: Arc<Levels>) -> Result<Self> {
-        let root = Arc::new(root);
-        let text = levels.text(&root)?;
-        let list = List::new(text, name.to_owned(), Some(root.blocks(0)));
-        Ok(List {
-            size: Some(root.size),
-            levels: Some(levels),
-            ..list
-        })
+    /// When the machine is too short of something.
+    pub fn begin(&mut self) -> Result<()> {
+        if let Some((root, levels)) = &self.under {
+            let text = BufReader::new(levels.text(root)?);
+            self.reader = Reader::new(text, self.name.clone());
+        }
+        Ok(())
     }
 
     fn new(input: Box<dyn Read + Send>, name: String, length: Option<u64>) -> Self {
@@ -118,8 +122,7 @@ impl List {
             reader: Reader::new(BufReader::new(input), name.clone()),
             name,
             length,
-            size: None,
-            levels: None,
+            under: None,
             file: None,
             order: None,
             last: None,
@@ -141,7 +144,7 @@ impl List {
         let Some(length) = self.length else {
             return Ok(self);
         };
-        let spool = self.levels.is_some().then(|| self.spool()).transpose()?;
+        let spool = self.under.is_some().then(|| self.spool()).transpose()?;
         let Some(file) = spool.or(self.file.take()) else {
             return Ok(self);
         };
@@ -194,7 +197,7 @@ impl List {
 
     /// Bytes of the file, where they are known beforehand.
     pub fn size(&self) -> Option<u64> {
-        self.size
+        self.under.as_ref().map(|(root, _)| root.size)
     }
 
     /// The last line, where it is known beforehand.
@@ -242,18 +245,22 @@ impl List {
     }
 
     fn read(&mut self) -> Result<Option<Hash>> {
-        let hash = self.reader.next()?;
+        let hash = self.reader.next();
         let is_due = |length| match hash {
-            Some(_) => self.given < length,
-            None => self.given == length,
+            Ok(Some(_)) => self.given < length,
+            Ok(None) => self.given == length,
+            Err(_) => false,
         };
-        if !self.length.is_none_or(is_due) {
-            let cause = "it changed while it was read";
-            let changed = || Error::local("read hashlist", &self.name, cause);
-            let failure = self.levels.as_ref().and_then(|levels| levels.failure());
-            return Err(failure.unwrap_or_else(changed));
+        if self.length.is_none_or(is_due) {
+            return hash;
         }
-        Ok(hash)
+        // What is fetched is cut off where that fails, in the middle of a line mostly.
+        let failure = self.under.as_ref().and_then(|(_, levels)| levels.failure());
+        let cause = "it changed while it was read";
+        Err(match (failure, hash) {
+            (Some(error), _) | (None, Err(error)) => error,
+            (None, Ok(_)) => Error::local("read hashlist", &self.name, cause),
+        })
     }
 
     /// The next lines, `most` of them at most: none at the end, nor after a line that is not one.

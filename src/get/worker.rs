@@ -22,7 +22,7 @@ use crate::spawn::spawn;
 use crate::store::{BlockDir, Writer};
 
 /// Stack of a worker, in bytes: ureq's deepest path takes a third of it.
-const STACK: usize = 256 * 1024;
+pub const STACK: usize = 256 * 1024;
 
 /// What all workers share that put a file together.
 pub struct Shared {

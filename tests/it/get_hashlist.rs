@@ -312,20 +312,17 @@ fn names_of_lists_may_be_odd() {
     );
 }
 
-/// It is a root, which this version cannot resolve; a file so named does not make it a list.
+/// It is a root: a file so named does not make it a list.
 #[test]
-fn a_hash_for_a_list_is_refused() {
+fn a_hash_is_a_root_and_no_file_name() {
     let (dir, server) = (TempDir::new(), HostileServer::honest(b"abc"));
     dir.file(A, format!("{A}\n"));
     let out = psync!("get", server.url(), A).cwd(&dir).run();
-    out.fails_naming(
+    out.fails(
         2,
-        &[
-            &format!("psync: '{A}': "),
-            "write ./NAME for a hashlist so named; see psync get --help\n",
-        ],
+        &format!("psync: read root {A}: it is the hash of no root block\n"),
     );
-    assert_eq!(server.connections(), 0);
+    assert_eq!(server.targets(), [format!("/{A}")]);
 }
 
 /// A list that another program writes anew meanwhile must not end as a file cut short.

@@ -12,7 +12,7 @@ use crate::get_jobs::{long_list, peak_of};
 use crate::support::*;
 
 /// What is answered to a request for a part of this file.
-type Answer = fn(&[u8], &Request) -> Reply;
+pub type Answer = fn(&[u8], &Request) -> Reply;
 
 /// The first byte that is asked for, and the one after the last; fails unless that is one range, of
 /// whole blocks.
@@ -56,7 +56,7 @@ fn part(file: &[u8], first: usize, end: usize) -> Reply {
 }
 
 /// What a web server answers.
-fn honest(file: &[u8], request: &Request) -> Reply {
+pub fn honest(file: &[u8], request: &Request) -> Reply {
     let (first, end) = range(request);
     part(file, first, end.unwrap_or(file.len()))
 }
@@ -73,7 +73,7 @@ fn whole(file: &[u8], request: &Request) -> Reply {
     Reply::ok(file)
 }
 
-fn mirror(file: &[u8], answer: Answer) -> HostileServer {
+pub fn mirror(file: &[u8], answer: Answer) -> HostileServer {
     let file = file.to_vec();
     HostileServer::http(move |request| answer(&file, request))
 }
@@ -87,7 +87,7 @@ fn get(sample: &Sample, servers: &[&dyn Display], mirrors: &[&HostileServer]) ->
 }
 
 /// The statistics of `--stats`, by name.
-fn stat(out: &Output, name: &str) -> u64 {
+pub fn stat(out: &Output, name: &str) -> u64 {
     let word = |word: &str| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
     let found = out.stderr.split_whitespace().find_map(word);
     found.unwrap_or_else(|| panic!("no {name}: {out}"))

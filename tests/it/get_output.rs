@@ -120,7 +120,7 @@ impl To {
     }
 }
 
-fn part(file: &Path) -> PathBuf {
+pub fn part(file: &Path) -> PathBuf {
     let mut part = file.to_owned().into_os_string();
     part.push(".part");
     part.into()
@@ -1020,14 +1020,14 @@ fn root_no_inode_for_the_part_is_told() {
 }
 
 /// A block device of so many bytes over a file.
-struct Loop {
-    device: PathBuf,
+pub struct Loop {
+    pub device: PathBuf,
     image: PathBuf,
     _dir: TempDir,
 }
 
 impl Loop {
-    fn new(bytes: &[u8]) -> io::Result<Self> {
+    pub fn new(bytes: &[u8]) -> io::Result<Self> {
         let dir = TempDir::on_disk();
         let image = dir.file("image", bytes);
         let out = tool!("losetup", "--show", "-f", &image).run();
@@ -1041,7 +1041,7 @@ impl Loop {
         })
     }
 
-    fn read(&self) -> Vec<u8> {
+    pub fn read(&self) -> Vec<u8> {
         tool!("sync").run().ok();
         fs::read(&self.image).unwrap()
     }

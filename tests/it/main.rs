@@ -33,6 +33,7 @@ mod progress;
 mod readme;
 mod recipes;
 mod root;
+mod roots;
 mod server_attacks;
 mod server_blocks;
 mod server_cli;

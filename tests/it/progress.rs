@@ -63,7 +63,10 @@ fn watch(sample: &Sample, before: &str, words: &str) -> Seen {
 
 /// Takes its time over each block, so that there is something to see.
 fn unhurried(sample: &Sample) -> HostileServer {
-    let blocks = sample.map();
+    unhurried_with(sample.map())
+}
+
+fn unhurried_with(blocks: BlockMap) -> HostileServer {
     HostileServer::start(move |conn, _| {
         while let Some(request) = conn.request() {
             let reply = Reply::honest(&blocks, &request);
@@ -116,6 +119,19 @@ fn a_terminal_is_shown_share_rate_and_origin_until_the_end() {
     assert!(last.contains(" left"), "{last}");
     // It goes on while nothing comes, but not as fast as it can.
     assert!(drawn.len() < 60, "{drawn:?}");
+}
+
+#[test]
+fn under_a_root_the_share_is_known_from_the_start() {
+    let sample = Sample::new(89);
+    let rooted = Rooted::new(&sample.bytes);
+    let server = unhurried_with(rooted.map());
+    let words = format!("{server} {}", rooted.root);
+    let seen = watch(&sample, "stty cols 120", &words);
+    assert!(seen.status == 0 && seen.stdout == sample.bytes);
+    let drawn = seen.is_tidy();
+    let known = |line: &&str| share(line).is_some_and(|(_, _, total)| total == 90);
+    assert!(drawn.iter().all(known), "{drawn:?}");
 }
 
 /// Of one worker and a server that takes its time: each block is news.

@@ -15,7 +15,7 @@ use crate::support::*;
 const MIB: usize = 1 << 20;
 
 /// Inode and time of change of every file.
-fn stamps(dir: &Path) -> Vec<(String, u64, i64, i64)> {
+pub fn stamps(dir: &Path) -> Vec<(String, u64, i64, i64)> {
     let stamp = |name: String| {
         let file = fs::symlink_metadata(dir.join(&name)).unwrap();
         (name, file.ino(), file.ctime(), file.ctime_nsec())
@@ -238,16 +238,32 @@ fn legible(blocks: usize) -> Vec<u8> {
 
 #[test]
 fn a_block_is_synced_before_it_gets_its_name_and_named_before_its_line_is_printed() {
+    are_synced_and_named_before_they_are_printed(false);
+}
+
+/// The lists' blocks too, which have no lines, and all of it before the root.
+#[test]
+fn all_that_is_under_a_root_is_synced_and_named_before_it_is_printed() {
+    are_synced_and_named_before_they_are_printed(true);
+}
+
+fn are_synced_and_named_before_they_are_printed(root: bool) {
     let dir = TempDir::new();
-    // More than one batch.
-    let bytes = legible(17 * MIB / BLOCK_SIZE);
+    // More than one batch; with a root each block has to do with its one line.
+    let bytes = legible(if root { 2 } else { 17 } * MIB / BLOCK_SIZE);
     let list = dir.join("list");
     let run = psync!("export", "-d", dir.join("b")).stdin(&bytes);
+    let run = run.args(root.then_some("--root"));
     let run = run.stdout_to(File::create(&list).unwrap());
+    let rooted = Rooted::new(&bytes);
+    let (text, blocks) = match root {
+        true => (rooted.line(), rooted.map()),
+        false => (hashlist(&bytes), block_map(&bytes)),
+    };
     let calls = "write,?rename,?renameat,?renameat2,syncfs,fsync,fdatasync,?sync";
     let (out, calls) = trace(calls, &["-s", "9999999"], run);
     out.ok();
-    assert!(fs::read_to_string(&list).unwrap() == hashlist(&bytes));
+    assert!(fs::read_to_string(&list).unwrap() == text);
 
     let (mut written, mut named, mut printed) = (HashMap::new(), HashMap::new(), HashMap::new());
     for call in &calls {
@@ -282,18 +298,22 @@ fn a_block_is_synced_before_it_gets_its_name_and_named_before_its_line_is_printe
     }
     assert_eq!(
         (named.len(), printed.len()),
-        (bytes.len() / BLOCK_SIZE, bytes.len() / BLOCK_SIZE)
+        (blocks.len(), text.lines().count())
     );
     let syncs: Vec<_> = calls.iter().filter(|call| call.is_sync()).collect();
     for (hash, line) in printed {
-        let name = named[hash];
-        // Without a sync after it, the name itself may be gone.
-        assert!(
-            syncs
+        // A root's line is that of all blocks.
+        let names: Vec<&Call> = match root {
+            true => named.values().copied().collect(),
+            false => vec![named[hash]],
+        };
+        for name in names {
+            // Without a sync after it, the name itself may be gone.
+            let synced = syncs
                 .iter()
-                .any(|sync| name.end < sync.begin && sync.end < line.begin),
-            "{hash}"
-        );
+                .any(|sync| name.end < sync.begin && sync.end < line.begin);
+            assert!(synced, "{hash}");
+        }
     }
     assert!(syncs.len() <= 8, "a sync is dear: {}", syncs.len());
 }

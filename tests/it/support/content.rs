@@ -31,9 +31,10 @@ pub fn blocks(bytes: &[u8]) -> Chunks<'_, u8> {
 }
 
 pub fn hash_hex(block: &[u8]) -> String {
-    Sha256::digest(block)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
+    let digest = Sha256::digest(block);
+    let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    digits
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]))
         .collect()
 }
 
