@@ -11,6 +11,7 @@
 )]
 
 mod export;
+mod fleet;
 mod get_answers;
 mod get_hashlist;
 mod get_jobs;

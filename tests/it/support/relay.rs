@@ -67,7 +67,12 @@ struct State {
 impl Relay {
     /// Listens on a free port of the loopback. `bits_per_second` is the rate of each direction.
     pub fn start(target: SocketAddr, rtt: Duration, bits_per_second: u64) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", target, rtt, bits_per_second)
+    }
+
+    /// Listens there.
+    pub fn start_at(at: &str, target: SocketAddr, rtt: Duration, bits_per_second: u64) -> Self {
+        let listener = TcpListener::bind(at).unwrap();
         let addr = listener.local_addr().unwrap();
         let line = || Line::new(rtt / 2, bits_per_second);
         let shared = Arc::new(Shared {
