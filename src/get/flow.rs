@@ -30,6 +30,12 @@ const MAX_RUN: usize = 1024;
 /// Tasks under way for each worker: one that it is at, one that waits for it.
 const TASKS_EACH: usize = 2;
 
+/// Where others go through the list at the same time, all workers together have one in so many of its
+/// lines in hand, or a few each: what they have asked the others for, in vain, they fetch from afar
+/// though somebody may have got it meanwhile. Eight boxes then fetch 1.1 to 1.3 copies, and 2.9 without.
+const SHARES: u64 = 128;
+const LEAST_SHARE: usize = 4;
+
 /// Blocks that failed for a passing reason and wait for the next round, at most.
 const MAX_FAILED: usize = 1024;
 
@@ -123,12 +129,19 @@ impl<'a> Flow<'a> {
         let each = length.map_or(usize::MAX, |length| {
             usize::try_from(length / (workers.count() * TASKS_EACH) as u64).unwrap_or(usize::MAX)
         });
-        let task = each.clamp(1, longest_run(workers.count()));
+        let mut task = each.clamp(1, longest_run(workers.count()));
+        let list = lock(&shared.list);
+        if let (true, Some(lines)) = (list.is_shuffled(), length) {
+            let share = lines / (SHARES * workers.count() as u64);
+            task = task.min(usize::try_from(share).unwrap_or(task).max(LEAST_SHARE));
+        }
+        let size = list.size();
+        drop(list);
         Flow {
             shared,
             name,
             length,
-            size: lock(&shared.list).size(),
+            size,
             stream,
             workers,
             progress,

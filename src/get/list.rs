@@ -160,6 +160,10 @@ impl List {
         Ok(self)
     }
 
+    pub fn is_shuffled(&self) -> bool {
+        self.order.is_some()
+    }
+
     fn spool(&mut self) -> Result<File> {
         let dir = env::temp_dir();
         // Of no use to anybody who guesses it: it is made anew or not at all, and gone at once.
