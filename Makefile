@@ -56,7 +56,7 @@ lint:                          # formatting, clippy, shellcheck
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
-	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/*.sh tests/bench/*.sh share/psync.init; \
+	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/*.sh tests/bench/*.sh share/psync.init share/completions/psync.bash; \
 	else echo 'shellcheck is not installed: the shell scripts go unchecked'; fi
 
 static:                        # a binary that needs no library of the machine it runs on
@@ -73,6 +73,16 @@ install: $(BINARY)             # into DESTDIR, PREFIX (/usr/local)
 	for name in export server get; do ln -sf psync "$(DESTDIR)$(PREFIX)/bin/psync-$$name"; done
 	install -d '$(DESTDIR)$(PREFIX)/lib/systemd/system'
 	sed 's|/usr/local/|$(PREFIX)/|' share/psync.service >'$(DESTDIR)$(PREFIX)/lib/systemd/system/psync.service'
+	cd '$(DESTDIR)$(PREFIX)' && install -d share/man/man1 share/bash-completion/completions \
+	    share/zsh/site-functions share/fish/vendor_completions.d
+	install -m 644 share/psync.1 '$(DESTDIR)$(PREFIX)/share/man/man1/psync.1'
+	install -m 644 share/completions/psync.bash '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/psync'
+	install -m 644 share/completions/_psync '$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_psync'
+	install -m 644 share/completions/psync.fish '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/psync.fish'
+	cd '$(DESTDIR)$(PREFIX)/share' && for name in export server get; do \
+	    ln -sf psync.1 "man/man1/psync-$$name.1" && \
+	    ln -sf psync "bash-completion/completions/psync-$$name" && \
+	    ln -sf psync.fish "fish/vendor_completions.d/psync-$$name.fish" || exit; done
 
 clean:                         # what was built
 	$(need-cargo)

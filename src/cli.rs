@@ -28,8 +28,8 @@ trust each other
 
 Usage:
     psync export [-d DIR] [--root] [--no-store] [--no-sync] [FILE]
-    psync server [-d DIR] [--file FILE]... [--peers FILE] [--lan] [--max-conns N]
-                 [--timeout SECS] [-v] ADDR...
+    psync server [-d DIR] [--file FILE]... [--peers FILE] [--lan]
+                 [--max-conns N] [--timeout SECS] [-v] ADDR...
     psync get [OPTIONS] [SERVER]... HASHLIST
 
     export   cuts FILE into blocks of 4096 bytes, each stored under its SHA-256,
@@ -90,8 +90,8 @@ Examples:
 const SERVER_HELP: &str = "\
 psync server - serves a block directory, and whole files, over HTTP
 
-Usage: psync server [-d DIR] [--file FILE]... [--peers FILE] [--lan] [--max-conns N]
-                    [--timeout SECS] [-v] ADDR...
+Usage: psync server [-d DIR] [--file FILE]... [--peers FILE] [--lan]
+                    [--max-conns N] [--timeout SECS] [-v] ADDR...
 
 ADDR is HOST:PORT, [v6]:PORT, or :PORT for all interfaces; port 0 takes a free
 one. \"listening on IP:PORT\" is printed for each socket once it accepts. A block

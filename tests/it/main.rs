@@ -29,6 +29,7 @@ mod help;
 mod interop;
 mod lan;
 mod machine;
+mod manual;
 mod peers;
 mod progress;
 mod readme;

@@ -1,8 +1,10 @@
-//! What share/ has for boxes that run a server for good.
+//! What share/ has for boxes that run a server for good, and what `make install` puts where.
 
 use std::env;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use crate::support::*;
 
@@ -88,4 +90,67 @@ fn the_init_script_starts_and_stops_a_server() {
         assert_eq!(script("status").status, 3);
         assert_eq!(script("").status, 2);
     }
+}
+
+/// Files below `dir`, with their modes, and links with what they lead to.
+fn below(dir: &Path, name: &str, found: &mut Vec<String>) {
+    for entry in names(dir) {
+        let (path, name) = (dir.join(&entry), format!("{name}{entry}"));
+        if let Ok(target) = fs::read_link(&path) {
+            found.push(format!("{name} -> {}", target.display()));
+        } else if path.is_dir() {
+            below(&path, &format!("{name}/"), found);
+        } else {
+            let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+            found.push(format!("{name} {mode:o}"));
+        }
+    }
+}
+
+#[test]
+fn everything_is_installed_in_its_place() {
+    let dest = TempDir::new();
+    // Twice: over what is there already.
+    for _ in 0..2 {
+        let make = tool!("make", "-s", "install", "PREFIX=/usr").sh("umask 022");
+        make.cwd(env!("CARGO_MANIFEST_DIR"))
+            .arg(format!("DESTDIR={}", dest.display()))
+            .arg(format!("BINARY={PSYNC}"))
+            .arg(format!("--old-file={PSYNC}"))
+            .run()
+            .ok();
+    }
+    let mut found = Vec::new();
+    below(&dest, "", &mut found);
+    let mut due: Vec<String> = [
+        "usr/bin/psync 755",
+        "usr/lib/systemd/system/psync.service 644",
+        "usr/share/bash-completion/completions/psync 644",
+        "usr/share/fish/vendor_completions.d/psync.fish 644",
+        "usr/share/man/man1/psync.1 644",
+        "usr/share/zsh/site-functions/_psync 644",
+    ]
+    .map(str::to_owned)
+    .into();
+    for command in ["export", "server", "get"] {
+        let links = [
+            format!("usr/bin/psync-{command} -> psync"),
+            format!("usr/share/bash-completion/completions/psync-{command} -> psync"),
+            format!("usr/share/fish/vendor_completions.d/psync-{command}.fish -> psync.fish"),
+            format!("usr/share/man/man1/psync-{command}.1 -> psync.1"),
+        ];
+        due.extend(links);
+    }
+    due.sort();
+    found.sort();
+    assert_eq!(found, due);
+    let unit = fs::read_to_string(dest.join("usr/lib/systemd/system/psync.service")).unwrap();
+    assert!(unit.contains("\nExecStart=/usr/bin/psync server "));
+
+    // fish finds it there by itself.
+    let fish = tool!("fish", "-c", "complete -C 'psync-get --see'");
+    let path = format!("{}:/usr/bin:/bin", dest.join("usr/bin").display());
+    let fish = fish.env("PATH", path);
+    let fish = fish.env("XDG_DATA_DIRS", dest.join("usr/share")).run().ok();
+    assert!(fish.text().starts_with("--seed\t"), "{fish}");
 }
