@@ -1,10 +1,11 @@
 //! `psync get`: hashlist to blocks to output.
 //!
-//! This file owns the story: what is opened in which order, and what is said at the end. The list
-//! is `get/list.rs`; `get/flow.rs` hands it out to `get/worker.rs`, who look for each block at hand
-//! (`get/local.rs`, `get/seed.rs`) and then ask the servers: which of them, how and for how much is
-//! `get/servers.rs`, what is asked and what the answer is worth `get/ask.rs` and, for whole files,
-//! `get/mirror.rs`; who else may be asked `get/peers.rs`; one request is `get/fetch.rs`. What comes back exists only verified, goes by
+//! This file owns the story: what is opened in which order, and what is said at the end. The list is
+//! `get/list.rs`, under a root `get/levels.rs`, in an order of its own `get/order.rs`; `get/flow.rs`
+//! hands it out to `get/worker.rs`, who look for each block at hand (`get/local.rs`, `get/seed.rs`)
+//! and then ask the servers: which of them, how and for how much is `get/servers.rs`, who else may be
+//! asked `get/peers.rs`, what is asked and what the answer is worth `get/ask.rs` and, for whole files,
+//! `get/mirror.rs`; one request is `get/fetch.rs`. What comes back exists only verified, goes by
 //! `get/parts.rs`, many blocks at once, to `get/output.rs`.
 
 mod ask;

@@ -1,11 +1,13 @@
 //! `psync server`: serves a block directory, and the blocks of whole files, over HTTP. It only ever
 //! reads.
 //!
-//! This file owns the listening sockets: one thread each, which accepts and gives every
-//! connection a thread, one that has nothing to do (`server/threads.rs`) if there is any. What a connection does is `server/connection.rs`, what is understood is
-//! `server/http.rs`; a list of blocks is read by `server/body.rs` and answered from
-//! `server/frames.rs` and `server/buffers.rs`. Files are kept in `server/files.rs`, the text of `--peers` is read in `server/peers.rs`. Who has to go when there are too many, of
-//! connections or of what they hold, is `server/clients.rs`.
+//! This file owns the listening sockets: one thread each, which accepts and gives every connection a
+//! thread, one that has nothing to do (`server/threads.rs`) if there is any. What a connection does is
+//! `server/connection.rs`, what is understood is `server/http.rs`; a list of blocks is read by
+//! `server/body.rs` and answered from `server/frames.rs` and `server/buffers.rs`. Files are kept in
+//! `server/files.rs`, the text of `--peers` is read in `server/peers.rs`. Who has to go when there are
+//! too many, of connections or of what they hold, is `server/clients.rs`; who has to wait,
+//! `server/turns.rs`.
 
 mod body;
 mod buffers;
@@ -23,6 +25,7 @@ mod fuzz_mutate;
 mod http;
 mod peers;
 mod threads;
+mod turns;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};

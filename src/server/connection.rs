@@ -356,7 +356,9 @@ impl<'a> Connection<'a> {
         http::push_blocks_head(&mut self.head, request, list);
         loop {
             let mut frames = Frames::new(buffer);
+            let turn = self.clients.turns.take();
             let read = frames.fill(&mut hashes, |hash, room| self.source.read(hash, room));
+            drop(turn);
             match read {
                 Ok(()) => {}
                 // Nothing has been said yet.
