@@ -121,7 +121,7 @@ pub fn run(options: &Options) -> Result<()> {
             at_hand: blocks,
             ..Summary::default()
         };
-        return report.done(&at_hand, Tally::default());
+        return report.done(at_hand, Tally::default());
     }
     if let Some(interface) = options.lan {
         servers = servers_near(interface, servers, options.quiet);
@@ -147,9 +147,19 @@ fn put_together(
     report: &mut Report,
 ) -> Result<()> {
     let list = match (list, &options.hashlist) {
-        (None, Hashlist::Root(hash)) => under(options, *hash, sources)?,
-        (Some(list), _) => list,
-        (None, Hashlist::File(name)) => List::open(name)?,
+        (None, Hashlist::Root(hash)) => under(options, *hash, sources),
+        (Some(list), _) => Ok(list),
+        (None, Hashlist::File(name)) => List::open(name),
+    };
+    let list = match list {
+        Err(error) if error.is_missing() => {
+            let unlisted = Summary {
+                unlisted: Some(error),
+                ..Summary::default()
+            };
+            return report.done(unlisted, sources.fetcher.tally());
+        }
+        list => list?,
     };
     report.length = list.length();
     let last = list.last();
@@ -170,7 +180,7 @@ fn put_together(
     {
         place.finish(summary.size)?;
     }
-    report.done(&summary, sources.fetcher.tally())
+    report.done(summary, sources.fetcher.tally())
 }
 
 /// Puts together where blocks may come from.
@@ -348,14 +358,14 @@ impl<'a> Report<'a> {
     ///
     /// # Errors
     /// Exit code 3 when blocks are missing.
-    fn done(&self, summary: &Summary, tally: Tally) -> Result<()> {
+    fn done(&self, mut summary: Summary, tally: Tally) -> Result<()> {
         let (options, name) = (self.options, &self.name);
         let Summary {
             at_hand,
             fetched,
             missing,
             ..
-        } = *summary;
+        } = summary;
         let (blocks, seconds) = (summary.blocks(), self.started.elapsed());
         let is_list = matches!(options.hashlist, Hashlist::File(_));
         if blocks == 0 && is_list && !options.quiet {
@@ -374,8 +384,11 @@ impl<'a> Report<'a> {
                 tally.bytes, tally.requests, seconds.as_secs(), seconds.subsec_millis()
             )
         });
+        if let Some(error) = summary.unlisted.take() {
+            return Err(error.closing(stats));
+        }
         if missing > 0 {
-            return Err(self.missing(summary).closing(stats));
+            return Err(self.missing(&summary).closing(stats));
         }
         stats.into_iter().for_each(console::print_line);
         Ok(())

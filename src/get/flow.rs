@@ -63,6 +63,8 @@ pub struct Summary {
     /// Of the file in bytes, once its last block is known.
     pub size: u64,
     pub is_stream: bool,
+    /// What ended a list under a root, whose further blocks nobody can name.
+    pub unlisted: Option<Error>,
 }
 
 impl Summary {
@@ -182,7 +184,7 @@ impl<'a> Flow<'a> {
             } else if !self.failed.is_empty() {
                 self.begin_round()?;
             } else if let Some(error) = self.refused.take() {
-                return Err(error);
+                return self.end_early(error);
             } else {
                 return self.check_count();
             }
@@ -190,6 +192,17 @@ impl<'a> Flow<'a> {
                 return Ok(());
             }
         }
+    }
+
+    /// The rest of the list could not be had, or is none.
+    fn end_early(&mut self, error: Error) -> Result<()> {
+        let Some(length) = self.length.filter(|_| error.is_missing()) else {
+            return Err(error);
+        };
+        let summary = &mut self.summary;
+        summary.missing = length.saturating_sub(summary.at_hand + summary.fetched);
+        summary.unlisted = Some(error);
+        Ok(())
     }
 
     /// Whether each line of the list has become of something: no file is complete without that.

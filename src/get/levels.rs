@@ -20,6 +20,7 @@ use crate::hash::Hash;
 use crate::hashlist::{Reader, push_line};
 use crate::mutex::lock;
 use crate::root::{LINE, Root};
+use crate::spawn::spawn;
 
 /// Blocks of a list that are looked for at once, at most: 512 KiB, which say where 32 MiB of the file
 /// are. Where most of them are at hand, as in an update, each time costs a round trip. At first it is
@@ -82,8 +83,7 @@ impl Levels {
             };
             let hashes = Reader::new(BufReader::new(upper), self.name.clone());
             let work = move || level.run(hashes, writer);
-            let started = thread::Builder::new().stack_size(STACK).spawn(work);
-            started.map_err(|e| Error::io("start", "a thread", &e))?;
+            spawn(STACK, Box::new(work))?;
             upper = Box::new(reader);
         }
         Ok(upper)

@@ -465,6 +465,39 @@ fn a_missing_block_of_the_list_ends_the_file_where_it_is_known_no_further() {
 }
 
 #[test]
+fn blocks_that_a_missing_list_would_name_are_missing_in_the_sum() {
+    let rooted = sample();
+    let count = blocks(rooted.bytes()).len();
+    for (gone, sum) in [
+        (
+            rooted.hash(1, 2),
+            format!("blocks={count} local=0 fetched=126 missing={}", count - 126),
+        ),
+        (
+            rooted.root.clone(),
+            "blocks=0 local=0 fetched=0 missing=0".to_owned(),
+        ),
+    ] {
+        let mut map = rooted.map();
+        map.remove(&gone);
+        let out = get(&[&serve(map)], &rooted.root)
+            .args(["--stats", "-v"])
+            .run();
+        let out = out.fails_naming(
+            3,
+            &[
+                "the same command later goes on from here",
+                "\npsync: ask http://",
+            ],
+        );
+        assert!(
+            out.stderr.lines().last().unwrap().starts_with(&sum),
+            "{out}"
+        );
+    }
+}
+
+#[test]
 fn a_missing_list_of_lists_is_named_and_what_is_known_is_written() {
     let rooted = Rooted::new(&cheap((TWO_DEEP + 400) * BLOCK_SIZE));
     assert_eq!(blocks(&rooted.levels[2]).len(), 2);
