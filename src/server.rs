@@ -6,8 +6,7 @@
 //! `server/connection.rs`, what is understood is `server/http.rs`; a list of blocks is read by
 //! `server/body.rs` and answered from `server/frames.rs` and `server/buffers.rs`. Files are kept in
 //! `server/files.rs`, the text of `--peers` is read in `server/peers.rs`. Who has to go when there are
-//! too many, of connections or of what they hold, is `server/clients.rs`; who has to wait,
-//! `server/turns.rs`.
+//! too many, of connections or of what they hold, is `server/clients.rs`.
 
 mod body;
 mod buffers;
@@ -25,7 +24,6 @@ mod fuzz_mutate;
 mod http;
 mod peers;
 mod threads;
-mod turns;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};

@@ -9,7 +9,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::buffers::Buffers;
-use super::turns::Turns;
 use crate::mutex::lock;
 
 /// A connection as the others see it.
@@ -75,7 +74,6 @@ pub struct Clients {
     /// Bytes that all have reserved, also those that have just been ended.
     reserved: AtomicUsize,
     pub buffers: Buffers,
-    pub turns: Turns,
     start: Instant,
     table: Mutex<Table>,
 }
@@ -92,7 +90,6 @@ impl Clients {
             max,
             reserved: AtomicUsize::new(0),
             buffers: Buffers::new(),
-            turns: Turns::new(),
             start: Instant::now(),
             table: Mutex::default(),
         })

@@ -10,6 +10,7 @@ use std::mem;
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::body::Body;
@@ -51,6 +52,13 @@ pub fn set_options(listener: TcpListener, timeout: Duration) -> io::Result<TcpLi
     socket.set_write_timeout(Some(timeout))?;
     socket.set_read_timeout(Some(IDLE))?;
     Ok(OwnedFd::from(socket).into())
+}
+
+/// Before more of the same work: a thousand clients that ask for lists, or ask on without reading, keep
+/// every processor busy, and a single block would wait for all of them. So the slowest hundredth of
+/// single blocks takes 1 to 4 ms meanwhile instead of 50 to 200; else it costs nothing that is seen.
+fn let_others_go_first() {
+    thread::yield_now();
 }
 
 /// One connection's state.
@@ -168,6 +176,7 @@ impl<'a> Connection<'a> {
             }
             answered.sent?;
             self.client.end_answer();
+            let asks_on = self.input.len() > length;
             self.input
                 .drain(..length + list.map_or(0, |list| list.early));
             if !request.keep_alive {
@@ -177,6 +186,9 @@ impl<'a> Connection<'a> {
                 } else {
                     self.linger()
                 };
+            }
+            if asks_on {
+                let_others_go_first();
             }
             if self.input.len() < INPUT && self.long_head.take().is_some() {
                 self.input.shrink_to(INPUT);
@@ -356,9 +368,8 @@ impl<'a> Connection<'a> {
         http::push_blocks_head(&mut self.head, request, list);
         loop {
             let mut frames = Frames::new(buffer);
-            let turn = self.clients.turns.take();
+            let_others_go_first();
             let read = frames.fill(&mut hashes, |hash, room| self.source.read(hash, room));
-            drop(turn);
             match read {
                 Ok(()) => {}
                 // Nothing has been said yet.
