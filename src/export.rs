@@ -14,8 +14,8 @@ use std::thread;
 use crate::block::{self, BLOCK_SIZE, Block};
 use crate::console::{self, Stdout};
 use crate::error::{Error, Result};
-use crate::hash::{HEX_LEN, Hash};
-use crate::hashlist;
+use crate::hash::Hash;
+use crate::hashlist::{self, LINE};
 use crate::mutex::lock;
 use crate::progress::Progress;
 use crate::root::Tree;
@@ -55,7 +55,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut lists = options.root.then(|| Lists::new(writer));
     while !source.ended {
         let mut batch = stage_batch(&mut source, &mut workers)?;
-        let mut text = Vec::with_capacity(batch.len() * (HEX_LEN + 1));
+        let mut text = Vec::with_capacity(batch.len() * LINE);
         if let Some(lists) = &mut lists {
             batch = lists.stage(batch)?;
         } else {

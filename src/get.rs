@@ -110,13 +110,14 @@ pub fn run(options: &Options) -> Result<()> {
     let mut report = Report::new(options);
     // A file's list is read before anything else happens.
     let list = match &options.hashlist {
-        Hashlist::File(name) => Some(List::open(name)?),
-        Hashlist::Root(_) => None,
+        Hashlist::File(name) => Ok(List::open(name)?),
+        Hashlist::Root(hash) => Err(*hash),
     };
     let mut servers = servers(options)?;
     report.has_servers = !(servers.is_empty() && options.mirrors.is_empty());
-    let seeds = open_seeds(options)?;
-    if let Some(blocks) = blocks_already_right(options, list.as_ref())? {
+    let seeds: Result<Vec<Seed>> = options.seeds.iter().map(|path| Seed::open(path)).collect();
+    let seeds = seeds?;
+    if let Some(blocks) = blocks_already_right(options, list.as_ref().ok())? {
         let at_hand = Summary {
             at_hand: blocks,
             ..Summary::default()
@@ -139,19 +140,14 @@ pub fn run(options: &Options) -> Result<()> {
     })
 }
 
-/// The work, once it is known that there is some.
+/// The work, once it is known that there is some: with a list, or the root of one.
 fn put_together(
     options: &Options,
-    list: Option<List>,
+    list: std::result::Result<List, Hash>,
     sources: &Arc<Sources>,
     report: &mut Report,
 ) -> Result<()> {
-    let list = match (list, &options.hashlist) {
-        (None, Hashlist::Root(hash)) => under(options, *hash, sources),
-        (Some(list), _) => Ok(list),
-        (None, Hashlist::File(name)) => List::open(name),
-    };
-    let list = match list {
+    let list = match list.or_else(|root| under(options, root, sources)) {
         Err(error) if error.is_missing() => {
             let unlisted = Summary {
                 unlisted: Some(error),
@@ -266,16 +262,11 @@ fn tell(text: String) {
 /// The list under a root, once its root block is found.
 fn under(options: &Options, hash: Hash, sources: &Arc<Sources>) -> Result<List> {
     let name = options.hashlist.to_string();
-    let mut seeds = open_seeds(options)?;
     let output = options.output.as_deref();
-    seeds.extend(output.map(output::beginnings).unwrap_or_default());
-    let levels = Levels::new(sources, &name, seeds, options.retry);
+    let beginnings = output.map(output::beginnings).unwrap_or_default();
+    let levels = Levels::new(sources, &name, beginnings, options.retry);
     let root = levels.root(hash)?;
     Ok(List::under(root, &name, levels))
-}
-
-fn open_seeds(options: &Options) -> Result<Vec<Seed>> {
-    options.seeds.iter().map(|path| Seed::open(path)).collect()
 }
 
 /// The blocks of FILE, if it is all that the list says: then it is not touched. A list that can

@@ -8,6 +8,9 @@ use std::io::{BufRead, BufReader, Read};
 use crate::error::{Error, Result};
 use crate::hash::{HEX_LEN, Hash};
 
+/// Bytes of a line as psync writes it: a hash and LF.
+pub const LINE: usize = HEX_LEN + 1;
+
 /// A hash and CRLF, in bytes.
 const MAX_LINE: u64 = HEX_LEN as u64 + 2;
 

@@ -22,13 +22,13 @@
 
 use std::array;
 use std::fmt::Display;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::{Cause, Error, Result};
+use crate::sys;
 
 /// Where the question goes: a group that sites assign for themselves (RFC 2365), "ps" its end.
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 112, 115);
@@ -87,10 +87,9 @@ fn read_answer(datagram: &[u8], nonce: &Nonce) -> Option<u16> {
     Some(port).filter(|&port| port > 0)
 }
 
-/// Digits that nobody can foresee: std keys its hashes from the system's own random numbers, which
-/// need no file.
+/// Digits that nobody can foresee.
 fn fresh_nonce() -> Nonce {
-    let mut number = RandomState::new().build_hasher().finish();
+    let mut number = sys::random();
     array::from_fn(|_| {
         number = number.rotate_left(4);
         b"0123456789abcdef"[(number & 0xf) as usize]

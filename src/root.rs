@@ -7,14 +7,12 @@
 
 use crate::block::{BLOCK_SIZE, Block};
 use crate::error::Result;
-use crate::hash::{HEX_LEN, Hash};
-use crate::hashlist::push_line;
+use crate::hash::Hash;
+use crate::hashlist::{LINE, push_line};
+use crate::index::blocks;
 
 /// Hashes in a root block: with the three lines before them they fit into one block.
 const MOST: usize = 60;
-
-/// Bytes of a line of a hashlist as `psync` writes it.
-pub const LINE: usize = HEX_LEN + 1;
 
 /// What a root block says.
 #[derive(Debug, PartialEq)]
@@ -70,10 +68,6 @@ impl Root {
         let left = self.bytes(level).saturating_sub(before);
         usize::try_from(left).map_or(BLOCK_SIZE, |left| left.min(BLOCK_SIZE))
     }
-}
-
-fn blocks(bytes: u64) -> u64 {
-    bytes.div_ceil(BLOCK_SIZE as u64)
 }
 
 /// Bytes of the hashlist of a text: 65 for 4096, so this never overflows.

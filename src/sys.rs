@@ -3,6 +3,7 @@
 //! This is the only file with `unsafe`. It holds no state and knows nothing of blocks.
 
 use std::fs::File;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
@@ -80,6 +81,12 @@ static NOTE_CLOSED: extern "C" fn() = {
     }
     note_closed
 };
+
+/// Bits that nobody can foresee: std keys its hashes from the system's own random numbers, which need
+/// no file.
+pub fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
 
 /// ENFILE and EMFILE, the same numbers on every Unix.
 const DESCRIPTORS_USED_UP: [i32; 2] = [23, 24];

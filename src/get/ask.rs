@@ -10,9 +10,7 @@ use super::url::Url;
 use super::worker::Sink;
 use crate::block::{BLOCK_SIZE, Block};
 use crate::error::Result;
-
-/// Bytes of a hash's line in a request for many.
-const LINE: usize = crate::hash::HEX_LEN + 1;
+use crate::hashlist::LINE;
 
 /// Bytes of the length before each block of an answer to a request for many.
 const LENGTH: usize = 2;

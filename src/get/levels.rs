@@ -2,8 +2,8 @@
 //!
 //! Each level is a thread that reads hashes from the level above, looks for their blocks in what a
 //! seed's own list would be, the block directory, and the servers, and hands the text to the level
-//! below by a pipe, the last to the reader of the file's list. No level is ever held whole. What is handed on
-//! is exactly as long as the root says, and has its line ends where they belong.
+//! below by a pipe, the last to the reader of the file's list. No level is ever held whole. What is
+//! handed on is exactly as long as the root says, and has its line ends where they belong.
 
 use std::io::{self, BufReader, Cursor, PipeWriter, Read, Write};
 use std::sync::{Arc, Mutex};
@@ -17,9 +17,9 @@ use super::worker::{STACK, Sources, Task, Worker, keep};
 use crate::block::{BLOCK_SIZE, Block};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
-use crate::hashlist::{Reader, push_line};
+use crate::hashlist::{LINE, Reader, push_line};
 use crate::mutex::lock;
-use crate::root::{LINE, Root};
+use crate::root::Root;
 use crate::spawn::spawn;
 
 /// Blocks of a list that are looked for at once, at most: 512 KiB, which say where 32 MiB of the file
@@ -32,8 +32,8 @@ pub struct Levels {
     sources: Arc<Sources>,
     /// The root, as messages name it.
     name: String,
-    /// Files whose own lists may have blocks of these.
-    seeds: Vec<Seed>,
+    /// Files whose own lists may have blocks of these, besides the seeds.
+    beginnings: Vec<Seed>,
     retry: u32,
     /// What ended the first level that did not come to its end.
     failure: Mutex<Option<Error>>,
@@ -43,11 +43,11 @@ pub struct Levels {
 type Found = Vec<Option<Vec<u8>>>;
 
 impl Levels {
-    pub fn new(sources: &Arc<Sources>, name: &str, seeds: Vec<Seed>, retry: u32) -> Arc<Self> {
+    pub fn new(sources: &Arc<Sources>, name: &str, beginnings: Vec<Seed>, retry: u32) -> Arc<Self> {
         Arc::new(Levels {
             sources: Arc::clone(sources),
             name: name.to_owned(),
-            seeds,
+            beginnings,
             retry,
             failure: Mutex::default(),
         })
@@ -234,11 +234,12 @@ impl Level {
 
     /// The block, where some seed's own list has it at the same place.
     fn find_seeded(&self, number: u64, hash: &Hash) -> Result<Option<Vec<u8>>> {
-        for seed in &self.levels.seeds {
+        let levels = &self.levels;
+        for seed in levels.sources.seeds.iter().chain(&levels.beginnings) {
             let text = seed.list_block(&self.root, self.number, number);
             if let Some(block) = text.as_deref().and_then(|text| Block::verify(text, hash)) {
                 // A box that passes the file on passes its list on too.
-                keep(&self.levels.sources, &block)?;
+                keep(&levels.sources, &block)?;
                 return Ok(text);
             }
         }

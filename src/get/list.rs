@@ -6,9 +6,8 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
-use std::ops::Range;
+use std::iter::Flatten;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
@@ -18,8 +17,9 @@ use crate::block::BLOCK_SIZE;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
-use crate::hashlist::{Reader, push_line};
-use crate::root::{LINE, Root};
+use crate::hashlist::{LINE, Reader, push_line};
+use crate::root::Root;
+use crate::sys;
 
 /// One line of the list: a block and its place in the file.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +46,8 @@ pub struct List {
     under: Option<(Arc<Root>, Arc<Levels>)>,
     /// What the text comes from, if that is a file whose lines are all as long as the first.
     file: Option<File>,
-    /// The numbers of the lines, where they come in another order, those of the piece in hand first.
-    order: Option<(Range<u64>, Order)>,
+    /// The numbers of the lines to come, where they come in another order.
+    order: Option<Flatten<Order>>,
     last: Option<Wanted>,
     /// Whether `last` is told even where the length is not known. That takes a look at the line
     /// after, for which a list that is still being made would make the block wait.
@@ -155,7 +155,7 @@ impl List {
             piece: 0..0,
         };
         self.reader = Reader::new(BufReader::new(Box::new(text)), self.name.clone());
-        self.order = Some((0..0, order));
+        self.order = Some(order.flatten());
         self.given = 0;
         Ok(self)
     }
@@ -167,15 +167,16 @@ impl List {
     fn spool(&mut self) -> Result<File> {
         let dir = env::temp_dir();
         // Of no use to anybody who guesses it: it is made anew or not at all, and gone at once.
-        let path = dir.join(format!(".psync-{:016x}", RandomState::new().hash_one(0)));
+        let path = dir.join(format!(".psync-{:016x}", sys::random()));
         let failed = |e: io::Error| Error::io("write", path.display(), &e);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
         let file = options.open(&path).map_err(failed)?;
         fs::remove_file(&path).map_err(failed)?;
         let mut text = BufWriter::new(&file);
+        let mut line = Vec::with_capacity(LINE);
         while let Some(wanted) = self.next()? {
-            let mut line = Vec::with_capacity(LINE);
+            line.clear();
             push_line(&mut line, &wanted.hash);
             text.write_all(&line).map_err(failed)?;
         }
@@ -233,13 +234,8 @@ impl List {
 
     /// The number of the line that was read.
     fn number(&mut self) -> u64 {
-        let Some((piece, order)) = &mut self.order else {
-            return self.given;
-        };
-        if piece.is_empty() {
-            *piece = order.next().unwrap_or_default();
-        }
-        piece.next().unwrap_or(self.given)
+        let shuffled = self.order.as_mut().and_then(Flatten::next);
+        shuffled.unwrap_or(self.given)
     }
 
     /// Whether there is no other line.

@@ -5,12 +5,12 @@
 //! finds most of the rest at the others.
 
 use std::fs::File;
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
-use crate::root::LINE;
+use crate::hashlist::LINE;
+use crate::sys;
 
 /// Lines that are taken in the list's order, at most: a MiB of the file goes in long runs.
 const LONGEST: u64 = 256;
@@ -35,9 +35,8 @@ impl Order {
     pub fn new(lines: u64) -> Self {
         let piece = (lines / PIECES).clamp(1, LONGEST);
         let pieces = lines.div_ceil(piece);
-        // std's own random keys.
-        let random = |seed: u8| RandomState::new().hash_one(seed) % pieces.max(1);
-        let mut step = random(0);
+        let random = || sys::random() % pieces.max(1);
+        let mut step = random();
         while gcd(step, pieces) > 1 {
             step += 1;
         }
@@ -45,7 +44,7 @@ impl Order {
             lines,
             piece,
             step,
-            at: random(1),
+            at: random(),
             left: pieces,
         }
     }

@@ -120,10 +120,7 @@ fn part_of(target: &Path) -> PathBuf {
     path.into()
 }
 
-/// Whether FILE is already the one that `root` stands for.
-///
-/// # Errors
-/// None: what cannot be read is not right.
+/// The bytes of FILE, if it is already the one that `root` stands for. What cannot be read is not.
 pub fn has_root(path: &Path, root: &Hash) -> Option<u64> {
     if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
         return None;

@@ -11,9 +11,9 @@ use std::sync::OnceLock;
 use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
-use crate::hashlist::push_line;
+use crate::hashlist::{LINE, push_line};
 use crate::index::{self, Index};
-use crate::root::{LINE, Root};
+use crate::root::Root;
 
 /// A file whose blocks can be found by their hashes. Shared by all workers.
 pub struct Seed {
