@@ -205,8 +205,10 @@ const EXPORT: &str = "export";
 const SERVER: &str = "server";
 const GET: &str = "get";
 
-/// A server's connections at once, where the command line does not say.
+/// A server's connections at once, where the command line does not say, and at most: more than a box
+/// has descriptors is a slip of the finger.
 const MAX_CONNECTIONS: usize = 512;
+const MOST_CONNECTIONS: usize = 100_000;
 
 /// Requests under way at once, where the command line does not say, and at most: each is a thread
 /// and a connection to every server that is asked.
@@ -216,6 +218,12 @@ const MAX_JOBS: usize = 256;
 /// More rounds over the servers for what failed.
 const RETRY: u32 = 2;
 const MAX_RETRY: u32 = 1000;
+
+/// Seconds, where the command line does not say. A server's are fewer: a client that is slow holds a
+/// place that others want, and one that waits for a slow server holds nothing.
+const SERVER_TIMEOUT: u64 = 15;
+const GET_TIMEOUT: u64 = 30;
+const CONNECT_TIMEOUT: u64 = 5;
 
 /// What a timeout may be: more than a day is a slip of the finger.
 const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
@@ -293,12 +301,13 @@ fn parse_server(words: &mut Words) -> Result<Command> {
     let dir = words.name(["-d", "--dir"], "-d")?;
     let files = words.paths("--file")?;
     let peers = words.paths(PEERS)?.pop();
-    let max_connections = words
-        .number("--max-conns", "--max-conns", 1..=100_000)?
-        .unwrap_or(MAX_CONNECTIONS);
-    let timeout = words
-        .seconds("--timeout")?
-        .unwrap_or(Duration::from_secs(15));
+    let max_connections = words.number(
+        "--max-conns",
+        "--max-conns",
+        1..=MOST_CONNECTIONS,
+        MAX_CONNECTIONS,
+    )?;
+    let timeout = words.seconds("--timeout", SERVER_TIMEOUT)?;
     let verbose = words.flag(["-v", "--verbose"]);
     let lan = words.lan()?;
     let mut addresses = Vec::new();
@@ -331,12 +340,8 @@ fn parse_server(words: &mut Words) -> Result<Command> {
 
 fn parse_get(words: &mut Words) -> Result<Command> {
     let dir = words.name(["-d", "--dir"], "-d")?;
-    let timeout = words
-        .seconds("--timeout")?
-        .unwrap_or(Duration::from_secs(30));
-    let connect_timeout = words
-        .seconds("--connect-timeout")?
-        .unwrap_or(Duration::from_secs(5));
+    let timeout = words.seconds("--timeout", GET_TIMEOUT)?;
+    let connect_timeout = words.seconds("--connect-timeout", CONNECT_TIMEOUT)?;
     let output = words.name(["-o", "--output"], "-o")?;
     let output = output.filter(|output| output != "-").map(PathBuf::from);
     let in_place = words.flag("--in-place");
@@ -346,12 +351,8 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     let mirrors = words.values(["-m", "--mirror"])?;
     let spread = words.flag("--spread");
     let peers = words.flag(PEERS);
-    let jobs = words
-        .number(["-j", "--jobs"], "--jobs", 1..=MAX_JOBS)?
-        .unwrap_or(JOBS);
-    let retry = words
-        .number("--retry", "--retry", 0..=MAX_RETRY)?
-        .unwrap_or(RETRY);
+    let jobs = words.number(["-j", "--jobs"], "--jobs", 1..=MAX_JOBS, JOBS)?;
+    let retry = words.number("--retry", "--retry", 0..=MAX_RETRY, RETRY)?;
     let quiet = words.flag(["-q", "--quiet"]);
     let verbose = words.flag(["-v", "--verbose"]);
     let stats = words.flag("--stats");
@@ -490,26 +491,28 @@ impl<'a> Words<'a> {
         Ok(value)
     }
 
-    fn seconds(&mut self, key: &'static str) -> Result<Option<Duration>> {
+    /// The seconds that an option takes, or so many without it.
+    fn seconds(&mut self, key: &'static str, without: u64) -> Result<Duration> {
         let Some(value) = self.value(key)? else {
-            return Ok(None);
+            return Ok(Duration::from_secs(without));
         };
         let seconds = value.to_str().and_then(seconds::parse);
         let (least, most) = (Seconds(*TIMEOUTS.start()), Seconds(*TIMEOUTS.end()));
         let due = format_args!("{key} takes seconds, {least} to {most}").to_string();
         let seconds = seconds.filter(|seconds| TIMEOUTS.contains(seconds));
-        seconds.map(Some).ok_or_else(|| self.wrong(&value, due))
+        seconds.ok_or_else(|| self.wrong(&value, due))
     }
 
-    /// The number that an option takes; `name` is what a refusal calls it.
+    /// The number that an option takes, or this one without it; `name` is what a refusal calls it.
     fn number<T: FromStr + PartialOrd + Display>(
         &mut self,
         keys: impl Into<Keys> + Copy,
         name: &str,
         range: RangeInclusive<T>,
-    ) -> Result<Option<T>> {
+        without: T,
+    ) -> Result<T> {
         let Some(value) = self.value(keys)? else {
-            return Ok(None);
+            return Ok(without);
         };
         let text = value
             .to_str()
@@ -522,7 +525,7 @@ impl<'a> Words<'a> {
             range.start(),
             range.end()
         );
-        Ok(Some(number.ok_or_else(|| self.wrong(&value, due))?))
+        number.ok_or_else(|| self.wrong(&value, due))
     }
 
     /// The interface of `--lan`, the system's choice, or of `--lan=ADDR`.
