@@ -120,14 +120,8 @@ fn receive_many<'w>(
 ) -> Answered<Option<Instant>> {
     let mut answer = answer?;
     if answer.status() != 200 {
-        let unfit = match answer.status() {
-            // Not implemented; not in this version of HTTP.
-            501 | 505 => Unfit::Ever,
-            status if is_passing(status) => Unfit::Now,
-            _ => Unfit::Ever,
-        };
         answer.refusal()?;
-        asked.misfit(left, unfit);
+        asked.misfit(left, unfit(answer.status()));
         return Ok(None);
     }
     let head = Instant::now();
@@ -175,6 +169,16 @@ fn receive_many<'w>(
         return Ok(None);
     }
     Ok(Some(head))
+}
+
+/// What a status that is not 200 says of later requests for many.
+fn unfit(status: u16) -> Unfit {
+    match status {
+        // Not implemented; not in this version of HTTP.
+        501 | 505 => Unfit::Ever,
+        status if is_passing(status) => Unfit::Now,
+        _ => Unfit::Ever,
+    }
 }
 
 fn fill(answer: &mut Incoming, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {

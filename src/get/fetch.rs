@@ -1,6 +1,6 @@
 //! One request to one server. Only this file uses `ureq`.
 //!
-//! All of the library's settings are made in [`Fetcher::new`], on purpose: its defaults have no
+//! All of the library's settings are made in [`agent`], on purpose: its defaults have no
 //! timeouts, few idle connections and large buffers. What an answer is worth is not decided here.
 
 use std::cell::Cell;
@@ -109,9 +109,8 @@ fn is_direct(proxies: &Proxies, server: &Url) -> bool {
 
 impl Fetcher {
     /// Keeps a connection to each of `servers` for each of `jobs`, and some to the peers that may be
-    /// found. `connect_timeout` is for a
-    /// connection; `timeout` for sending a request, for the head of its answer, and for each part
-    /// of its body: see [`Incoming`].
+    /// found. `connect_timeout` is for a connection; `timeout` for sending a request, for the head of
+    /// its answer, and for each part of its body: see [`Incoming`].
     ///
     /// # Errors
     /// When the environment names a proxy that is not one.
@@ -125,33 +124,7 @@ impl Fetcher {
         let proxies = Proxies::new(|name| env::var(name).ok());
         let to_peers = if peers { PEER_CONNECTIONS } else { 0 };
         let connections = (jobs.saturating_mul(servers.len()) + to_peers).max(1);
-        let agent = |proxy| {
-            let config = Config::builder()
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                // Phases only: a global, per-call or resolve timeout starts a thread a request.
-                .timeout_connect(Some(connect_timeout))
-                .timeout_send_request(Some(timeout))
-                .timeout_send_body(Some(timeout))
-                .timeout_recv_response(Some(timeout))
-                .max_response_header_size(MAX_HEAD)
-                .input_buffer_size((INPUTS / connections).clamp(MIN_INPUT, MAX_INPUT))
-                .output_buffer_size(OUTPUT)
-                .max_idle_connections(connections)
-                .max_idle_connections_per_host(jobs)
-                .max_idle_age(MAX_IDLE_AGE)
-                .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))
-                .accept(AutoHeaderValue::None)
-                .accept_encoding(AutoHeaderValue::None)
-                .proxy(proxy)
-                .build();
-            Agent::with_parts(
-                config,
-                DefaultConnector::default().chain(PartDeadlines),
-                ResolveOnce::new(connect_timeout),
-            )
-        };
+        let agent = |proxy| agent(proxy, connections, jobs, connect_timeout, timeout);
         // Only where a server is reached by it does it matter whether it can be used.
         let by = |proxy: &Option<Variable>, https: bool| -> Result<Option<Agent>> {
             let led = |server: &Url| server.is_https() == https && !is_direct(&proxies, server);
@@ -296,6 +269,41 @@ impl Fetcher {
             e => Failure::strike(format_args!("not HTTP: {e}"), false),
         })
     }
+}
+
+/// The library with all its settings: so many `connections` are kept, of them `jobs` to one server.
+fn agent(
+    proxy: Option<ureq::Proxy>,
+    connections: usize,
+    jobs: usize,
+    connect_timeout: Duration,
+    timeout: Duration,
+) -> Agent {
+    let config = Config::builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        // Phases only: a global, per-call or resolve timeout starts a thread a request.
+        .timeout_connect(Some(connect_timeout))
+        .timeout_send_request(Some(timeout))
+        .timeout_send_body(Some(timeout))
+        .timeout_recv_response(Some(timeout))
+        .max_response_header_size(MAX_HEAD)
+        .input_buffer_size((INPUTS / connections).clamp(MIN_INPUT, MAX_INPUT))
+        .output_buffer_size(OUTPUT)
+        .max_idle_connections(connections)
+        .max_idle_connections_per_host(jobs)
+        .max_idle_age(MAX_IDLE_AGE)
+        .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))
+        .accept(AutoHeaderValue::None)
+        .accept_encoding(AutoHeaderValue::None)
+        .proxy(proxy)
+        .build();
+    Agent::with_parts(
+        config,
+        DefaultConnector::default().chain(PartDeadlines),
+        ResolveOnce::new(connect_timeout),
+    )
 }
 
 /// Has a request wait for a fresh connection, where that is asked for: no kept one is so young.
