@@ -15,6 +15,16 @@ pub const BLOCK_SIZE: usize = 4096;
 /// come with a length of two bytes before each, the next length is read along.
 pub const READ_SIZE: usize = BLOCK_SIZE + 2;
 
+/// Blocks of a file of so many bytes.
+pub fn count(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_SIZE as u64)
+}
+
+/// Where in its file the block of this number, counted from 0, begins, in bytes.
+pub fn offset(number: u64) -> u64 {
+    number * BLOCK_SIZE as u64
+}
+
 /// 1 to [`BLOCK_SIZE`] bytes together with their hash.
 #[derive(Clone, Debug)]
 pub struct Block<B> {

@@ -171,9 +171,7 @@ impl Source {
             ended: false,
             bytes: 0,
             blocks: 0,
-            of: length
-                .filter(|&length| length > 0)
-                .map(|length| length.div_ceil(BLOCK_SIZE as u64)),
+            of: length.filter(|&length| length > 0).map(block::count),
             progress: Progress::new(true, true),
         })
     }
@@ -192,7 +190,7 @@ impl Source {
         self.ended = length < buffer.len();
         self.taken += 1;
         self.bytes += length as u64;
-        self.blocks += length.div_ceil(BLOCK_SIZE) as u64;
+        self.blocks += block::count(length as u64);
         self.progress.draw(self.blocks, self.of, String::new);
         Ok((length > 0).then_some((self.taken - 1, length)))
     }

@@ -34,10 +34,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
 
+use crate::block;
 use crate::console;
 use crate::error::{Cause, Error, Result};
 use crate::hash::Hash;
-use crate::index;
 use crate::lan;
 use crate::progress::Progress;
 use crate::store::BlockDir;
@@ -276,7 +276,7 @@ fn blocks_already_right(options: &Options, list: Option<&List>) -> Result<Option
         return Ok(None);
     };
     match &options.hashlist {
-        Hashlist::Root(hash) => Ok(output::has_root(path, hash).map(index::blocks)),
+        Hashlist::Root(hash) => Ok(output::has_root(path, hash).map(block::count)),
         Hashlist::File(name) => {
             let Some(length) = list.and_then(List::length) else {
                 return Ok(None);

@@ -5,16 +5,13 @@
 //! read again and hashed, so a file that changes is never believed, and neither is an index that
 //! is out of date or half written.
 
-use std::fs::{File, Metadata, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::fs::File;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 
-use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
+use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
+use crate::file::read_at;
 use crate::hash::Hash;
-use crate::sys;
 
 /// Blocks read at once: long reads spare a disk its seeks.
 const PIECE: u32 = 64;
@@ -48,7 +45,9 @@ impl Index {
     /// numbers of its blocks into 32 bits, which they do up to 16 TiB.
     pub fn new(size: u64) -> Option<Self> {
         let slots = usize::try_from(slots(size)).ok()?;
-        let blocks = u32::try_from(blocks(size)).ok().filter(|&n| n < u32::MAX)?;
+        let blocks = u32::try_from(block::count(size))
+            .ok()
+            .filter(|&n| n < u32::MAX)?;
         let mut table = Vec::new();
         table.try_reserve_exact(slots).ok()?;
         table.resize_with(slots, || Slot {
@@ -86,7 +85,7 @@ impl Index {
             let end = self.blocks.min(number.saturating_add(PIECE));
             while number < end {
                 let wanted = &mut buffer[..(end - number) as usize * BLOCK_SIZE];
-                let length = read_at(file, wanted, offset(number));
+                let length = read_at(file, wanted, block::offset(number.into()));
                 for bytes in buffer[..length].chunks(BLOCK_SIZE) {
                     self.add(&Hash::of(bytes), number);
                     number += 1;
@@ -130,7 +129,7 @@ impl Index {
         let mut places = numbers.take_while(|&(number, _)| number > 0);
         Block::first(hash, buffer, |room| {
             let (number, _) = places.find(|&(_, same)| same)?;
-            Some(read_at(file, room, offset(number - 1)))
+            Some(read_at(file, room, block::offset((number - 1).into())))
         })
     }
 
@@ -142,62 +141,14 @@ impl Index {
     }
 }
 
-fn offset(number: u32) -> u64 {
-    u64::from(number) * BLOCK_SIZE as u64
-}
-
-/// Blocks of a file of so many bytes.
-pub fn blocks(size: u64) -> u64 {
-    size.div_ceil(BLOCK_SIZE as u64)
-}
-
 /// Slots for the blocks of a file of so many bytes. One is always free.
 fn slots(size: u64) -> u64 {
-    blocks(size) + blocks(size) / 4 + 1
+    block::count(size) + block::count(size) / 4 + 1
 }
 
 /// Memory for the index of a file of so many bytes.
 pub fn bytes(size: u64) -> u64 {
     slots(size) * size_of::<Slot>() as u64
-}
-
-/// Opens a file of which parts are to be read, without waiting for the other end of a FIFO.
-///
-/// # Errors
-/// When it cannot be read, or is a directory.
-pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .custom_flags(sys::O_NONBLOCK)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    Ok((file, metadata))
-}
-
-/// Bytes of an open file. Not from its metadata: a block device's says 0.
-///
-/// # Errors
-/// When it has no size, as a pipe has none.
-pub fn size(mut file: &File) -> io::Result<u64> {
-    file.seek(SeekFrom::End(0))
-}
-
-/// Reads at `offset` until `buffer` is full, the file ends, or it cannot be read on.
-pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> usize {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(more) => filled += more,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => break,
-        }
-    }
-    filled
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod cli;
 mod console;
 mod error;
 mod export;
+mod file;
 mod get;
 mod hash;
 mod hashlist;

@@ -5,11 +5,10 @@
 //! the blocks of the hashlist of that text, and so on. This file owns the format of the root block,
 //! and how many blocks each level has. It opens, stores and fetches nothing.
 
-use crate::block::{BLOCK_SIZE, Block};
+use crate::block::{self, BLOCK_SIZE, Block};
 use crate::error::Result;
 use crate::hash::Hash;
 use crate::hashlist::{LINE, push_line};
-use crate::index::blocks;
 
 /// Hashes in a root block: with the three lines before them they fit into one block.
 const MOST: usize = 60;
@@ -59,7 +58,7 @@ impl Root {
     }
 
     pub fn blocks(&self, level: u32) -> u64 {
-        blocks(self.bytes(level))
+        block::count(self.bytes(level))
     }
 
     /// Bytes of the block of this number, counted from 0, of a level.
@@ -72,13 +71,13 @@ impl Root {
 
 /// Bytes of the hashlist of a text: 65 for 4096, so this never overflows.
 fn list_bytes(bytes: u64) -> u64 {
-    blocks(bytes) * LINE as u64
+    block::count(bytes) * LINE as u64
 }
 
 /// The least depth that leaves few enough hashes.
 fn depth(size: u64) -> u32 {
     let (mut bytes, mut depth) = (size, 0);
-    while blocks(bytes) > MOST as u64 {
+    while block::count(bytes) > MOST as u64 {
         bytes = list_bytes(bytes);
         depth += 1;
     }

@@ -14,7 +14,7 @@ use super::list::Wanted;
 use super::parts::{Content, Part};
 use super::seed::Seed;
 use super::worker::{STACK, Sources, Task, Worker, keep};
-use crate::block::{BLOCK_SIZE, Block};
+use crate::block::{self, BLOCK_SIZE, Block};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::hashlist::{LINE, Reader, push_line};
@@ -248,7 +248,7 @@ impl Level {
 
     /// Whether a block is as long as it must be, and has line ends where they belong.
     fn is_list(&self, number: u64, text: &[u8]) -> bool {
-        let start = number * BLOCK_SIZE as u64;
+        let start = block::offset(number);
         let is_end = |at: u64| at % LINE as u64 == LINE as u64 - 1;
         text.len() == self.root.block_length(self.number, number)
             && (start..)

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::levels::Levels;
 use super::order::{Order, Ordered};
-use crate::block::BLOCK_SIZE;
+use crate::block;
 use crate::console;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
@@ -34,7 +34,7 @@ pub struct Wanted {
 impl Wanted {
     /// Where the block begins, in bytes.
     pub fn offset(&self) -> u64 {
-        self.number * BLOCK_SIZE as u64
+        block::offset(self.number)
     }
 }
 

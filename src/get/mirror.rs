@@ -17,7 +17,7 @@ use super::list::Wanted;
 use super::servers::{Asked, Failure, Pace};
 use super::url::Url;
 use super::worker::Sink;
-use crate::block::{BLOCK_SIZE, Block};
+use crate::block::{self, BLOCK_SIZE, Block};
 use crate::error::Result;
 use crate::mutex::lock;
 
@@ -277,10 +277,7 @@ fn neighbours(wanted: &[Wanted]) -> (u64, u64) {
         .iter()
         .zip(wanted[0].number..)
         .take_while(|(wanted, number)| wanted.number == *number);
-    (
-        wanted[0].offset(),
-        together.count() as u64 * BLOCK_SIZE as u64,
-    )
+    (wanted[0].offset(), block::offset(together.count() as u64))
 }
 
 impl Stream {

@@ -15,8 +15,8 @@ use super::seed::Seed;
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
+use crate::file::read_at;
 use crate::hash::Hash;
-use crate::index::read_at;
 use crate::lockfile::{Locking, is_named, lock};
 use crate::root::Tree;
 
@@ -239,7 +239,7 @@ impl Place {
         // The last block may be as short as a byte: see `is_tight`.
         let shortest = || match list.length()? {
             0 => Some(0),
-            blocks => Some((blocks - 1) * BLOCK_SIZE as u64 + 1),
+            blocks => Some(block::offset(blocks - 1) + 1),
         };
         if list
             .size()
@@ -253,7 +253,7 @@ impl Place {
 
     /// Whether it depends on the length of the last of so many blocks if there is room for all.
     pub fn is_tight(&self, blocks: u64) -> bool {
-        matches!(self.kind, Kind::Device(size) if blocks * BLOCK_SIZE as u64 > size)
+        matches!(self.kind, Kind::Device(size) if block::offset(blocks) > size)
     }
 
     /// # Errors
@@ -355,8 +355,7 @@ impl Place {
     /// When there is no room for them.
     pub fn write(&self, first: u64, end: End, bytes: &[u8]) -> Result<()> {
         self.check_room(&end.wanted, end.length)?;
-        let offset = first * BLOCK_SIZE as u64;
-        let written = self.file.write_all_at(bytes, offset);
+        let written = self.file.write_all_at(bytes, block::offset(first));
         written.map_err(|e| Error::io("write", self.path.display(), &e))
     }
 
@@ -366,9 +365,8 @@ impl Place {
     /// # Errors
     /// When there is no room for them.
     pub fn write_zeros(&self, first: u64, end: End) -> Result<()> {
-        let block_size = BLOCK_SIZE as u64;
         for number in first..=end.wanted.number {
-            if number * block_size >= self.had {
+            if block::offset(number) >= self.had {
                 return self.check_room(&end.wanted, end.length);
             }
             let wanted = Wanted {

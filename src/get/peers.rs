@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::fetch::{Answered, Fault, Fetcher};
 use super::servers::Find;
 use super::url::Url;
+use super::worker::STACK;
 use crate::mutex::lock;
 use crate::spawn::spawn;
 
@@ -26,9 +27,6 @@ const STEPS: usize = 2;
 /// Servers asked at once, whatever `--jobs` says: one that is silent must not take the time in which
 /// the others would answer.
 const AT_ONCE: usize = 32;
-
-/// Stack of a thread that asks, in bytes: as a worker's, whose way to a server is the same.
-const STACK: usize = 256 * 1024;
 
 /// What `Servers` finds peers by: takes at most `timeout` for each step.
 pub fn finder(fetcher: Arc<Fetcher>, timeout: Duration) -> Find {

@@ -8,11 +8,12 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
+use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Error, Result};
+use crate::file;
 use crate::hash::Hash;
 use crate::hashlist::{LINE, push_line};
-use crate::index::{self, Index};
+use crate::index::Index;
 use crate::root::Root;
 
 /// A file whose blocks can be found by their hashes. Shared by all workers.
@@ -28,7 +29,7 @@ impl Seed {
     /// # Errors
     /// When it is not there, or is not a file whose parts can be read in any order.
     pub fn open(path: &Path) -> Result<Self> {
-        let seed = index::open(path).and_then(|(file, _)| Seed::new(file));
+        let seed = file::open(path).and_then(|(file, _)| Seed::new(file));
         seed.map_err(|e| Error::io("read seed", path.display(), &e))
     }
 
@@ -36,7 +37,7 @@ impl Seed {
     /// When the file has no size, as a pipe has none.
     pub fn new(file: File) -> io::Result<Self> {
         Ok(Seed {
-            size: index::size(&file)?,
+            size: file::size(&file)?,
             file,
             index: OnceLock::new(),
         })
@@ -64,11 +65,11 @@ impl Seed {
     pub fn list_block(&self, root: &Root, level: u32, number: u64) -> Option<Vec<u8>> {
         let length = root.block_length(level, number);
         if level == 0 {
-            let mut block = vec![0; length];
-            let offset = number * BLOCK_SIZE as u64;
-            return (index::read_at(&self.file, &mut block, offset) == length).then_some(block);
+            let mut bytes = vec![0; length];
+            let read = file::read_at(&self.file, &mut bytes, block::offset(number));
+            return (read == length).then_some(bytes);
         }
-        let start = number * BLOCK_SIZE as u64;
+        let start = block::offset(number);
         let first = start / LINE as u64;
         let end = start + length as u64;
         let mut lines = Vec::with_capacity(BLOCK_SIZE + 2 * LINE);

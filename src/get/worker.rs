@@ -21,7 +21,7 @@ use crate::mutex::lock;
 use crate::spawn::spawn;
 use crate::store::{BlockDir, Writer};
 
-/// Stack of a worker, in bytes: ureq's deepest path takes a third of it.
+/// Stack of a thread that asks servers, in bytes: ureq's deepest path takes a third of it.
 pub const STACK: usize = 256 * 1024;
 
 /// What all workers share that put a file together.

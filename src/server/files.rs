@@ -17,8 +17,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::Duration;
 
-use crate::block::READ_SIZE;
+use crate::block::{self, READ_SIZE};
 use crate::error::{Error, Result};
+use crate::file;
 use crate::hash::Hash;
 use crate::index::{self, Index};
 use crate::progress::Progress;
@@ -94,13 +95,13 @@ struct Opened {
 impl Opened {
     fn new(path: &Path) -> Result<Self> {
         let failed = |e| Error::io("serve", path.display(), &e);
-        let (file, metadata) = index::open(path).map_err(failed)?;
+        let (file, metadata) = file::open(path).map_err(failed)?;
         if !metadata.is_file() && !metadata.file_type().is_block_device() {
             let cause = "neither a file nor a block device";
             return Err(Error::local("serve", path.display(), cause));
         }
         Ok(Opened {
-            size: index::size(&file).map_err(failed)?,
+            size: file::size(&file).map_err(failed)?,
             mark: mark(&metadata),
             shows_changes: shows_changes(&metadata),
             file,
@@ -201,7 +202,7 @@ impl Named {
         })?;
         let new = Arc::new(Served { file, index });
         files.replace(None, Some(&new));
-        let (mut progress, blocks) = (Progress::new(true, false), index::blocks(size));
+        let (mut progress, blocks) = (Progress::new(true, false), block::count(size));
         new.index.read(&new.file, &mut |done| {
             progress.draw(done.into(), Some(blocks), || "indexed".to_owned());
         });

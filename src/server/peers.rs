@@ -6,7 +6,7 @@
 use std::io;
 use std::path::Path;
 
-use crate::index;
+use crate::file;
 
 /// Bytes of the text, at most: `get --peers` reads no more. Of a longer file it is the whole lines
 /// that fit.
@@ -17,13 +17,13 @@ const MAX_TEXT: usize = 64 * 1024;
 /// # Errors
 /// When it cannot be opened, or is no file.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let (file, metadata) = index::open(path)?;
+    let (text_file, metadata) = file::open(path)?;
     if !metadata.is_file() {
         return Err(io::Error::other("not a file"));
     }
     let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
     let mut text = vec![0; length.min(MAX_TEXT)];
-    let filled = index::read_at(&file, &mut text, 0);
+    let filled = file::read_at(&text_file, &mut text, 0);
     text.truncate(filled);
     if length > MAX_TEXT {
         let line_end = text.iter().rposition(|&c| c == b'\n');

@@ -10,6 +10,7 @@ mod psync {
     pub mod console;
     pub mod error;
     pub mod export;
+    pub mod file;
     pub mod get;
     pub mod hash;
     pub mod hashlist;

@@ -1,0 +1,49 @@
+//! Files of which parts are read, in any order and by several threads: no position is kept.
+//!
+//! This file owns the calls, and nothing of what is read by them.
+
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::sys;
+
+/// Opens a file, without waiting for the other end of a FIFO.
+///
+/// # Errors
+/// When it cannot be read, or is a directory.
+pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(sys::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Ok((file, metadata))
+}
+
+/// Bytes of an open file. Not from its metadata: a block device's says 0.
+///
+/// # Errors
+/// When it has no size, as a pipe has none.
+pub fn size(mut file: &File) -> io::Result<u64> {
+    file.seek(SeekFrom::End(0))
+}
+
+/// Reads at `offset` until `buffer` is full, the file ends, or it cannot be read on.
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> usize {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    filled
+}
