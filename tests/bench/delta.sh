@@ -28,6 +28,11 @@ serve_relay "$addr" 50 100000000
 psync_line=$relay_addr psync_log=$relay_log
 serve_relay "$nginx_addr" 50 100000000
 nginx_line=$relay_addr nginx_log=$relay_log
+if have rsync; then
+    serve_rsync
+    serve_relay "$rsync_addr" 50 100000000
+    rsync_line=$relay_addr rsync_log=$relay_log
+fi
 
 update() { # NAME COMMAND...: its time, and its bytes as NAME-bytes
     contestant=$1
@@ -58,16 +63,23 @@ for _ in $(runs); do
     cp "$dir/old" "$dir/out"
     update psync-root "$PSYNC" get -d none -o out "$psync_line" "$root"
 done
+if [ -n "${rsync_line:-}" ]; then
+    relay_log=$rsync_log
+    cp "$dir/old" "$dir/out"
+    # By content: the sizes are the same, and the times tell nothing.
+    update rsync rsync --ignore-times "rsync://$rsync_line/all/new" out
+fi
 relay_log=$nginx_log
 for peer in zsync casync bita; do ! have "$peer" || "${peer}_of"; done
 record fresh MiB "$(awk -v blocks="$fresh" 'BEGIN { printf "%.3f", blocks / 256 }')"
 
 label psync 'get -o over the old version'
 label psync-root 'the same by its root, the list included'
+label rsync 'rsync over the old version'
 label zsync 'zsync -i'
 label casync 'casync --seed, 64 KiB chunks'
 label bita 'bita --seed, 4 KiB chunks, with its index'
-for contestant in psync psync-root zsync casync bita; do
+for contestant in psync psync-root rsync zsync casync bita; do
     label "$contestant-bytes" "$(cat "$dir/$contestant.label")"
 done
 label fresh 'the new blocks alone'
@@ -75,10 +87,10 @@ label fresh 'the new blocks alone'
 job "Update $MIB MiB of which 1 % is new: MiB on the line"
 beside psync-bytes fresh most 1.05
 beside psync-root-bytes fresh most 1.15
-for peer in zsync casync bita; do beside psync-bytes "$peer-bytes"; done
-bars fresh psync-bytes psync-root-bytes zsync-bytes casync-bytes bita-bytes
+for peer in rsync zsync casync bita; do beside psync-bytes "$peer-bytes"; done
+bars fresh psync-bytes psync-root-bytes rsync-bytes zsync-bytes casync-bytes bita-bytes
 
 job "Update $MIB MiB of which 1 % is new: seconds at 50 ms and 100 Mbit/s"
 beside psync-root psync
-for peer in zsync casync bita; do beside psync "$peer"; done
-bars psync psync-root zsync casync bita
+for peer in rsync zsync casync bita; do beside psync "$peer"; done
+bars psync psync-root rsync zsync casync bita

@@ -13,6 +13,8 @@ file_addr=$addr
 # shellcheck disable=SC2119 # the script takes no words
 serve_psync
 serve_nginx "$dir"
+! have rsync || serve_rsync
+! have_libtorrent || serve_torrent file
 
 # A URL a block, all to /dev/null: curl need not make a file of each, nor put them together.
 sed "s|.*|url = \"http://$nginx_addr/blocks/&\"\noutput = \"/dev/null\"|" "$dir/list" >"$dir/urls"
@@ -54,6 +56,12 @@ for run in $(runs); do
     curl_into curl-openssl 'openssl dgst -sha256'
     curl_into curl-sha256sum sha256sum
     measure curl-Z /dev/null curl --no-progress-meter -Z --parallel-max 8 -K "$dir/urls"
+    if [ -n "${rsync_addr:-}" ]; then
+        rm -f "$dir/out"
+        measure rsync /dev/null rsync "rsync://$rsync_addr/all/file" "$dir/out"
+        same file out
+    fi
+    [ -z "${torrent_addr:-}" ] || torrent_get torrent file "$torrent_addr"
     for peer in $peers; do
         case $peer in
         zsync)
@@ -81,6 +89,8 @@ label curl 'curl -o'
 label curl-openssl 'curl | openssl dgst -sha256'
 label curl-sha256sum 'curl | sha256sum'
 label curl-Z 'curl -Z, 8 at once, a URL a block'
+label rsync 'rsync, from a daemon'
+label torrent 'BitTorrent, one seeder (libtorrent)'
 label zsync zsync
 label casync-64k 'casync, 64 KiB chunks'
 label casync-4k 'casync, 4 KiB chunks'
@@ -94,8 +104,8 @@ beside psync curl-openssl most 1
 beside psync curl-sha256sum
 beside psync-file curl
 beside psync-mirror curl
-for peer in zsync casync-64k bita-64k; do beside psync-o "$peer"; done
-bars psync psync-o psync-file psync-mirror curl curl-openssl curl-sha256sum zsync casync-64k bita-64k
+for peer in rsync torrent zsync casync-64k bita-64k; do beside psync-o "$peer"; done
+bars psync psync-o psync-file psync-mirror curl curl-openssl curl-sha256sum rsync torrent zsync casync-64k bita-64k
 
 job "Get $MIB MiB over loopback, 4 KiB at a time"
 beside psync-nginx curl-Z most 0.8

@@ -28,6 +28,14 @@ have() {
     return 1
 }
 
+# libtorrent, which has no program of its own.
+TORRENT=$(dirname "$0")/torrent.py
+have_libtorrent() {
+    /usr/bin/python3 -c 'import libtorrent' 2>/dev/null && return
+    echo 'python3-libtorrent is not installed: left out'
+    return 1
+}
+
 base=/dev/shm
 [ -d "$base" ] || { base=${TMPDIR:-/tmp}; echo "no /dev/shm: the disk is measured too" >&2; }
 dir=$(mktemp -d "$base/psync-bench.XXXXXX")
@@ -186,13 +194,54 @@ carried() {
     awk '/^carried/ { bytes = $2 + $3 } END { print bytes + 0 }' "$relay_log"
 }
 
+# serve_rsync: the private directory as module "all"; sets rsync_addr
+serve_rsync() {
+    printf '%s\n' 'use chroot = no' '[all]' "path = $dir" >"$dir/rsync.conf"
+    [ "$(id -u)" != 0 ] || printf '%s\n' 'uid = 0' 'gid = 0' >>"$dir/rsync.conf"
+    for attempt in 1 2 3 4 5; do
+        port=$(free_port)
+        rsync --daemon --no-detach --config="$dir/rsync.conf" --address=127.0.0.1 --port="$port" &
+        pid=$!
+        rsync_addr=127.0.0.1:$port
+        while kill -0 "$pid" 2>/dev/null; do
+            if rsync "rsync://$rsync_addr/" >"$dir/rsync.modules" 2>/dev/null; then
+                started="$started $pid"
+                return
+            fi
+            sleep 0.05
+        done
+    done
+    echo "$0: rsync does not start" >&2
+    exit 1
+}
+
+# serve_torrent NAME: makes NAME.torrent too; sets torrent_addr
+serve_torrent() {
+    : >"$dir/torrent.log"
+    /usr/bin/python3 "$TORRENT" seed "$dir/$1" >"$dir/torrent.log" &
+    started="$started $!"
+    # shellcheck disable=SC2034 # for the scripts
+    torrent_addr=$(heard "$dir/torrent.log" 'listening on')
+}
+
+# torrent_get CONTESTANT NAME ADDRESS
+torrent_get() {
+    mkdir -p "$dir/torrent"
+    measure "$1" /dev/null /usr/bin/python3 "$TORRENT" get "$dir/$2.torrent" "$3" "$dir/torrent"
+    same "$2" "torrent/$2"
+    rm -r "$dir/torrent"
+}
+
+# free_port: one that may well be free
+free_port() { awk -v seed="$$$attempt" 'BEGIN { srand(seed); print 20000 + int(rand() * 12000) }'; }
+
 # serve_nginx ROOT: two workers, sendfile; sets nginx_addr
 serve_nginx() {
     mkdir -p "$dir/nginx"
     user=
     [ "$(id -u)" != 0 ] || user='user root;'
     for attempt in 1 2 3 4 5; do
-        port=$(awk -v seed="$$$attempt" 'BEGIN { srand(seed); print 20000 + int(rand() * 12000) }')
+        port=$(free_port)
         {
             echo "daemon off; worker_processes 2; error_log stderr crit; pid nginx.pid; $user"
             echo 'events { worker_connections 512; }'

@@ -27,8 +27,16 @@ line far_nginx "$nginx_addr" 300 20000000
 line slow "$addr" 200 64000
 line half "$addr" 50 50000000
 line other_half "$addr" 50 50000000
+if have rsync; then
+    serve_rsync
+    line fast_rsync "$rsync_addr" 50 100000000
+fi
+if have_libtorrent; then
+    serve_torrent fast
+    line fast_torrent "$torrent_addr" 50 100000000
+fi
 # shellcheck disable=SC2154 # `line` has set them
-: "$fast" "$fast_nginx" "$far" "$far_nginx" "$slow" "$half" "$other_half"
+: "$fast" "$fast_nginx" "$far" "$far_nginx" "$slow" "$half" "$other_half" "${fast_rsync:=}" "${fast_torrent:=}"
 
 get() { # NAME FILE ARGUMENT...
     contestant=$1 file=$2
@@ -72,6 +80,12 @@ done
 get psync-slow slow --timeout 10 "$slow"
 # Two round trips and the bytes, as if heads and hashes were nothing.
 record line-slow s "$(awk 'BEGIN { print 2 * 0.2 + 262144 * 8 / 64000 }')"
+if [ -n "$fast_rsync" ]; then
+    rm -f "$dir/out"
+    measure rsync /dev/null rsync "rsync://$fast_rsync/all/fast" "$dir/out"
+    same fast out
+fi
+[ -z "$fast_torrent" ] || torrent_get torrent fast "$fast_torrent"
 for peer in zsync casync bita; do ! have "$peer" || "${peer}_of"; done
 
 label psync 'from psync server'
@@ -83,6 +97,8 @@ label psync-spread '--spread over two'
 label psync-slow 'from psync server, --timeout 10'
 label curl 'curl -o'
 label curl-far 'curl -o'
+label rsync 'rsync, from a daemon'
+label torrent 'BitTorrent, one seeder (libtorrent)'
 label zsync zsync
 label casync 'casync, 64 KiB chunks'
 label bita 'bita, 64 KiB chunks'
@@ -92,8 +108,8 @@ job "Get $(mib "$KIB") MiB at 50 ms and 100 Mbit/s"
 beside psync curl most 1.05
 beside psync-mirror curl most 1.1
 beside psync-nginx curl most 3
-for peer in zsync casync bita; do beside psync "$peer"; done
-bars psync psync-mirror psync-nginx curl zsync casync bita
+for peer in rsync torrent zsync casync bita; do beside psync "$peer"; done
+bars psync psync-mirror psync-nginx curl rsync torrent zsync casync bita
 
 job "Get $(mib $((KIB / 4))) MiB at 300 ms and 20 Mbit/s"
 beside psync-far curl-far

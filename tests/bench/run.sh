@@ -38,6 +38,9 @@ peers=$(
     version nginx nginx -v
     version openssl openssl version
     version wrk wrk -v
+    version rsync rsync --version
+    libtorrent='import libtorrent; print(libtorrent.__version__)'
+    ! /usr/bin/python3 -c "$libtorrent" >/dev/null 2>&1 || version libtorrent /usr/bin/python3 -c "$libtorrent"
     version zsync zsync -V
     version casync casync --version
     version bita bita --version
