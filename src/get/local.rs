@@ -1,22 +1,27 @@
 //! Blocks that are at hand: in the output, in the block directory, in seeds. All of them are
 //! verified as they are read, and a bad one counts as absent. One `Local` a worker.
 
+use std::mem;
+
 use super::list::Wanted;
 use super::output::Place;
 use super::parts::{Kind, Parts};
 use super::seed::Seed;
-use super::worker::{Shared, Sources};
-use crate::block::{BLOCK_SIZE, READ_SIZE};
+use super::worker::{Shared, Sources, keep};
+use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::store::{BlockDir, View};
 
 pub struct Local<'a> {
+    sources: &'a Sources,
     place: Option<&'a Place>,
     view: Option<View>,
     seeds: Vec<&'a Seed>,
     /// The hash of a block of nothing but zeros, which is always at hand.
     zeros: Hash,
+    /// Whether it is kept where what is fetched is kept.
+    zeros_are_kept: bool,
     buffer: Box<[u8; READ_SIZE]>,
 }
 
@@ -25,10 +30,12 @@ impl<'a> Local<'a> {
     pub fn new(sources: &'a Sources, shared: Option<&'a Shared>) -> Self {
         let seeds = shared.map(|shared| sources.seeds.iter().chain(&shared.before));
         Local {
+            sources,
             place: shared.and_then(|shared| shared.place.as_ref()),
             view: sources.dir.as_ref().map(BlockDir::view),
             seeds: seeds.into_iter().flatten().collect(),
             zeros: Hash::of(&[0; BLOCK_SIZE]),
+            zeros_are_kept: false,
             buffer: Box::new([0; READ_SIZE]),
         }
     }
@@ -36,7 +43,7 @@ impl<'a> Local<'a> {
     /// Puts the block into `parts`. False where it is not at hand.
     ///
     /// # Errors
-    /// When the machine is too short of something to look.
+    /// When the machine is too short of something to look, or the block directory refuses.
     pub fn find(&mut self, wanted: &Wanted, parts: &mut Parts<'_>) -> Result<bool> {
         let hash = &wanted.hash;
         if let Some(place) = self.place {
@@ -52,6 +59,7 @@ impl<'a> Local<'a> {
             }
         }
         if *hash == self.zeros {
+            self.keep_zeros()?;
             parts.note(wanted, Kind::Zeros, BLOCK_SIZE);
             return Ok(true);
         }
@@ -73,5 +81,13 @@ impl<'a> Local<'a> {
             }
         }
         Ok(false)
+    }
+
+    /// No server is ever asked for zeros, but whoever has the directory without psync wants them too.
+    fn keep_zeros(&mut self) -> Result<()> {
+        if !mem::replace(&mut self.zeros_are_kept, true) {
+            keep(self.sources, &Block::new(&[0; BLOCK_SIZE][..]))?;
+        }
+        Ok(())
     }
 }

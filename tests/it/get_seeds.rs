@@ -333,6 +333,26 @@ fn what_is_fetched_is_kept_and_not_asked_for_again() {
 }
 
 #[test]
+fn zeros_that_nobody_is_asked_for_are_kept_too() {
+    let dir = TempDir::new();
+    let bytes = [&[0; 5 * BLOCK_SIZE][..], b"end"].concat();
+    let list = dir.file("list", hashlist(&bytes));
+    let server = HostileServer::http(|request| Reply::honest(&block_map(b"end"), request));
+    let kept = dir.join("kept");
+    let run = psync!(
+        "get",
+        "--keep",
+        "-d",
+        &kept,
+        server.addr().to_string(),
+        list
+    )
+    .run();
+    assert!(run.ok().stdout == bytes);
+    assert_stored(&kept, &hashlist(&bytes));
+}
+
+#[test]
 fn it_is_kept_in_the_directory_of_the_variable_or_of_home() {
     let sample = Sample::new(3);
     let (home, other) = (sample.dir.join("home"), sample.dir.join("other"));
@@ -408,7 +428,8 @@ fn what_was_at_hand_is_not_kept_a_second_time() {
         .arg("-d")
         .arg(&dir);
     run.run().ok();
-    let mut kept = vec![sample.hash(2), sample.hash(3)];
+    // Zeros are at hand to psync alone.
+    let mut kept = vec![sample.hash(2), sample.hash(3), sample.hash(4)];
     kept.sort();
     assert_eq!(names(&dir), kept);
     fs::remove_dir_all(&dir).unwrap();
@@ -421,7 +442,7 @@ fn what_was_at_hand_is_not_kept_a_second_time() {
         .arg("-o")
         .arg(&out);
     run.run().ok();
-    let mut kept = vec![sample.hash(0), sample.hash(1)];
+    let mut kept = vec![sample.hash(0), sample.hash(1), sample.hash(4)];
     kept.sort();
     assert_eq!(names(&dir), kept);
 }
