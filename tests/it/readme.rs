@@ -1,4 +1,5 @@
-//! What README.md shows is what happens: its examples run as they stand.
+//! What README.md shows is what happens: its examples run as they stand, its command lines are
+//! understood, and its figures are those that were measured.
 
 use std::fs;
 use std::net::TcpListener;
@@ -43,4 +44,82 @@ fn examples_run_as_they_stand() {
         fs::read(dir.join("copy")).unwrap(),
         fs::read(dir.join("disk.img")).unwrap()
     );
+}
+
+/// What stands in lines of their own, without the fields of a crontab.
+fn command_lines(readme: &str) -> Vec<&str> {
+    let indented = readme.lines().filter_map(|line| line.strip_prefix("    "));
+    let lines = indented.filter_map(|line| {
+        let fields = line.split_whitespace().take(5);
+        let is_cron = fields
+            .clone()
+            .all(|field| field.bytes().all(|c| c == b'*' || c.is_ascii_digit()));
+        match is_cron {
+            true => line.find("psync ").map(|at| &line[at..]),
+            false => Some(line).filter(|line| line.starts_with("psync ")),
+        }
+    });
+    lines.collect()
+}
+
+#[test]
+fn command_lines_are_understood() {
+    let readme = readme();
+    let lines = command_lines(&readme);
+    assert!(lines.len() >= 8, "{lines:?}");
+    let dir = TempDir::new();
+    symlink(PSYNC, dir.join("psync")).unwrap();
+    for line in lines {
+        // What they name is not here, and that is all that is wrong with them.
+        let line = line
+            .replace("/srv/", "missing/")
+            .replace("/dev/sdb1", "missing/sdb1");
+        let line = line.split(" &").next().unwrap();
+        let path = format!("{}:/usr/bin:/bin", dir.display());
+        let run = tool!("sh", "-c", line).env("PATH", path);
+        let out = run.env("HOME", &*dir).cwd(&*dir).run();
+        out.fails_naming(1, &["psync: ", " missing/"]);
+    }
+}
+
+#[test]
+fn systemd_takes_the_units() {
+    let dir = TempDir::new();
+    let readme = readme();
+    let units = examples(&readme, "ini");
+    let names = ["disk-img.service", "disk-img.timer"].map(|name| dir.join(name));
+    assert_eq!(units.len(), names.len());
+    for (unit, name) in units.iter().zip(&names) {
+        fs::write(name, unit.replace("/usr/local/bin/psync", PSYNC)).unwrap();
+    }
+    let out = tool!("systemd-analyze", "verify").args(names).run().ok();
+    assert_eq!(out.stderr, "");
+}
+
+/// Each number in `text` that is one of seconds or MiB.
+fn figures(text: &str) -> Vec<String> {
+    let words: Vec<&str> = text
+        .split(|c: char| c.is_whitespace() || "|,;()".contains(c))
+        .collect();
+    let pairs = words
+        .windows(2)
+        .filter(|pair| ["s", "MiB"].contains(&pair[1]) && pair[0].contains('.'));
+    pairs.map(|pair| pair.join(" ")).collect()
+}
+
+#[test]
+fn figures_are_those_of_the_last_benchmark() {
+    let results = fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/bench/results.md"
+    ));
+    let (results, readme) = (figures(&results.unwrap()), readme());
+    let told = figures(section(&readme, "When to use something else"));
+    assert!(told.len() >= 16, "{told:?}");
+    for figure in told {
+        assert!(
+            results.contains(&figure),
+            "{figure} is not in tests/bench/results.md"
+        );
+    }
 }
