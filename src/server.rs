@@ -119,7 +119,7 @@ impl Address {
                     if e.kind() == io::ErrorKind::AddrInUse
                         && self.host.is_empty()
                         && !listeners.is_empty() => {}
-                Err(e) if is_no_interface(&e) => failure = Some(e),
+                Err(e) if sys::is_no_interface(&e) => failure = Some(e),
                 Err(e) => return Err(failed(e)),
             }
         }
@@ -141,16 +141,6 @@ impl Address {
             .map(|address| address.ip())
             .collect())
     }
-}
-
-/// EAFNOSUPPORT, which std has no name for, on Linux and on the BSDs.
-const NO_SUCH_FAMILY: [i32; 2] = [97, 47];
-
-fn is_no_interface(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::AddrNotAvailable
-        || error
-            .raw_os_error()
-            .is_some_and(|code| NO_SUCH_FAMILY.contains(&code))
 }
 
 /// Serves until killed.

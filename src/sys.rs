@@ -103,6 +103,19 @@ pub fn is_shortage(error: &io::Error) -> bool {
     is_descriptor_shortage(error) || error.kind() == io::ErrorKind::OutOfMemory
 }
 
+/// EAFNOSUPPORT, which std has no name for: a machine without IPv6. The last is that of the BSDs and
+/// macOS too.
+const NO_SUCH_FAMILY: i32 = match LINUX {
+    true if MIPS => 124,
+    true if !SPARC => 97,
+    _ => 47,
+};
+
+/// Whether the machine has no interface for an address, or none for any of its kind.
+pub fn is_no_interface(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
+}
+
 /// The request for a terminal's size (ioctl_tty(2)), on some machines a number of their own.
 #[cfg(target_os = "linux")]
 const TIOCGWINSZ: std::ffi::c_ulong = match MIPS || SPARC || POWERPC {

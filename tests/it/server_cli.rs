@@ -51,6 +51,23 @@ fn all_interfaces_are_those_of_both_kinds() {
     }
 }
 
+/// By the first call, for IPv6, that fails: as of a kernel without it, or of one that has no address.
+#[test]
+fn without_ipv6_all_interfaces_are_those_of_ipv4() {
+    let (dir, target) = one_block();
+    for (call, error) in [("socket", "EAFNOSUPPORT"), ("bind", "EADDRNOTAVAIL")] {
+        let inject = format!("inject={call}:error={error}:when=1");
+        let words = ["-D", "-f", "-qq", "-o", "/dev/null", "-e", &inject];
+        let run = psync!("server", "-d", &dir, ":0");
+        let server = Server::of(run.under("strace", words));
+        assert!(server.addr().to_string().starts_with("0.0.0.0:"), "{call}");
+        let addr = format!("127.0.0.1:{}", server.addr().port())
+            .parse()
+            .unwrap();
+        assert_eq!(get(addr, &target).status, 200, "{call}");
+    }
+}
+
 #[test]
 fn a_name_is_every_address_of_it_at_one_port() {
     let (dir, target) = one_block();
