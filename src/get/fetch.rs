@@ -9,6 +9,7 @@ use std::env;
 use std::io;
 use std::mem;
 use std::net::{SocketAddr, TcpStream};
+use std::ptr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -188,8 +189,9 @@ impl Fetcher {
     /// As [`Fetcher::block`].
     pub fn blocks(&self, server: &Url, list: &[u8]) -> Answered<Incoming> {
         let url = server.blocks();
-        let agent = self.agent(server);
-        self.ask(&url, &|fresh| only(fresh, agent.post(&url)).send(list))
+        self.ask(server, &url, &|agent, fresh| {
+            only(fresh, agent.post(&url)).send(list)
+        })
     }
 
     /// Asks `mirror` for the bytes from `first` to `last`, this one too, or to the end.
@@ -203,8 +205,7 @@ impl Fetcher {
     }
 
     fn get(&self, server: &Url, url: &str, range: Option<&str>) -> Answered<Incoming> {
-        let agent = self.agent(server);
-        self.ask(url, &|fresh| {
+        self.ask(server, url, &|agent, fresh| {
             let mut request = only(fresh, agent.get(url));
             if let Some(range) = range {
                 request = request.header(header::RANGE, range);
@@ -222,18 +223,25 @@ impl Fetcher {
     /// have been closed meanwhile.
     fn ask(
         &self,
+        server: &Url,
         url: &str,
-        call: &dyn Fn(bool) -> std::result::Result<Response<Body>, ureq::Error>,
+        call: &dyn Fn(&Agent, bool) -> std::result::Result<Response<Body>, ureq::Error>,
     ) -> Answered<Incoming> {
+        let agent = self.agent(server);
         let call = |fresh| {
             lock(&self.tally).requests += 1;
-            call(fresh)
+            call(agent, fresh)
         };
         let answer = match call(false) {
             Err(e) if is_hung_up(&e) => call(true),
             answer => answer,
         };
-        let answer = answer.map_err(|e| self.unanswered(e, url))?;
+        let by = if ptr::eq(agent, &self.direct) {
+            ""
+        } else {
+            "by the proxy: "
+        };
+        let answer = answer.map_err(|e| self.unanswered(e, url, by))?;
         let place = answer.get_uri().clone();
         let (head, body) = answer.into_parts();
         Ok(Incoming {
@@ -247,21 +255,22 @@ impl Fetcher {
         })
     }
 
-    fn unanswered(&self, error: ureq::Error, url: &str) -> Fault {
+    /// `by` is said before why there is no connection.
+    fn unanswered(&self, error: ureq::Error, url: &str, by: &str) -> Fault {
         use ureq::Error;
         Fault::Failed(match error {
             e if is_hung_up(&e) => Failure::strike("it hung up without an answer", true),
             Error::Timeout(Timeout::Connect) => {
                 let seconds = Seconds(self.connect_timeout);
-                Failure::gone(format!("no connection within {seconds} s"))
+                Failure::gone(format_args!("{by}no connection within {seconds} s"))
             }
             Error::Timeout(_) => silence("no answer", self.timeout),
             Error::Io(e) if sys::is_shortage(&e) => {
                 return Fault::Local(crate::error::Error::io("ask", url, &e));
             }
-            Error::Io(e) => Failure::gone(Cause(&e)),
-            Error::HostNotFound => Failure::gone("host not found"),
-            Error::ConnectionFailed => Failure::gone("no connection"),
+            Error::Io(e) => Failure::gone(format_args!("{by}{}", Cause(&e))),
+            Error::HostNotFound => Failure::gone(format_args!("{by}host not found")),
+            Error::ConnectionFailed => Failure::gone(format_args!("{by}no connection")),
             Error::ConnectProxyFailed(e) => Failure::gone(format_args!("the proxy refused: {e}")),
             Error::LargeResponseHeader(..) => {
                 Failure::strike(format_args!("a head of over {MAX_HEAD} bytes"), false)

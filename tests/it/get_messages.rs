@@ -246,7 +246,7 @@ fn no_proxy_is_honoured() {
 }
 
 #[test]
-fn a_proxy_that_refuses_or_is_dead_is_a_server_s_reason() {
+fn a_proxy_that_refuses_or_is_dead_is_told_as_such() {
     let sample = Sample::new(1);
     let refused = HostileServer::http(|_| Reply::status(403, "no\n").then_close());
     let out = sample
@@ -264,7 +264,7 @@ fn a_proxy_that_refuses_or_is_dead_is_a_server_s_reason() {
         .run();
     out.fails_naming(
         3,
-        &["psync: ask http://blocks.invalid: ", "Connection refused"],
+        &["psync: ask http://blocks.invalid: by the proxy: Connection refused"],
     );
 }
 
