@@ -438,6 +438,19 @@ fn a_sweep_that_is_killed_is_taken_up_by_the_next() {
     assert_goes_on(&blocks, &bytes);
 }
 
+/// Whose names it has taken over: they must not be given up with what lies under them.
+#[test]
+fn a_sweep_that_fails_is_taken_up_by_the_next() {
+    let (dir, bytes) = (TempDir::new(), random(MIB, 24));
+    let blocks = dir.join("b");
+    busy_writer(&blocks, &bytes).kill();
+    let run = psync!("export", "-d", &blocks).stdin(&bytes);
+    let inject = ["-e", "inject=getdents64:error=EIO:when=1"];
+    let (out, _) = trace("getdents64", &inject, run);
+    out.fails_naming(1, &["psync: read block directory "]);
+    assert_goes_on(&blocks, &bytes);
+}
+
 #[test]
 fn a_block_that_may_not_be_read_is_put_right() {
     let (dir, bytes) = (TempDir::new(), random(3 * BLOCK_SIZE, 22));
