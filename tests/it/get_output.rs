@@ -1131,6 +1131,22 @@ fn root_a_block_device_too_small_for_the_last_block_is_told_before_anything_is_w
     }
 }
 
+/// One whose mode cannot be had is not replaced: it would be open to all.
+#[test]
+fn a_private_file_stays_so_whatever_is_refused() {
+    for when in 1..=6 {
+        let to = To::new(2);
+        fs::write(&to.file, "old").unwrap();
+        fs::set_permissions(&to.file, fs::Permissions::from_mode(0o600)).unwrap();
+        let inject = format!("inject=?statx,?newfstatat,?fstatat64:error=EIO:when={when}");
+        let words = ["-f", "-qq", "-o", "/dev/null", "-e", &inject, "-P"].map(OsStr::new);
+        let words = words.into_iter().chain([to.file.as_os_str()]);
+        let out = to.get(&to.sample.honest()).under("strace", words).run();
+        assert!(matches!(out.status, 0 | 1), "{out}");
+        assert_eq!(mode(&to.file), 0o600, "{when}");
+    }
+}
+
 /// What goes by the name at the end must be what was written: here somebody cleared up.
 #[test]
 fn an_output_that_is_removed_or_replaced_meanwhile_is_no_success() {
