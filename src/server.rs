@@ -171,7 +171,7 @@ pub fn run(options: Options) -> Result<()> {
         Some(interface) => Some(Responder::new(interface, &sockets)?),
         None => None,
     };
-    Stdout::new()?.write(text.as_bytes())?;
+    let mut stdout = Stdout::new()?;
 
     let server = Arc::new(Server {
         clients: Clients::new(options.max_connections),
@@ -189,6 +189,8 @@ pub fn run(options: Options) -> Result<()> {
         let server = Arc::clone(&server);
         spawn(STACK, Box::new(move || server.accept(&listener)))?;
     }
+    // Not before all is there that accepting takes.
+    stdout.write(text.as_bytes())?;
     listeners.iter().for_each(|first| server.accept(first));
     Ok(())
 }

@@ -88,10 +88,12 @@ impl BlockDir {
             directory,
             owner: claim(&self.path, &dead)?,
             next: AtomicU32::new(0),
-            staged: AtomicU32::new(0),
+            staged: AtomicU32::new(1),
             put: None,
         };
-        writer.bury(&dead)?;
+        if writer.bury(&dead)? {
+            writer.staged.store(0, Relaxed);
+        }
         writer.put = writer.is_empty()?.then(Filter::new);
         Ok(writer)
     }
@@ -160,7 +162,8 @@ pub struct Writer {
     owner: Owner,
     /// Number of the next temporary.
     next: AtomicU32,
-    /// Temporaries that are not yet renamed.
+    /// Temporaries that are not yet renamed, and one more while there may be some of a dead writer
+    /// whose names these are now.
     staged: AtomicU32,
     /// What was put into a directory that was empty at the start. A look for a name that is not
     /// there is dear where another thread makes names: the two wait for each other in the kernel,
@@ -217,10 +220,12 @@ impl Writer {
         fs::read_dir(&self.dir.path).map_err(|e| self.error("read block directory", &e))
     }
 
-    /// Removes what dead writers left. Their marks go last: as long as those are there, the next
-    /// writer tries again.
-    fn bury(&self, dead: &[Owner]) -> Result<()> {
-        if !dead.is_empty() && self.sweep(&dead.iter().map(|owner| owner.number).collect())? {
+    /// Removes what dead writers left; false if any of it could not be. Their marks go last: as long
+    /// as those are there, the next writer tries again.
+    fn bury(&self, dead: &[Owner]) -> Result<bool> {
+        let swept =
+            dead.is_empty() || self.sweep(&dead.iter().map(|owner| owner.number).collect())?;
+        if swept {
             for owner in dead
                 .iter()
                 .filter(|owner| owner.number != self.owner.number)
@@ -228,7 +233,7 @@ impl Writer {
                 let _ = fs::remove_file(&owner.path);
             }
         }
-        Ok(())
+        Ok(swept)
     }
 
     /// Removes the temporaries of the `dead`, who cannot be at work on them any more. False if any

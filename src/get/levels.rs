@@ -181,11 +181,11 @@ impl Level {
             let mut found = Vec::new();
             let done = self.find(&mut hashes, number, run, &mut found);
             number += found.len() as u64;
-            if found.iter().any(|block| lower.write_all(block).is_err()) {
-                // Nobody reads on.
-                return;
-            }
-            if let Err(error) = done {
+            let mut written = found.iter().map(|block| lower.write_all(block));
+            let written = written.try_for_each(|written| written);
+            // Of a pipe from which nobody reads on, nobody is told.
+            let written = written.map_err(|e| Error::io("write", "a pipe", &e));
+            if let Err(error) = written.and(done) {
                 // The first to fail says why; the others end because it did.
                 lock(&self.levels.failure).get_or_insert(error);
                 return;

@@ -217,7 +217,12 @@ impl Place {
             }
             Err(e) => return Err(Error::io("read", target.display(), &e)),
         };
-        let metadata = fs::metadata(&target).ok().map(Box::new);
+        let metadata = match fs::metadata(&target) {
+            Ok(metadata) => Some(Box::new(metadata)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            // With a mode of its own, what was private would not be any more.
+            Err(e) => return Err(Error::io("read", target.display(), &e)),
+        };
         let kind = Kind::Part {
             target,
             before,

@@ -3,7 +3,7 @@
 //! This file owns how it is read, at each request anew. It does not look at what the text says, and
 //! holds nothing.
 
-use std::io;
+use std::io::{self, Read};
 use std::path::Path;
 
 use crate::file;
@@ -15,16 +15,16 @@ const MAX_TEXT: usize = 64 * 1024;
 /// Reads the text. Neither waits for the other end of a FIFO nor reads a device without end.
 ///
 /// # Errors
-/// When it cannot be opened, or is no file.
+/// When it cannot be opened or read, or is no file.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     let (text_file, metadata) = file::open(path)?;
     if !metadata.is_file() {
         return Err(io::Error::other("not a file"));
     }
     let length = usize::try_from(metadata.len()).unwrap_or(usize::MAX);
-    let mut text = vec![0; length.min(MAX_TEXT)];
-    let filled = file::read_at(&text_file, &mut text, 0);
-    text.truncate(filled);
+    let mut text = Vec::with_capacity(length.min(MAX_TEXT));
+    // A part, where reading fails, may end in the middle of a name.
+    text_file.take(MAX_TEXT as u64).read_to_end(&mut text)?;
     if length > MAX_TEXT {
         let line_end = text.iter().rposition(|&c| c == b'\n');
         text.truncate(line_end.map_or(0, |at| at + 1));

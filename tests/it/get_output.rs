@@ -946,53 +946,22 @@ fn slow_five_sparse_gigabytes_take_no_room_and_few_requests() {
     assert_eq!(server.requests().len(), 4);
 }
 
-/// A small file system, gone when dropped.
-pub struct SmallDisk(pub TempDir);
-
-impl SmallDisk {
-    pub fn new(options: &str) -> Self {
-        let at = TempDir::new();
-        tool!("mount", "-t", "tmpfs", "-o", options, "none", &at)
-            .run()
-            .ok();
-        Self(at)
-    }
-
-    /// Takes all of its room but so many bytes.
-    pub fn fill(&self, but: usize) -> PathBuf {
-        let ballast = self.0.join("ballast");
-        let file = File::create(&ballast).unwrap();
-        let mut at = 0;
-        while file.write_all_at(&[1; BLOCK_SIZE], at).is_ok() {
-            at += BLOCK_SIZE as u64;
-        }
-        file.set_len(at - but as u64).unwrap();
-        ballast
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = tool!("umount", "-l", &self.0).run();
-    }
-}
-
 #[test]
 #[ignore = "mounts"]
 fn root_a_full_disk_is_told_and_with_room_made_the_same_command_goes_on() {
     for (options, shown) in [(&[][..], "file.part"), (&["--in-place"], "file")] {
         let mut to = To::new(200);
-        let disk = SmallDisk::new("size=2m");
-        to.file = disk.0.join("file");
+        let disk = Mount::tmpfs("size=2m");
+        to.file = disk.at.join("file");
         let ballast = disk.fill(50 * BLOCK_SIZE);
         let server = to.sample.honest();
         let get = || to.get(&server).args(options).run();
         let stderr = format!(
             "psync: write {}: No space left on device; see df, and df -i\n",
-            disk.0.join(shown).display()
+            disk.at.join(shown).display()
         );
         get().fails(1, &stderr);
-        let had = to.right_in(&disk.0.join(shown));
+        let had = to.right_in(&disk.at.join(shown));
         assert!(had > 30, "{had}");
         fs::remove_file(ballast).unwrap();
         let before = server.requests().len();
@@ -1005,17 +974,17 @@ fn root_a_full_disk_is_told_and_with_room_made_the_same_command_goes_on() {
 #[ignore = "mounts"]
 fn root_no_inode_for_the_part_is_told() {
     let mut to = To::new(2);
-    let disk = SmallDisk::new("nr_inodes=4");
-    to.file = disk.0.join("file");
+    let disk = Mount::tmpfs("nr_inodes=4");
+    to.file = disk.at.join("file");
     let mut fillers = 0;
-    while fs::write(disk.0.join(format!("filler{fillers}")), "").is_ok() {
+    while fs::write(disk.at.join(format!("filler{fillers}")), "").is_ok() {
         fillers += 1;
     }
     let server = to.sample.honest();
     let out = to.get(&server).run();
     out.fails_naming(1, &["psync: create ", "file.part: no inode"]);
     assert_eq!(server.connections(), 0);
-    (0..fillers).for_each(|n| fs::remove_file(disk.0.join(format!("filler{n}"))).unwrap());
+    (0..fillers).for_each(|n| fs::remove_file(disk.at.join(format!("filler{n}"))).unwrap());
     to.is_whole(to.get(&server).run());
 }
 
@@ -1159,6 +1128,22 @@ fn root_a_block_device_too_small_for_the_last_block_is_told_before_anything_is_w
             out.fails_naming(1, &["too few for the file"]);
             assert!(device.read() == old && server.requests().len() == 1);
         }
+    }
+}
+
+/// One whose mode cannot be had is not replaced: it would be open to all.
+#[test]
+fn a_private_file_stays_so_whatever_is_refused() {
+    for when in 1..=6 {
+        let to = To::new(2);
+        fs::write(&to.file, "old").unwrap();
+        fs::set_permissions(&to.file, fs::Permissions::from_mode(0o600)).unwrap();
+        let inject = format!("inject=?statx,?newfstatat,?fstatat64:error=EIO:when={when}");
+        let words = ["-f", "-qq", "-o", "/dev/null", "-e", &inject, "-P"].map(OsStr::new);
+        let words = words.into_iter().chain([to.file.as_os_str()]);
+        let out = to.get(&to.sample.honest()).under("strace", words).run();
+        assert!(matches!(out.status, 0 | 1), "{out}");
+        assert_eq!(mode(&to.file), 0o600, "{when}");
     }
 }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::get_output::SmallDisk;
 use crate::support::*;
 
 const SOON: Duration = Duration::from_secs(15);
@@ -583,8 +582,8 @@ fn root_a_full_block_directory_is_told_and_with_room_made_the_same_command_goes_
         ),
     ] {
         let sample = Sample::new(200);
-        let disk = SmallDisk::new(options);
-        let dir = disk.0.join("blocks");
+        let disk = Mount::tmpfs(options);
+        let dir = disk.at.join("blocks");
         let ballast = filled.then(|| disk.fill(50 * BLOCK_SIZE));
         let server = sample.honest();
         let get = || {
@@ -606,7 +605,7 @@ fn root_a_full_block_directory_is_told_and_with_room_made_the_same_command_goes_
         match ballast {
             Some(ballast) => fs::remove_file(ballast).unwrap(),
             None => drop(
-                tool!("mount", "-o", "remount,nr_inodes=1000", &disk.0)
+                tool!("mount", "-o", "remount,nr_inodes=1000", &disk.at)
                     .run()
                     .ok(),
             ),

@@ -1,7 +1,7 @@
 //! What only root can set up: full and shut-down file systems, an empty chroot, limits of memory and of
 //! threads. Mounts are made by hand and taken down when dropped.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
@@ -13,87 +13,6 @@ use crate::store::busy_writer;
 use crate::support::*;
 
 const MIB: usize = 1 << 20;
-
-/// A file system mounted on a directory of its own.
-struct Mount {
-    at: TempDir,
-    image: Option<PathBuf>,
-    _images: TempDir,
-}
-
-impl Mount {
-    fn tmpfs(options: &str) -> Mount {
-        let at = TempDir::new();
-        tool!("mount", "-t", "tmpfs", "-o", options, "none", &at)
-            .run()
-            .ok();
-        Mount {
-            at,
-            image: None,
-            _images: TempDir::new(),
-        }
-    }
-
-    /// In a file, by way of a loop device.
-    fn made_by(mkfs: &str, words: &[&str], mib: usize) -> Mount {
-        let images = TempDir::new();
-        let image = images.join("image");
-        File::create(&image)
-            .unwrap()
-            .set_len((mib * MIB) as u64)
-            .unwrap();
-        let out = tool!(mkfs, "-q").args(words).arg(&image).run();
-        assert_eq!(out.status, 0, "{out}");
-        let mount = Mount {
-            at: TempDir::new(),
-            image: Some(image.clone()),
-            _images: images,
-        };
-        mount.mount(&image);
-        mount
-    }
-
-    fn mount(&self, image: &Path) {
-        tool!("mount", "-o", "loop", image, &self.at).run().ok();
-    }
-
-    fn unmount(&self) {
-        tool!("umount", &self.at).run().ok();
-    }
-
-    /// From now on nothing reaches the disk, not even the journal's open part.
-    fn shut_down(&self) {
-        tool!("xfs_io", "-x", "-c", "shutdown", &self.at).run().ok();
-    }
-
-    fn blocks(&self) -> PathBuf {
-        self.at.join("b")
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = tool!("umount", "-l", &self.at).run();
-    }
-}
-
-/// mkfs programs whose file systems this kernel has.
-fn journaled() -> Vec<&'static str> {
-    let _ = tool!("sh", "-c", "modprobe ext4; modprobe xfs").run();
-    let kernel = fs::read_to_string("/proc/filesystems").unwrap();
-    let has = |mkfs: &&str| {
-        let kind = mkfs.trim_start_matches("mkfs.");
-        let has = kernel.split_whitespace().any(|word| word == kind);
-        if !has {
-            let _ = writeln!(std::io::stderr(), "SKIPPED {kind}: this kernel has none");
-        }
-        has
-    };
-    ["mkfs.ext4", "mkfs.xfs"].into_iter().filter(has).collect()
-}
-
-/// The least that mkfs.xfs makes; sparse.
-const DISK: usize = 320;
 
 #[test]
 #[ignore = "mounts"]

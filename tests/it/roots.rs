@@ -574,6 +574,26 @@ fn after_kill_9_the_same_command_asks_for_what_is_missing() {
     asks_for_what_is_missing(&rooted, &server, &kept);
 }
 
+/// It is this machine that fails, not the list, which ends in the middle of a line then.
+#[test]
+fn a_list_that_cannot_be_handed_on_is_told_as_that() {
+    let (rooted, dir) = (sample(), TempDir::new());
+    let blocks = dir.join("b");
+    store(&blocks, &rooted.map());
+    let run = get(&[], &rooted.root).arg("-d").arg(&blocks);
+    let run = run.arg("-o").arg(dir.join("out"));
+    let words = [
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "inject=write:error=ENOMEM:when=2",
+    ];
+    let told = "psync: write a pipe: Cannot allocate memory\n";
+    run.under("strace", words).run().fails(1, told);
+}
+
 #[test]
 fn a_file_that_is_already_right_costs_no_request() {
     for bytes in [Vec::new(), random(5, 1), random(200 * BLOCK_SIZE, 2)] {

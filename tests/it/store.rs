@@ -23,78 +23,6 @@ pub fn stamps(dir: &Path) -> Vec<(String, u64, i64, i64)> {
     names(dir).into_iter().map(stamp).collect()
 }
 
-/// Runs it under strace and returns each call of these, in order of their ends.
-fn trace(calls: &str, more: &[&str], run: Run) -> (Output, Vec<Call>) {
-    let dir = TempDir::new();
-    let log = dir.join("log");
-    let to = log.to_str().unwrap();
-    let select = format!("trace={calls}");
-    let options = [&["-f", "-q", "-y", "-o", to, "-e", &select], more].concat();
-    let out = run.under("strace", options).run();
-    (out, Call::parse(&fs::read(log).unwrap()))
-}
-
-/// One system call as strace tells it, and the lines of the log at which it began and ended.
-#[derive(Debug)]
-struct Call {
-    text: String,
-    begin: usize,
-    end: usize,
-}
-
-impl Call {
-    fn parse(log: &[u8]) -> Vec<Call> {
-        let (mut calls, mut open) = (Vec::new(), HashMap::new());
-        for (end, line) in String::from_utf8_lossy(log).lines().enumerate() {
-            let Some((pid, text)) = line.split_once(' ') else {
-                continue;
-            };
-            let text = text.trim_start();
-            if let Some(begun) = text.strip_suffix("<unfinished ...>") {
-                open.insert(pid.to_owned(), (end, begun.to_owned()));
-            } else if let Some((_, rest)) = text
-                .split_once("resumed>")
-                .filter(|_| text.starts_with("<..."))
-            {
-                let (begin, begun) = open.remove(pid).unwrap();
-                calls.push(Call {
-                    text: begun + rest,
-                    begin,
-                    end,
-                });
-            } else if text.contains('(') {
-                calls.push(Call {
-                    text: text.to_owned(),
-                    begin: end,
-                    end,
-                });
-            }
-        }
-        calls
-    }
-
-    fn is(&self, names: &[&str]) -> bool {
-        names
-            .iter()
-            .any(|name| self.text.split('(').next() == Some(name))
-    }
-
-    fn is_sync(&self) -> bool {
-        self.is(&["syncfs", "fsync", "fdatasync", "sync"])
-    }
-
-    fn is_rename(&self) -> bool {
-        self.is(&["rename", "renameat", "renameat2"])
-    }
-
-    /// What stands in quotes, or as a descriptor's path.
-    fn paths(&self) -> impl Iterator<Item = &str> {
-        self.text
-            .split(['"', '<', '>'])
-            .filter(|part| part.starts_with('/'))
-    }
-}
-
 #[test]
 fn known_blocks_are_compared_and_not_rewritten() {
     let (dir, bytes) = (TempDir::new(), random(2 * MIB, 1));
@@ -507,6 +435,19 @@ fn a_sweep_that_is_killed_is_taken_up_by_the_next() {
         let (out, _) = trace("?unlink,unlinkat", &["-e", &inject], run);
         assert_eq!(out.status, 137);
     }
+    assert_goes_on(&blocks, &bytes);
+}
+
+/// Whose names it has taken over: they must not be given up with what lies under them.
+#[test]
+fn a_sweep_that_fails_is_taken_up_by_the_next() {
+    let (dir, bytes) = (TempDir::new(), random(MIB, 24));
+    let blocks = dir.join("b");
+    busy_writer(&blocks, &bytes).kill();
+    let run = psync!("export", "-d", &blocks).stdin(&bytes);
+    let inject = ["-e", "inject=getdents64:error=EIO:when=1"];
+    let (out, _) = trace("getdents64", &inject, run);
+    out.fails_naming(1, &["psync: read block directory "]);
     assert_goes_on(&blocks, &bytes);
 }
 
