@@ -39,6 +39,25 @@ const INPUT: usize = 2048;
 /// Room for a head that is longer, in bytes: the longest, and what is read with its end.
 const LONG_INPUT: usize = http::MAX_HEAD + 2 * INPUT;
 
+/// Writes that are tried in `timeout`. One call does not tell when the last byte of what it wrote was
+/// taken, only that it was in its own time: as much as an eighth is given too much.
+const WRITES: u32 = 8;
+
+/// Sends all of `bytes`, or gives up where none is taken for `timeout`, as [`set_options`] was told.
+fn send_all(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    let mut tries = 0;
+    while !bytes.is_empty() {
+        match stream.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(taken) => (bytes, tries) = (&bytes[taken..], 0),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && tries + 1 < WRITES => tries += 1,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
 /// Sets a listening socket's options, which its connections have from it: to set them on each costs
 /// a small box three calls to the system a connection.
 ///
@@ -48,8 +67,7 @@ pub fn set_options(listener: TcpListener, timeout: Duration) -> io::Result<TcpLi
     // std sets them by another type, of the same descriptor.
     let socket = TcpStream::from(OwnedFd::from(listener));
     socket.set_nodelay(true)?;
-    // A write that makes progress begins anew: the time counts from the last byte taken.
-    socket.set_write_timeout(Some(timeout))?;
+    socket.set_write_timeout(Some(timeout / WRITES))?;
     socket.set_read_timeout(Some(IDLE))?;
     Ok(OwnedFd::from(socket).into())
 }
@@ -274,7 +292,7 @@ impl<'a> Connection<'a> {
         let early = &self.input[head..];
         let early = &early[..early.len().min(list.length)];
         if list.awaits_continue && early.is_empty() && list.length > 0 {
-            let told = (&*stream).write_all(http::CONTINUE);
+            let told = send_all(stream, http::CONTINUE);
             told.map_err(|_| None)?;
         }
         // The answer's place is free as long as there is none.
@@ -388,7 +406,7 @@ impl<'a> Connection<'a> {
             body += frames.len();
             let last = hashes.peek().is_none();
             let chunk = frames.finish(&mut self.head, list.chunked, last);
-            let sent = self.stream().write_all(chunk).map(|()| body);
+            let sent = send_all(self.stream(), chunk).map(|()| body);
             if last || sent.is_err() {
                 return Answered { status, sent };
             }
@@ -402,7 +420,7 @@ impl<'a> Connection<'a> {
     }
 
     fn send(&self, status: u16, answer: &[u8], body: usize) -> Answered {
-        let sent = self.stream().write_all(answer).map(|()| body);
+        let sent = send_all(self.stream(), answer).map(|()| body);
         Answered { status, sent }
     }
 

@@ -616,6 +616,22 @@ fn a_reader_that_takes_nothing_of_a_list_is_dropped_in_time() {
     served(server.addr(), &target);
 }
 
+/// From the last byte on, however many writes that is.
+#[test]
+fn a_reader_that_takes_nothing_has_the_timeout_once() {
+    const TIMEOUT: u64 = 2;
+    let (dir, target) = one_block();
+    let server = Server::with(&dir, &["-v", "--timeout", &TIMEOUT.to_string()]);
+    let greedy = Client::connect(server.addr());
+    stuff(&greedy, &post(&target, 1024).repeat(4));
+    // The last answer was not sent whole.
+    let log = server.wait_stderr(|err| err.windows(7).any(|part| part == b" 200 - "));
+    let log = String::from_utf8(log).unwrap();
+    let micros: u64 = log.split(" 200 - ").nth(1).unwrap().trim().parse().unwrap();
+    let (least, most) = (TIMEOUT * 1_000_000, TIMEOUT * 2_000_000);
+    assert!((least..most).contains(&micros), "{log}");
+}
+
 #[test]
 fn a_list_that_cannot_be_read_for_want_of_descriptors_is_503() {
     let (dir, target) = one_block();
