@@ -58,15 +58,17 @@ const CLEAR: &str = "\r\x1b[K";
 /// Writes one line to standard error, in one write, as psync's. A closed or full stderr is nothing
 /// to die of.
 pub fn complain(line: impl Display) {
-    let mut text = format!("psync: {line}");
-    // File names may hold line feeds and escape sequences; a message is one line.
-    if text.contains(char::is_control) {
-        text = text
-            .chars()
-            .map(|c| if c.is_control() { '?' } else { c })
-            .collect();
+    print_line(message(&line));
+}
+
+/// The line as psync's. File names may hold line feeds and escape sequences; a message is one line.
+pub fn message(line: &dyn Display) -> String {
+    let text = format!("psync: {line}");
+    if !text.contains(char::is_control) {
+        return text;
     }
-    print_line(text);
+    let shown = |c: char| if c.is_control() { '?' } else { c };
+    text.chars().map(shown).collect()
 }
 
 /// Writes one line to standard error for a program to read.

@@ -5,8 +5,9 @@
 //! thread, one that has nothing to do (`server/threads.rs`) if there is any. What a connection does is
 //! `server/connection.rs`, what is understood is `server/http.rs`; a list of blocks is read by
 //! `server/body.rs` and answered from `server/frames.rs` and `server/buffers.rs`. Files are kept in
-//! `server/files.rs`, the text of `--peers` is read in `server/peers.rs`. Who has to go when there are
-//! too many, of connections or of what they hold, is `server/clients.rs`.
+//! `server/files.rs`, the text of `--peers` is read in `server/peers.rs`, and what `-v` says goes through
+//! `server/log.rs`. Who has to go when there are too many, of connections or of what they hold, is
+//! `server/clients.rs`.
 
 mod body;
 mod buffers;
@@ -22,6 +23,7 @@ mod fuzz_head;
 #[path = "../tests/fuzz/mutate.rs"]
 mod fuzz_mutate;
 mod http;
+mod log;
 mod peers;
 mod threads;
 
@@ -42,6 +44,7 @@ use clients::{Admitted, Clients, SHORTAGE_PAUSE};
 use connection::Connection;
 use files::{Files, Keeper};
 use http::{Request, Status};
+use log::Log;
 use threads::Threads;
 
 /// Stack of a connection's thread, in bytes: its deepest path takes a quarter of it, a panic's
@@ -176,9 +179,13 @@ pub fn run(options: Options) -> Result<()> {
     let server = Arc::new(Server {
         clients: Clients::new(options.max_connections),
         files: keeper.files(),
+        log: options.verbose.then(Arc::default),
         options,
         threads: Threads::default(),
     });
+    if let Some(log) = server.log.clone() {
+        spawn(log::STACK, Box::new(move || log.run()))?;
+    }
     if server.files.is_some() {
         spawn(KEEPER_STACK, Box::new(move || keeper.run()))?;
     }
@@ -212,6 +219,7 @@ struct Server {
     files: Option<Arc<Files>>,
     clients: Arc<Clients>,
     threads: Threads,
+    log: Option<Arc<Log>>,
 }
 
 impl Server {
@@ -272,7 +280,7 @@ impl Server {
             options.dir.as_ref().map(BlockDir::view),
             options.peers.as_deref(),
             options.timeout,
-            options.verbose,
+            self.log.as_deref(),
         )
         .run();
     }

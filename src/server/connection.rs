@@ -18,6 +18,7 @@ use super::clients::{Admitted, Client, Clients, Reservation};
 use super::files::Files;
 use super::frames::{self, Frames, HEAD_ROOM};
 use super::http::{self, List, Request, Status, Wanted};
+use super::log::Log;
 use super::peers;
 use crate::block::{self, READ_SIZE};
 use crate::console;
@@ -87,7 +88,7 @@ pub struct Connection<'a> {
     /// The file that names peers.
     peers: Option<&'a Path>,
     timeout: Duration,
-    verbose: bool,
+    log: Option<&'a Log>,
     /// Bytes received and not yet answered.
     input: Vec<u8>,
     /// Held while `input` has the room for the longest head.
@@ -146,7 +147,7 @@ impl<'a> Connection<'a> {
         view: Option<View>,
         peers: Option<&'a Path>,
         timeout: Duration,
-        verbose: bool,
+        log: Option<&'a Log>,
     ) -> Self {
         Connection {
             clients: &admitted.clients,
@@ -158,7 +159,7 @@ impl<'a> Connection<'a> {
             },
             peers,
             timeout,
-            verbose,
+            log,
             input: Vec::new(),
             long_head: None,
             head: Vec::new(),
@@ -187,10 +188,10 @@ impl<'a> Connection<'a> {
                 Err(None) => return Ok(()),
             };
             self.client.begin_answer();
-            let started = self.verbose.then(Instant::now);
+            let started = self.log.map(|log| (log, Instant::now()));
             let answered = self.answer(&request, list.as_ref().map_or(&[], |list| &list.hashes));
-            if let Some(started) = started {
-                self.log(length, &answered, started);
+            if let Some((log, started)) = started {
+                log.add(&self.line(length, &answered, started));
             }
             answered.sent?;
             self.client.end_answer();
@@ -424,9 +425,9 @@ impl<'a> Connection<'a> {
         Answered { status, sent }
     }
 
-    /// One line a request: client, request line, status, bytes of the body or - where the client
+    /// The log's line of a request: client, request line, status, bytes of the body or - where the client
     /// was gone, microseconds. The request line is escaped, so that it cannot be taken for more.
-    fn log(&self, length: usize, answered: &Answered, started: Instant) {
+    fn line(&self, length: usize, answered: &Answered, started: Instant) -> String {
         let head = self.input[..length].trim_ascii_start();
         let line = head.split(|&c| c == b'\r').next().unwrap_or_default();
         let line = String::from_utf8_lossy(&line[..line.len().min(http::MAX_LINE)]);
@@ -436,7 +437,7 @@ impl<'a> Connection<'a> {
             .map_or("-".to_owned(), usize::to_string);
         let (client, micros) = (self.client.address, started.elapsed().as_micros());
         let status = answered.status;
-        console::complain(format_args!("{client} {line:?} {status} {sent} {micros}"));
+        console::message(&format_args!("{client} {line:?} {status} {sent} {micros}"))
     }
 
     /// Ends the sending side and waits a little for the client to have read the last answer.

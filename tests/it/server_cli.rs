@@ -2,6 +2,7 @@
 //! `-v` writes for each request.
 
 use std::fs;
+use std::io::BufRead;
 use std::net::TcpListener;
 
 use crate::support::*;
@@ -318,6 +319,30 @@ fn a_closed_or_full_stderr_costs_nothing() {
             assert_eq!(get(server.addr(), &target).status, 200);
         }
     }
+}
+
+/// As of a journal that has stopped, or of a person who looks at a page of it.
+#[test]
+fn a_log_that_nobody_reads_costs_its_lines_alone() {
+    /// More than a pipe holds, and than the server does.
+    const LOG: usize = 1024 * 1024;
+    let (dir, target) = one_block();
+    let (reader, writer) = std::io::pipe().unwrap();
+    let run = psync!("server", "-v", "-d", &dir, "127.0.0.1:0");
+    let server = Server::of(run.args(["--max-conns", "4"]).stderr_to(writer));
+    let long = format!("/{}", "x".repeat(7_000));
+    for _ in 0..LOG / long.len() {
+        assert_eq!(get(server.addr(), &long).status, 404);
+        assert_eq!(get(server.addr(), &target).status, 200);
+    }
+    // Once somebody does, it is told.
+    let mut lines = std::io::BufReader::new(reader).lines();
+    let lost = lines.find(|line| line.as_ref().unwrap().contains(" are lost: "));
+    let lost = lost.unwrap().unwrap();
+    assert!(
+        lost.starts_with("psync: ") && lost.contains(" lines of the log "),
+        "{lost}"
+    );
 }
 
 #[test]

@@ -1,0 +1,57 @@
+//! The log of `-v`. Lines wait here for the one thread that writes them, many at once where many come,
+//! so that no connection waits for whoever reads them: a pipe that is full would end the service.
+
+use std::mem;
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use crate::console;
+use crate::mutex::lock;
+
+/// Bytes that may wait. Lines beyond them are lost, and counted.
+const MAX_WAITING: usize = 256 * 1024;
+
+/// Stack of the thread that writes, in bytes.
+pub const STACK: usize = 64 * 1024;
+
+#[derive(Default)]
+pub struct Log {
+    waiting: Mutex<Waiting>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    text: String,
+    lost: u64,
+}
+
+impl Log {
+    /// Takes in a line.
+    pub fn add(&self, line: &str) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.text.len() + line.len() > MAX_WAITING {
+            waiting.lost += 1;
+            return;
+        }
+        waiting.text.push_str(line);
+        waiting.text.push('\n');
+        drop(waiting);
+        self.more.notify_one();
+    }
+
+    /// Writes what comes, for ever.
+    pub fn run(&self) {
+        loop {
+            let is_empty = |waiting: &mut Waiting| waiting.text.is_empty();
+            let waiting = self.more.wait_while(lock(&self.waiting), is_empty);
+            let waiting = mem::take(&mut *waiting.unwrap_or_else(PoisonError::into_inner));
+            console::print_line(waiting.text.trim_end().to_owned());
+            if waiting.lost > 0 {
+                let lost = waiting.lost;
+                console::complain(format_args!(
+                    "{lost} lines of the log are lost: nobody read what was written before"
+                ));
+            }
+        }
+    }
+}
