@@ -1,7 +1,7 @@
 //! The hashlist that `get` resolves, from a file or a stream.
 //!
-//! A file is read twice: once to see that all of it is valid, before anything else happens, and
-//! once as it is used, so that no list need fit into memory.
+//! A file is read through to see that all of it is valid, before anything else happens; then as it is
+//! used, once or, where FILE may be right already, once more for that: so no list need fit into memory.
 
 use std::env;
 use std::ffi::OsStr;
@@ -48,6 +48,8 @@ pub struct List {
     file: Option<File>,
     /// The numbers of the lines to come, where they come in another order.
     order: Option<Flatten<Order>>,
+    /// What ended the fetching of the list, where that was done beforehand.
+    cut: Option<Error>,
     last: Option<Wanted>,
     /// Whether `last` is told even where the length is not known. That takes a look at the line
     /// after, for which a list that is still being made would make the block wait.
@@ -125,6 +127,7 @@ impl List {
             under: None,
             file: None,
             order: None,
+            cut: None,
             last: None,
             tell_last: false,
             ahead: None,
@@ -136,7 +139,8 @@ impl List {
 
     /// Has the lines come in an order of their own, where they can: not those of a pipe, nor those
     /// of a list with other line ends. What a root stands for is then fetched at once, into a file
-    /// without a name.
+    /// without a name; where there is no place for one, or blocks of it are missing, the order is the
+    /// list's.
     ///
     /// # Errors
     /// When that cannot be written; else as [`List::next`].
@@ -144,10 +148,19 @@ impl List {
         let Some(length) = self.length else {
             return Ok(self);
         };
-        let spool = self.under.is_some().then(|| self.spool()).transpose()?;
-        let Some(file) = spool.or(self.file.take()) else {
+        if self.under.is_some() {
+            self.file = self.spool()?;
+        }
+        let Some(mut file) = self.file.take() else {
             return Ok(self);
         };
+        if self.cut.is_some() {
+            let failed = |e| Error::io("read hashlist", &self.name, &e);
+            file.rewind().map_err(failed)?;
+            self.reader = Reader::new(BufReader::new(Box::new(file)), self.name.clone());
+            self.given = 0;
+            return Ok(self);
+        }
         let order = Order::new(length);
         let text = Ordered {
             file,
@@ -164,25 +177,37 @@ impl List {
         self.order.is_some()
     }
 
-    fn spool(&mut self) -> Result<File> {
-        let dir = env::temp_dir();
+    /// Fetches all lines, as far as they can be had. None where no file can be made for them.
+    fn spool(&mut self) -> Result<Option<File>> {
         // Of no use to anybody who guesses it: it is made anew or not at all, and gone at once.
-        let path = dir.join(format!(".psync-{:016x}", sys::random()));
-        let failed = |e: io::Error| Error::io("write", path.display(), &e);
+        let path = env::temp_dir().join(format!(".psync-{:016x}", sys::random()));
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(true).mode(0o600);
-        let file = options.open(&path).map_err(failed)?;
+        let Ok(file) = options.open(&path) else {
+            return Ok(None);
+        };
+        let failed = |e: io::Error| Error::io("write", path.display(), &e);
         fs::remove_file(&path).map_err(failed)?;
         let mut text = BufWriter::new(&file);
         let mut line = Vec::with_capacity(LINE);
-        while let Some(wanted) = self.next()? {
-            line.clear();
-            push_line(&mut line, &wanted.hash);
-            text.write_all(&line).map_err(failed)?;
+        loop {
+            match self.next() {
+                Ok(Some(wanted)) => {
+                    line.clear();
+                    push_line(&mut line, &wanted.hash);
+                    text.write_all(&line).map_err(failed)?;
+                }
+                Ok(None) => break,
+                Err(error) if error.is_missing() => {
+                    self.cut = Some(error);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
         }
         text.flush().map_err(failed)?;
         drop(text);
-        Ok(file)
+        Ok(Some(file))
     }
 
     /// Tells from now on of each line whether it is the last.
@@ -255,7 +280,9 @@ impl List {
             return hash;
         }
         // What is fetched is cut off where that fails, in the middle of a line mostly.
-        let failure = self.under.as_ref().and_then(|(_, levels)| levels.failure());
+        let levels = self.under.as_ref().map(|(_, levels)| levels);
+        let fetching = || levels.and_then(|levels| levels.failure());
+        let failure = self.cut.take().or_else(fetching);
         let cause = "it changed while it was read";
         Err(match (failure, hash) {
             (Some(error), _) | (None, Err(error)) => error,

@@ -514,20 +514,39 @@ fn a_missing_list_of_lists_is_named_and_what_is_known_is_written() {
 
 #[test]
 fn after_a_missing_list_block_the_same_command_asks_for_what_is_missing() {
+    // With --peers the list is fetched first, to be gone through in an order of its own.
+    for option in [None, Some("--peers")] {
+        let (dir, rooted) = (TempDir::new(), sample());
+        let file = dir.join("file");
+        let mut map = rooted.map();
+        map.remove(&rooted.hash(1, 2));
+        let first = serve(map);
+        let run = get(&[&first], &rooted.root).arg("-o").arg(&file);
+        let out = run.args(option).arg("--stats").run();
+        let sum = format!(
+            " fetched=126 missing={} ",
+            blocks(rooted.bytes()).len() - 126
+        );
+        out.fails_naming(3, &[&rooted.hash(1, 2), &sum]);
+        let kept = fs::read(part(&file)).unwrap();
+        assert!(!file.exists() && kept == rooted.bytes()[..126 * BLOCK_SIZE]);
+        let second = serve(rooted.map());
+        let run = get(&[&second], &rooted.root).arg("-o").arg(&file);
+        assert_eq!(run.args(option).run().ok().stdout, b"");
+        assert!(fs::read(&file).unwrap() == rooted.bytes());
+        asks_for_what_is_missing(&rooted, &second, &kept);
+    }
+}
+
+#[test]
+fn without_a_place_for_temporary_files_the_order_is_the_list_s() {
     let (dir, rooted) = (TempDir::new(), sample());
-    let file = dir.join("file");
-    let mut map = rooted.map();
-    map.remove(&rooted.hash(1, 2));
-    let first = serve(map);
-    let out = get(&[&first], &rooted.root).arg("-o").arg(&file).run();
-    out.fails_naming(3, &[&rooted.hash(1, 2)]);
-    let kept = fs::read(part(&file)).unwrap();
-    assert!(!file.exists() && kept == rooted.bytes()[..126 * BLOCK_SIZE]);
-    let second = serve(rooted.map());
-    let out = get(&[&second], &rooted.root).arg("-o").arg(&file).run();
-    assert_eq!(out.ok().stdout, b"");
+    let (file, server) = (dir.join("file"), serve(rooted.map()));
+    let run = get(&[&server], &rooted.root)
+        .args(["--peers", "-o"])
+        .arg(&file);
+    run.env("TMPDIR", dir.join("missing")).run().ok();
     assert!(fs::read(&file).unwrap() == rooted.bytes());
-    asks_for_what_is_missing(&rooted, &second, &kept);
 }
 
 /// Of the file each block once that was not in its place, of its lists each that cannot be told from
