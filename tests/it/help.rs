@@ -304,6 +304,24 @@ fn empty_words_are_named_too() {
             &["server", ":1", "--max-conns="],
             "'': --max-conns takes a number, 1 to 100000; see psync server --help",
         ),
+        (&["export", ""], "FILE is empty; see psync export --help"),
+        (
+            &["export", "-d", ""],
+            "-d is empty; see psync export --help",
+        ),
+        (
+            &["server", "--file=", ":1"],
+            "--file is empty; see psync server --help",
+        ),
+        (&["get", ""], "HASHLIST is empty; see psync get --help"),
+        (
+            &["get", "-o", "", "list"],
+            "-o is empty; see psync get --help",
+        ),
+        (
+            &["get", "--seed", "", "list"],
+            "--seed is empty; see psync get --help",
+        ),
     ] {
         psync!()
             .args(args)
