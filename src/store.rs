@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use crate::block::{self, Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
-use crate::lockfile::{Locking, lock};
+use crate::lockfile::{self, Locking};
 use crate::sys;
 use filter::Filter;
 
@@ -384,7 +384,7 @@ fn dead_owners(dir: &Path) -> Vec<Owner> {
     let claim = |number| {
         let path = owner_path(dir, number);
         // One that cannot be opened or locked belongs to somebody else.
-        match lock(OpenOptions::new().write(true), &path) {
+        match lockfile::lock(OpenOptions::new().write(true), &path) {
             Ok(Locking::Locked(lock)) => Some(Owner { number, path, lock }),
             _ => None,
         }
@@ -401,9 +401,17 @@ fn claim(dir: &Path, dead: &[Owner]) -> Result<Owner> {
     }
     for number in 0..MAX_WRITERS {
         let path = owner_path(dir, number);
-        let made = lock(OpenOptions::new().write(true).create_new(true), &path);
-        if let Locking::Locked(lock) = made.map_err(|e| failed(&path, e))? {
-            return Ok(Owner { number, path, lock });
+        let mut new = OpenOptions::new();
+        let made = lockfile::lock(new.write(true).create_new(true), &path);
+        match made.map_err(|e| failed(&path, e))? {
+            Locking::Locked(lock) => return Ok(Owner { number, path, lock }),
+            // It is removed or renamed meanwhile, and so may be each of the names in it.
+            Locking::Absent(e) => return Err(failed(&path, e)),
+            Locking::Unlockable(e) => {
+                let _ = fs::remove_file(&path);
+                return Err(Error::io("lock", path.display(), &e));
+            }
+            Locking::Held | Locking::Present(_) | Locking::Moved => {}
         }
     }
     let cause = format_args!("{MAX_WRITERS} writers are at work in it");

@@ -17,7 +17,7 @@ use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::file::read_at;
 use crate::hash::Hash;
-use crate::lockfile::{Locking, is_named, lock};
+use crate::lockfile::{self, Locking, is_named};
 use crate::root::Tree;
 
 /// Symbolic links followed to the file that is to be written; the kernel's own limit.
@@ -178,6 +178,28 @@ fn read_right<'b>(
     Block::verify(&buffer[..length], &wanted.hash)
 }
 
+/// Opens and locks what is to be written: a FILE.part, or what is mostly there already.
+fn open_locked(options: &mut OpenOptions, path: &Path, is_part: bool) -> Result<File> {
+    let failed = |cause: &io::Error| match is_part {
+        true => Error::create(path.display(), cause),
+        false => Error::io("open", path.display(), cause),
+    };
+    let refused = |cause| Err(Error::local("write", path.display(), cause));
+    loop {
+        match lockfile::lock(options, path).map_err(|e| failed(&e))? {
+            Locking::Locked(file) => return Ok(file),
+            Locking::Held => return refused("another psync is writing it"),
+            Locking::Moved if path.is_symlink() => {
+                return refused("it is a symbolic link; remove it");
+            }
+            // Renamed by another psync that has just finished: there is a new one to be made.
+            Locking::Moved => {}
+            Locking::Absent(e) | Locking::Present(e) => return Err(failed(&e)),
+            Locking::Unlockable(e) => return Err(Error::io("lock", path.display(), &e)),
+        }
+    }
+}
+
 /// A file or device that is written block by block, each at its place. Locked against a second
 /// psync; shared by all workers, who look in it, but only one writes.
 pub struct Place {
@@ -288,39 +310,17 @@ impl Place {
             // As private as FILE from the first byte on.
             options.mode(metadata.mode() & 0o777);
         }
-        loop {
-            let file =
-                match lock(&mut options, &path).map_err(|e| Error::create(path.display(), &e))? {
-                    Locking::Locked(file) => file,
-                    Locking::Held => {
-                        let cause = "another psync is writing it";
-                        return Err(Error::local("write", path.display(), cause));
-                    }
-                    Locking::Absent | Locking::Present => {
-                        let cause = io::ErrorKind::NotFound.into();
-                        return Err(Error::create(path.display(), &cause));
-                    }
-                    Locking::Moved if path.is_symlink() => {
-                        return Err(Error::local(
-                            "write",
-                            path.display(),
-                            "it is a symbolic link; remove it",
-                        ));
-                    }
-                    // Renamed by another psync that has just finished: there is a new one to be made.
-                    Locking::Moved => continue,
-                };
-            let metadata = file.metadata();
-            let had = metadata
-                .map_err(|e| Error::io("read", path.display(), &e))?
-                .len();
-            return Ok(Place {
-                file,
-                path,
-                kind,
-                had,
-            });
-        }
+        let file = open_locked(&mut options, &path, matches!(kind, Kind::Part { .. }))?;
+        let metadata = file.metadata();
+        let had = metadata
+            .map_err(|e| Error::io("read", path.display(), &e))?
+            .len();
+        Ok(Place {
+            file,
+            path,
+            kind,
+            had,
+        })
     }
 
     /// FILE as it was, whose blocks may be of use at other places.

@@ -452,6 +452,31 @@ fn a_sweep_that_fails_is_taken_up_by_the_next() {
 }
 
 #[test]
+fn where_there_are_no_locks_it_says_so_and_leaves_nothing() {
+    let (dir, bytes) = (TempDir::new(), random(3 * BLOCK_SIZE, 22));
+    let blocks = dir.join("b");
+    let run = psync!("export", "-d", &blocks).stdin(&bytes);
+    let (out, _) = trace("flock", &["-e", "inject=flock:error=ENOLCK"], run);
+    let told = format!(
+        "psync: lock {}/.psync-0: No locks available\n",
+        blocks.display()
+    );
+    out.fails(1, &told);
+    assert_eq!(names(&blocks), [""; 0]);
+}
+
+#[test]
+fn a_directory_that_is_gone_is_told_as_that() {
+    let gone = TempDir::new();
+    let run = psync!("export", "-d", ".").stdin("x").cwd(&*gone);
+    let out = run.sh(&format!("rmdir '{}'", gone.display())).run();
+    out.fails_naming(
+        1,
+        &["psync: create ./.psync-0: No such file or directory\n"],
+    );
+}
+
+#[test]
 fn a_block_that_may_not_be_read_is_put_right() {
     let (dir, bytes) = (TempDir::new(), random(3 * BLOCK_SIZE, 22));
     let blocks = dir.join("b");
