@@ -11,9 +11,8 @@ use crate::hash::Hash;
 /// Bytes of every block of a file but the last, which holds what is left.
 pub const BLOCK_SIZE: usize = 4096;
 
-/// Room to read a block: a byte more shows that what is there is longer than one, and where blocks
-/// come with a length of two bytes before each, the next length is read along.
-pub const READ_SIZE: usize = BLOCK_SIZE + 2;
+/// Room to read a block: a byte more shows that what is there is longer than one.
+pub const READ_SIZE: usize = BLOCK_SIZE + 1;
 
 /// Blocks of a file of so many bytes.
 pub fn count(bytes: u64) -> u64 {

@@ -18,7 +18,7 @@ pub struct Error {
     closing: Option<String>,
 }
 
-/// The exit codes of contract, section 2.
+/// The exit codes, as `psync --help` has them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Exit {
     Local = 1,

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn accepts_every_line_end_of_the_contract() {
+    fn accepts_every_line_end_of_the_protocol() {
         for text in ["{A}\n{B}\n", "{A}\r\n{B}\r\n", "{A}\n{B}", "{A}\r\n{B}"] {
             let text = text.replace("{A}", A).replace("{B}", B);
             assert_eq!(read(&text).unwrap(), [A, B], "{text:?}");

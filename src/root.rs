@@ -63,7 +63,7 @@ impl Root {
 
     /// Bytes of the block of this number, counted from 0, of a level.
     pub fn block_length(&self, level: u32, number: u64) -> usize {
-        let before = number.saturating_mul(BLOCK_SIZE as u64);
+        let before = block::offset(number);
         let left = self.bytes(level).saturating_sub(before);
         usize::try_from(left).map_or(BLOCK_SIZE, |left| left.min(BLOCK_SIZE))
     }

@@ -192,13 +192,16 @@ pub fn run(options: Options) -> Result<()> {
     if let Some(lan) = lan {
         spawn(lan::STACK, Box::new(move || lan.run()))?;
     }
-    for listener in listeners.split_off(1) {
+    let own = listeners.pop();
+    for listener in listeners {
         let server = Arc::clone(&server);
         spawn(STACK, Box::new(move || server.accept(&listener)))?;
     }
     // Not before all is there that accepting takes.
     stdout.write(text.as_bytes())?;
-    listeners.iter().for_each(|first| server.accept(first));
+    if let Some(listener) = own {
+        server.accept(&listener);
+    }
     Ok(())
 }
 

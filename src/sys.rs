@@ -1,6 +1,7 @@
 //! What the system has and std does not say: three calls and a few numbers.
 //!
-//! This is the only file with `unsafe`. It holds no state and knows nothing of blocks.
+//! This is the only file with `unsafe`. It holds which descriptors were closed at the start, and knows
+//! nothing of blocks.
 
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};

@@ -84,6 +84,9 @@ pub struct Tally {
 
 pub type Answered<T> = std::result::Result<T, Fault>;
 
+/// What comes of a call of the library.
+type Called = std::result::Result<Response<Body>, ureq::Error>;
+
 /// Why there is no answer.
 pub enum Fault {
     Failed(Failure),
@@ -225,7 +228,7 @@ impl Fetcher {
         &self,
         server: &Url,
         url: &str,
-        call: &dyn Fn(&Agent, bool) -> std::result::Result<Response<Body>, ureq::Error>,
+        call: &dyn Fn(&Agent, bool) -> Called,
     ) -> Answered<Incoming> {
         let agent = self.agent(server);
         let call = |fresh| {

@@ -108,7 +108,7 @@ fn a_stream_is_refused_where_it_goes_wrong() {
 }
 
 #[test]
-fn every_list_of_the_contract_is_accepted() {
+fn every_list_of_the_protocol_is_accepted() {
     let sample = Sample::new(3);
     let server = sample.honest();
     let lf = fs::read_to_string(&sample.list).unwrap();

@@ -1,6 +1,6 @@
 //! `--lan`: what is asked and answered, to the byte, and that whoever else answers costs time at most.
 //!
-//! The port is the contract's, so each test has a network of its own: the loopback of a namespace that
+//! The port is the protocol's, so each test has a network of its own: the loopback of a namespace that
 //! any user may make, or hosts on a bridge, for root.
 
 use std::fmt::Display;

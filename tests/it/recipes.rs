@@ -131,7 +131,7 @@ impl Desk {
     }
 }
 
-/// The formats worked out from the contract: the hash of the root block of a list, and all blocks that
+/// The formats worked out from the protocol: the hash of the root block of a list, and all blocks that
 /// lead from it to the list.
 fn root_of(list: &str, size: usize) -> (String, BlockMap) {
     let (mut text, mut depth, mut stored) = (list.to_owned(), 0, BlockMap::new());

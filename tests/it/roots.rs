@@ -84,7 +84,7 @@ fn lacks(rooted: &Rooted, level: usize, bytes: &[u8]) -> BTreeSet<String> {
 }
 
 #[test]
-fn root_blocks_are_the_text_of_the_contract() {
+fn root_blocks_are_the_text_of_the_protocol() {
     let a = format!("psync root 1\nsize 3\ndepth 0\n{A}\n");
     // Worked out by hand: sha256sum and split.
     let known = [

@@ -342,7 +342,7 @@ fn half_closed_is_answered_and_cut_short_is_not() {
     }
 }
 
-/// Every status that the contract knows.
+/// Every status that the protocol knows.
 const STATUSES: [u16; 12] = [200, 400, 404, 405, 408, 411, 413, 414, 431, 501, 503, 505];
 
 #[test]

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-/// The longest that a server may take over one read; above every deadline of the contract.
+/// The longest that a server may take over one read; above every deadline of the server.
 const LIMIT: Duration = Duration::from_secs(30);
 
 /// Between two pieces, so that they seldom arrive as one. No verdict hangs on it.

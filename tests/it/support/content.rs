@@ -1,4 +1,4 @@
-//! Files made from a seed, and the formats of the contract worked out a second time, without psync.
+//! Files made from a seed, and the formats of the protocol worked out a second time, without psync.
 
 use std::collections::BTreeMap;
 use std::fs;

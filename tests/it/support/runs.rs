@@ -1,4 +1,4 @@
-//! Requests for many blocks at once, `POST /blocks`: read by the letter of the contract, and
+//! Requests for many blocks at once, `POST /blocks`: read by the letter of the protocol, and
 //! answered as it says or nearly so.
 
 use super::{BlockMap, HostileServer, Reply, Request};
