@@ -43,7 +43,8 @@ const SINGLES_DUE: usize = 16;
 const MAX_SINGLES_DUE: usize = 1024;
 
 /// Times that a server may fall silent in answers to requests for many blocks, and be revived, before
-/// it is asked for single ones, which it may be better at.
+/// it is asked for single ones, which it may be better at. Those before an answer with as many blocks
+/// do not count: a server that was only away for a while is asked as before.
 const SILENCES: u32 = 2;
 
 /// With `--spread`, one run in so many begins at a server that had nothing of the last it was asked
@@ -194,8 +195,10 @@ struct State {
     /// were the last time.
     singles_due: usize,
     singles: usize,
-    /// How often it was given up for falling silent in an answer to one for many.
+    /// How often it was given up for falling silent in an answer to one for many, and for how many
+    /// the last was.
     silences: u32,
+    silent_run: usize,
     run: Run,
     /// Runs that began here and are being asked for.
     begun: usize,
@@ -563,7 +566,11 @@ impl Servers {
                 *state = State {
                     reason: state.reason.take(),
                     posts: state.posts,
+                    // Whether it is back is asked by a single one: silence tells nothing against
+                    // those for many then.
+                    singles_due: usize::from(state.silences > 0),
                     silences: state.silences,
+                    silent_run: state.silent_run,
                     begun: state.begun,
                     gave: state.gave,
                     ..State::default()
@@ -648,8 +655,8 @@ impl State {
             // Silence is silence, whatever was asked for.
             asked.failures.retain(|failure| failure.at_once);
         }
-        if !self.given_up && asked.failures.iter().any(|failure| failure.at_once) {
-            self.silences += 1;
+        if !self.given_up {
+            self.count_silence(asked);
         }
         if asked.unfit == Some(Unfit::Ever) || self.silences == SILENCES {
             self.posts = Some(false);
@@ -661,6 +668,15 @@ impl State {
             self.singles = 0;
         }
         asked.unfit.is_some()
+    }
+
+    fn count_silence(&mut self, asked: &Asked) {
+        if asked.failures.iter().any(|failure| failure.at_once) {
+            self.silences += 1;
+            self.silent_run = asked.given + asked.rest.len();
+        } else if asked.given >= self.silent_run {
+            self.silences = 0;
+        }
     }
 
     /// An answer that was under way as the server was given up changes nothing.
@@ -858,6 +874,46 @@ mod tests {
         };
         let after = [&[Way::Post][..], &[Way::Get; 3], &SINGLY].concat();
         assert_eq!(ways(half), after);
+    }
+
+    /// In which ways a server is asked for four blocks, where it answers requests for many with `posted`
+    /// and single ones with `got`.
+    fn ways_now(servers: &Servers, posted: Answer, got: Answer) -> Vec<Way> {
+        let mut ways = Vec::new();
+        let fetched = servers.fetch(wanted(4), servers.turn(), true, |_, way, wanted| {
+            ways.push(way);
+            Ok(answer(if way == Way::Post { posted } else { got }, wanted))
+        });
+        fetched.unwrap();
+        ways
+    }
+
+    #[test]
+    fn a_server_that_was_away_is_asked_for_many_again() {
+        let servers = servers(&["a"]);
+        for _ in 0..2 * SILENCES {
+            assert_eq!(ways_now(&servers, give, give), [Way::Post]);
+            assert_eq!(ways_now(&servers, gone, gone), [Way::Post]);
+            for _ in 0..2 * SILENCES {
+                servers.revive();
+                assert_eq!(ways_now(&servers, gone, gone), [Way::Get], "still away");
+            }
+            servers.revive();
+            assert_eq!(ways_now(&servers, give, give), [Way::Get, Way::Post]);
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_silent_to_many_is_asked_singly_in_the_end() {
+        let servers = servers(&["a"]);
+        assert_eq!(ways_now(&servers, give, give), [Way::Post]);
+        assert_eq!(ways_now(&servers, gone, give), [Way::Post]);
+        for _ in 1..SILENCES {
+            servers.revive();
+            assert_eq!(ways_now(&servers, gone, give), [Way::Get, Way::Post]);
+        }
+        servers.revive();
+        assert_eq!(ways_now(&servers, gone, give), [Way::Get; 4]);
     }
 
     #[test]

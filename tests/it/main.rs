@@ -46,5 +46,7 @@ mod server_limits;
 mod server_wire;
 mod share;
 mod smoke;
+mod soak;
+mod soak_day;
 mod store;
 mod support;

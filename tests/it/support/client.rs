@@ -88,6 +88,21 @@ impl Client {
         self
     }
 
+    /// What comes next is these bytes, and what follows them stays for the next call.
+    #[track_caller]
+    pub fn expect(&mut self, bytes: &[u8]) -> &mut Self {
+        while self.seen.len() < bytes.len() {
+            match self.read_more() {
+                Ok(true) => {}
+                end => panic!("{end:?} after {}", show(&self.seen)),
+            }
+        }
+        let is_next = self.seen.starts_with(bytes);
+        assert!(is_next, "not {}, but {}", show(bytes), show(&self.seen));
+        self.seen.drain(..bytes.len());
+        self
+    }
+
     /// Exactly one response; what follows it stays for the next call.
     #[track_caller]
     pub fn response(&mut self) -> Response {

@@ -4,6 +4,9 @@
 mod client;
 mod content;
 mod daemon;
+#[path = "../../fuzz/mutate.rs"]
+#[allow(dead_code, reason = "only the dice are of use here")]
+mod dice;
 mod hostile;
 mod mount;
 mod need;
@@ -21,6 +24,7 @@ mod tempdir;
 pub use client::*;
 pub use content::*;
 pub use daemon::*;
+pub use dice::Dice;
 pub use hostile::*;
 pub use mount::*;
 pub use need::*;
