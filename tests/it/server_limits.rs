@@ -2,7 +2,7 @@
 //! up descriptors, threads and memory. Clients here are slow, silent, greedy or rude.
 
 use std::fs;
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::process;
@@ -213,7 +213,7 @@ fn a_reader_that_takes_its_time_is_not_dropped() {
     let mut buffer = vec![0; 256 * 1024];
     let mut taken = 0;
     loop {
-        let n = std::io::Read::read(&mut stream, &mut buffer).unwrap();
+        let n = uninterrupted(|| stream.read(&mut buffer)).unwrap();
         assert!(n > 0, "closed after {taken} bytes");
         taken += n;
         if started.elapsed() > Duration::from_secs(2) {
@@ -492,7 +492,7 @@ fn refused_where_all_are_stuck(
         let mut client = Client::connect(server.addr());
         client.try_send(next);
         let mut start = [0; 12];
-        let read = client.stream().peek(&mut start).unwrap_or(0);
+        let read = uninterrupted(|| client.stream().peek(&mut start)).unwrap_or(0);
         if start[..read] != *b"HTTP/1.1 503" {
             // One of the others was not stuck, and this one takes its place.
             stuff(&client, asked);
@@ -661,7 +661,7 @@ fn is_cut_off(lines: usize) -> bool {
     let mut client = Client::connect(server.addr());
     // More than sockets hold.
     client.send(post(&target, lines).repeat(8)).half_close();
-    client.stream().peek(&mut [0]).unwrap();
+    uninterrupted(|| client.stream().peek(&mut [0])).unwrap();
     settled(server.pid());
     let pid = server.pid().to_string();
     tool!("prlimit", "--pid", pid, "--nofile=4:").run().ok();
@@ -825,7 +825,7 @@ fn resets_leave_nothing_behind(count: usize) {
         let mut client = Client::connect(server.addr());
         client.send(&asked);
         // Closing with bytes unread resets the connection.
-        client.stream().peek(&mut [0]).unwrap();
+        uninterrupted(|| client.stream().peek(&mut [0])).unwrap();
     }
     wait_until("their threads have ended", || threads(server.pid()) == 1);
     assert_eq!(descriptors(server.pid()), before);

@@ -1,7 +1,7 @@
 //! A client that sends any bytes at all, and a response parser of its own that is stricter than any
 //! browser: what it lets pass, every client understands.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -76,7 +76,7 @@ impl Client {
 
     fn is_answered(&self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
-        let seen = self.stream.peek(&mut [0]);
+        let seen = uninterrupted(|| self.stream.peek(&mut [0]));
         self.stream.set_nonblocking(false).unwrap();
         seen.is_ok()
     }
@@ -159,15 +159,26 @@ impl Client {
         }
     }
 
-    fn read_more(&mut self) -> std::io::Result<bool> {
+    fn read_more(&mut self) -> io::Result<bool> {
         let mut buffer = [0; 65536];
-        let n = self.stream.read(&mut buffer)?;
+        let n = uninterrupted(|| self.stream.read(&mut buffer))?;
         self.seen.extend_from_slice(&buffer[..n]);
         Ok(n > 0)
     }
 }
 
-fn is_timeout(e: &std::io::Error) -> bool {
+/// A read by hand, again where a signal ended it: a process that was stopped for a moment has that of
+/// every socket with a time limit, though it handles no signal (signal(7)).
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+fn is_timeout(e: &io::Error) -> bool {
     matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{BlockMap, block_map};
+use super::{BlockMap, block_map, uninterrupted};
 
 #[derive(Debug)]
 pub struct HostileServer {
@@ -211,7 +211,8 @@ impl Conn {
         let mut seen = Vec::new();
         loop {
             let mut peeked = [0; 16384];
-            let n = self.stream.peek(&mut peeked).ok().filter(|&n| n > 0)?;
+            let n = uninterrupted(|| self.stream.peek(&mut peeked));
+            let n = n.ok().filter(|&n| n > 0)?;
             let before = seen.len();
             seen.extend_from_slice(&peeked[..n]);
             let end = request_end(&seen).filter(|&end| end <= seen.len());
@@ -248,7 +249,7 @@ impl Conn {
     /// Says nothing more and reads until the client has gone.
     pub fn until_gone(&mut self) {
         let mut waste = [0; 4096];
-        while self.stream.read(&mut waste).is_ok_and(|n| n > 0) {}
+        while uninterrupted(|| self.stream.read(&mut waste)).is_ok_and(|n| n > 0) {}
     }
 
     /// Ends it in order, with a FIN and nothing left unread.
@@ -260,7 +261,7 @@ impl Conn {
     /// Ends it with a reset, once the handler returns: it waits here for a byte to leave unread.
     pub fn reset(&mut self) {
         if !self.unread {
-            let _ = self.stream.peek(&mut [0]);
+            let _ = uninterrupted(|| self.stream.peek(&mut [0]));
         }
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{TempDir, need};
+use super::{TempDir, need, uninterrupted};
 
 pub const PSYNC: &str = env!("CARGO_BIN_EXE_psync");
 
@@ -441,7 +441,7 @@ impl Capture {
         let (captured, changed) = &*self.0;
         let mut buffer = [0; 65536];
         loop {
-            let n = pipe.read(&mut buffer).unwrap_or(0);
+            let n = uninterrupted(|| pipe.read(&mut buffer)).unwrap_or(0);
             let mut captured = captured.lock().unwrap();
             captured.bytes.extend_from_slice(&buffer[..n]);
             captured.ended = n == 0;
