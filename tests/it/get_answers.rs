@@ -44,14 +44,6 @@ fn chunked(bytes: impl AsRef<[u8]>) -> Reply {
     with("Transfer-Encoding: chunked", bytes.as_ref())
 }
 
-/// The block in chunks of that size, and then `end`.
-fn chunks(block: &[u8], size: usize, end: &str) -> Vec<u8> {
-    let chunk = |part: &[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
-    let mut bytes: Vec<u8> = block.chunks(size).flat_map(chunk).collect();
-    bytes.extend_from_slice(end.as_bytes());
-    bytes
-}
-
 fn server(sample: &Sample, answer: Answer) -> HostileServer {
     let blocks = sample.map();
     HostileServer::http(move |request| answer(&blocks[request.hash()]))

@@ -371,22 +371,6 @@ fn a_first_server_that_is_killed_loses_no_block_of_eight_workers() {
     assert!(good.requests().len() >= 1700);
 }
 
-/// Runs it with its output thrown away, and returns the most memory that it took, in KiB.
-#[track_caller]
-pub fn peak_of(get: Run) -> u64 {
-    let null = File::options().write(true).open("/dev/null").unwrap();
-    let get = get.under("/usr/bin/time", ["-f", "%M"]).stdout_to(null);
-    let out = get.limit(Duration::from_secs(300)).run();
-    assert_eq!(out.status, 0, "{out}");
-    out.stderr.trim().parse().unwrap()
-}
-
-/// A list of a gigabyte's blocks, all of which are one of these four.
-pub fn long_list(dir: &TempDir, lines: usize) -> std::path::PathBuf {
-    let list = write_blocks(dir.join("blocks"), &random(4 * BLOCK_SIZE, 8));
-    dir.file("list", list.repeat(lines / 4))
-}
-
 #[test]
 fn memory_does_not_grow_with_the_list() {
     let dir = TempDir::new();

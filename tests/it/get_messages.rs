@@ -1,19 +1,10 @@
 //! What `get` says and how it ends: messages to the letter, exit codes, closed and full outputs, and
 //! the proxy of the environment.
 
-use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::process::Stdio;
 
 use crate::support::*;
-
-fn full() -> Stdio {
-    OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap()
-        .into()
-}
 
 #[test]
 fn a_missing_block_is_told_with_each_server_s_own_reason() {
@@ -79,9 +70,7 @@ fn verbose_names_each_server_given_up_and_sums_up() {
 fn a_reader_that_goes_away_ends_it_without_a_word() {
     let sample = Sample::new(100);
     let good = sample.honest();
-    let (reader, writer) = io::pipe().unwrap();
-    drop(reader);
-    sample.get(&[&good]).stdout_to(writer).run().fails(1, "");
+    sample.get(&[&good]).stdout_to(broken()).run().fails(1, "");
     // In the middle, with more to come than a pipe holds.
     let (mut reader, writer) = io::pipe().unwrap();
     let get = sample.get(&[&good]).stdout_to(writer).start();
@@ -128,9 +117,7 @@ fn a_closed_or_full_stderr_changes_nothing() {
         for out in [closed, filled] {
             assert!(out.status == status && out.stdout == whole, "{out}");
         }
-        let (reader, writer) = io::pipe().unwrap();
-        drop(reader);
-        assert_eq!(get(server).stderr_to(writer).run().status, status);
+        assert_eq!(get(server).stderr_to(broken()).run().status, status);
     }
     let out = psync!("get", "--frob").sh("exec 2>&-").run();
     assert_eq!(out.status, 2);

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
-use crate::get_jobs::{long_list, peak_of};
 use crate::support::*;
 
 /// What is answered to a request for a part of this file.
@@ -86,13 +85,6 @@ fn get(sample: &Sample, servers: &[&dyn Display], mirrors: &[&HostileServer]) ->
         .args(urls.flat_map(|url| ["-m".to_owned(), url]))
 }
 
-/// The statistics of `--stats`, by name.
-pub fn stat(out: &Output, name: &str) -> u64 {
-    let word = |word: &str| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
-    let found = out.stderr.split_whitespace().find_map(word);
-    found.unwrap_or_else(|| panic!("no {name}: {out}"))
-}
-
 fn changed(bytes: &[u8], blocks: &[usize]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for n in blocks {
@@ -101,13 +93,9 @@ fn changed(bytes: &[u8], blocks: &[usize]) -> Vec<u8> {
     bytes
 }
 
-/// A server that has all but these.
+/// All blocks but these.
 fn lacking(sample: &Sample, lacks: impl Fn(usize) -> bool) -> BlockMap {
-    let has = blocks(&sample.bytes)
-        .enumerate()
-        .filter(|(n, _)| !lacks(*n));
-    has.map(|(_, block)| (hash_hex(block), block.to_vec()))
-        .collect()
+    sample.having(|n| !lacks(n))
 }
 
 /// Exit 3, and nothing wrong in what there is.
@@ -137,8 +125,8 @@ fn a_mirror_alone_will_do() {
         assert!(asked.into_iter().eq(0..401), "-j {jobs}");
         let requests = good.requests().len();
         assert!(requests <= 200, "-j {jobs}: {requests}");
-        assert_eq!(stat(&out, "requests"), requests as u64);
-        assert_eq!(stat(&out, "bytes"), sample.bytes.len() as u64);
+        assert_eq!(out.stat("requests"), requests as u64);
+        assert_eq!(out.stat("bytes"), sample.bytes.len() as u64);
         let file = sample.dir.join("file");
         get(&sample, &[], &[&good])
             .args(["-j", jobs, "-o"])
@@ -320,7 +308,7 @@ fn one_that_ignores_ranges_is_read_about_once() {
             assert!(requests <= most, "{name}, -j {jobs}: {requests}");
             // Who comes late for its blocks has it begin anew, which is rare: eight readings would be
             // one for each worker.
-            let (bytes, of) = (stat(&out, "bytes"), sample.bytes.len());
+            let (bytes, of) = (out.stat("bytes"), sample.bytes.len());
             let most = if jobs == 1 { 1 } else { 6 };
             assert!(
                 bytes <= most * of as u64,
@@ -488,7 +476,7 @@ fn another_version_lacks_what_differs() {
             let run = get(&sample, &[], &[&version]).args(["-j", jobs, "--stats", "-o"]);
             let out = run.arg(&file).run();
             assert_eq!(
-                (out.status, stat(&out, "missing"), stat(&out, "fetched")),
+                (out.status, out.stat("missing"), out.stat("fetched")),
                 (3, 4, 57),
                 "{out}"
             );
@@ -523,7 +511,7 @@ fn a_shorter_copy_lacks_the_end() {
             let out = run.arg(&file).run();
             let had = (length / BLOCK_SIZE) as u64;
             assert_eq!(
-                (out.status, stat(&out, "fetched")),
+                (out.status, out.stat("fetched")),
                 (3, had),
                 "{length}: {out}"
             );
@@ -729,8 +717,8 @@ fn one_that_ignores_ranges_and_is_shorter_is_read_a_few_times() {
             } else {
                 run.run()
             };
-            assert_eq!((out.status, stat(&out, "fetched")), (3, 1200), "{out}");
-            let (bytes, of) = (stat(&out, "bytes"), sample.bytes.len() as u64);
+            assert_eq!((out.status, out.stat("fetched")), (3, 1200), "{out}");
+            let (bytes, of) = (out.stat("bytes"), sample.bytes.len() as u64);
             assert!(bytes < 3 * of, "-j {jobs}: {bytes} bytes of {of}");
         }
         fs::remove_file(sample.dir.join("file.part")).unwrap();
@@ -752,7 +740,7 @@ fn one_that_ignores_ranges_is_read_a_few_times_for_what_a_server_lacks_all_over(
         assert!(fs::read(&file).unwrap() == sample.bytes);
         fs::remove_file(&file).unwrap();
         let of = sample.bytes.len() as u64;
-        let bytes = stat(&out, "bytes") - of * 9 / 10;
+        let bytes = out.stat("bytes") - of * 9 / 10;
         assert!(bytes < 6 * of, "-j {jobs}: {bytes} bytes of {of}");
     }
 }
@@ -763,7 +751,7 @@ fn stats_count_what_one_that_ignores_ranges_sent() {
     let stubborn = mirror(&sample.bytes, whole);
     let out = get(&sample, &[], &[&stubborn]).arg("--stats").run();
     assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
-    assert_eq!(stat(&out, "bytes"), sample.bytes.len() as u64);
+    assert_eq!(out.stat("bytes"), sample.bytes.len() as u64);
     // Also where it was not read to its end.
     let server = HostileServer::psync(lacking(&sample, |n| n == 100));
     let stubborn = mirror(&sample.bytes, whole);
@@ -771,7 +759,7 @@ fn stats_count_what_one_that_ignores_ranges_sent() {
     assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
     let frames = sample.bytes.len() - BLOCK_SIZE + 2 * 201;
     assert_eq!(
-        stat(&out, "bytes"),
+        out.stat("bytes"),
         (frames + 101 * BLOCK_SIZE) as u64,
         "{out}"
     );
@@ -1063,7 +1051,7 @@ fn nginx_and_busybox_httpd_are_mirrors() {
                 "{url}: {out}"
             );
             let most = 3 * sample.bytes.len() as u64;
-            assert!(stat(&out, "bytes") <= most, "{url}: {out}");
+            assert!(out.stat("bytes") <= most, "{url}: {out}");
             // A block by itself, in the middle and the last.
             let server = HostileServer::psync(lacking(&sample, |n| n == 300 || n == 600));
             sample.is_whole(sample.get(&[&server]).args(["-m", &url, "-j", jobs]).run());

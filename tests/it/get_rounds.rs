@@ -269,14 +269,6 @@ fn unknown(lines: usize) -> String {
         .collect()
 }
 
-/// What a `get` that fails said, and its peak in KiB.
-fn failing(get: Run) -> (String, u64) {
-    let out = get.under("/usr/bin/time", ["-f", "%M"]).run();
-    assert_eq!(out.status, 3, "{out}");
-    let peak = out.stderr.lines().last().unwrap().parse().unwrap();
-    (out.stderr, peak)
-}
-
 /// A stream ends there, so what comes after it is looked for within the window alone.
 #[test]
 fn a_stream_goes_on_within_its_window_behind_a_block_that_may_come() {
@@ -290,9 +282,9 @@ fn a_stream_goes_on_within_its_window_behind_a_block_that_may_come() {
             Reply::status(if request.hash() == busy { 503 } else { 404 }, "")
         });
         let get = psync!("get", "-j", jobs, "--retry", "1", server.url(), &list);
-        let (said, peak) = failing(get);
+        let (out, peak) = get.measured();
         let told = format!("psync: get {late}: block 1 of 100001: no server gave it");
-        assert!(said.starts_with(&told), "{said}");
+        out.fails_naming(3, &[&told]);
         let requests = server.requests().len();
         assert!(requests < 6000, "-j {jobs}: {requests}");
         assert!(peak < 24 * 1024, "-j {jobs}: {peak} KiB");
@@ -316,11 +308,8 @@ fn a_stream_goes_on_within_its_window_behind_a_block_that_is_late() {
             }
         });
         let get = psync!("get", "-j", jobs, "--retry", "1", server.url(), &list);
-        let (said, peak) = failing(get);
-        assert!(
-            said.contains("block 3 of 100002: no server gave it"),
-            "{said}"
-        );
+        let (out, peak) = get.measured();
+        out.fails_naming(3, &["block 3 of 100002: no server gave it"]);
         let requests = server.requests().len();
         assert!(requests < 6000, "-j {jobs}: {requests}");
         assert!(peak < 24 * 1024, "-j {jobs}: {peak} KiB");
@@ -478,8 +467,7 @@ fn a_stream_gets_all_that_can_be_had_before_the_block_that_nobody_has() {
 fn a_silent_server_costs_its_timeout_once_a_round_whatever_the_number_of_missing_blocks() {
     let sample = Sample::new(4999);
     let silent = HostileServer::http(|_| Reply::raw("").then_silence());
-    let half = blocks(&sample.bytes).step_by(2);
-    let half: BlockMap = half.map(|b| (hash_hex(b), b.to_vec())).collect();
+    let half = sample.having(|n| n % 2 == 0);
     let half = HostileServer::http(move |request| Reply::honest(&half, request));
     let get = sample.get(&[&silent, &half]).args(["-j", "8", "-o"]);
     let get = get.arg(sample.dir.join("file"));

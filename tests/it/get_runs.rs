@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::get_jobs::{long_list, peak_of};
 use crate::support::*;
 
 /// What is answered to a request for these blocks, which a server has all of.
@@ -21,13 +20,6 @@ type Answer = fn(&[&[u8]]) -> Reply;
 const FIRST: usize = 8;
 
 const PAGE: &str = "<html><body>405 Not Allowed</body></html>\n";
-
-/// The statistics of `--stats`, by name.
-fn stat(out: &Output, name: &str) -> u64 {
-    let word = |word: &str| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
-    let found = out.stderr.split_whitespace().find_map(word);
-    found.unwrap_or_else(|| panic!("no {name}: {out}"))
-}
 
 fn joined(blocks: &[&[u8]]) -> Vec<u8> {
     blocks
@@ -66,14 +58,6 @@ fn server(blocks: BlockMap, answer: Answer) -> HostileServer {
     HostileServer::http(handler).taking_runs()
 }
 
-/// Has every block `n` for which that holds.
-fn having(sample: &Sample, has: impl Fn(usize) -> bool) -> BlockMap {
-    let blocks = blocks(&sample.bytes).enumerate();
-    let had = blocks.filter(|(n, _)| has(*n));
-    had.map(|(_, block)| (hash_hex(block), block.to_vec()))
-        .collect()
-}
-
 fn hashes(sample: &Sample) -> Vec<String> {
     hashlist(&sample.bytes).lines().map(str::to_owned).collect()
 }
@@ -102,9 +86,9 @@ fn a_run_is_asked_for_in_one_request() {
     assert_eq!(good.asked(), hashes(&sample));
     assert!(good.runs()[0].len() <= FIRST, "{}", good.runs()[0].len());
     assert!(good.runs().len() <= 300 / 10, "{}", good.runs().len());
-    assert_eq!(stat(&out, "requests"), good.requests().len() as u64);
-    assert_eq!(stat(&out, "bytes"), (sample.bytes.len() + 2 * 300) as u64);
-    assert_eq!((stat(&out, "fetched"), stat(&out, "missing")), (300, 0));
+    assert_eq!(out.stat("requests"), good.requests().len() as u64);
+    assert_eq!(out.stat("bytes"), (sample.bytes.len() + 2 * 300) as u64);
+    assert_eq!((out.stat("fetched"), out.stat("missing")), (300, 0));
     for jobs in ["2", "8", "64"] {
         let good = HostileServer::psync(sample.map());
         suffices("honest", &sample, &good, &["-j", jobs]);
@@ -177,11 +161,10 @@ fn psync_server_is_asked_for_runs() {
         let server = Server::with(sample.dir.join("blocks"), &["-v"]);
         let out = sample.get(&[&server]).args(["-j", jobs, "--stats"]).run();
         assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
-        let (requests, bytes) = (stat(&out, "requests"), stat(&out, "bytes"));
+        let (requests, bytes) = (out.stat("requests"), out.stat("bytes"));
         assert!(requests <= 3001 / 10, "-j {jobs}: {requests}");
         assert_eq!(bytes, (sample.bytes.len() + 2 * 3001) as u64);
-        let said = |log: &[u8]| log.iter().filter(|&&c| c == b'\n').count();
-        server.wait_stderr(|log| said(log) as u64 >= requests);
+        server.wait_stderr(|log| line_count(log) as u64 >= requests);
         let log = server.stop();
         assert_eq!(
             log.matches("POST /blocks").count() as u64,
@@ -214,7 +197,7 @@ fn frames_may_come_in_any_form_of_body() {
             let lone = server(sample.map(), *answer);
             let out = suffices(name, &sample, &lone, &["-j", jobs, "--stats"]);
             assert_eq!(lone.singles(), [""; 0], "{name}, -j {jobs}");
-            assert_eq!(stat(&out, "bytes"), (sample.bytes.len() + 2 * 61) as u64, "{name}");
+            assert_eq!(out.stat("bytes"), (sample.bytes.len() + 2 * 61) as u64, "{name}");
         }
     }
 }
@@ -521,7 +504,7 @@ fn static_servers_are_asked_singly() {
             let out = get.run();
             let whole = out.status == 0 && out.stdout == sample.bytes;
             assert!(whole && !out.stderr.contains("give up"), "{url}: {out}");
-            let requests = stat(&out, "requests");
+            let requests = out.stat("requests");
             assert!((202..=204).contains(&requests), "{url}: {out}");
         }
     }
@@ -916,12 +899,12 @@ fn a_slow_line_takes_its_time_and_nothing_else() {
     let get = sample.get(&[&relay]).args(["--timeout", "3", "--stats"]);
     let out = get.run();
     assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
-    assert_eq!(stat(&out, "missing"), 0);
+    assert_eq!(out.stat("missing"), 0);
     assert!(server.runs().iter().all(|run| run.len() <= FIRST));
     // Nothing came twice: bodies, and some bytes of a head for each request.
-    let heads = 400 * stat(&out, "requests");
+    let heads = 400 * out.stat("requests");
     assert!(
-        relay.bytes_down() <= stat(&out, "bytes") + heads,
+        relay.bytes_down() <= out.stat("bytes") + heads,
         "{}",
         relay.bytes_down()
     );
@@ -967,7 +950,7 @@ fn an_update_costs_what_changed() {
             out.status == 0 && fs::read(&file).unwrap() == sample.bytes,
             "{out}"
         );
-        assert_eq!((stat(&out, "fetched"), stat(&out, "local")), (50, 4951));
+        assert_eq!((out.stat("fetched"), out.stat("local")), (50, 4951));
         let (up, down) = (relay.bytes_up(), relay.bytes_down());
         let most = 50 * 4096 * 105 / 100;
         assert!(
@@ -1002,8 +985,8 @@ fn a_stream_is_in_order_whatever_is_missing_where() {
     let sample = patchwork();
     let servers = || {
         [
-            HostileServer::psync(having(&sample, |n| n % 2 == 1)),
-            HostileServer::psync(having(&sample, |n| n / 16 % 2 == 0)),
+            HostileServer::psync(sample.having(|n| n % 2 == 1)),
+            HostileServer::psync(sample.having(|n| n / 16 % 2 == 0)),
             sample.honest(),
             HostileServer::psync(sample.map()),
         ]
@@ -1040,8 +1023,8 @@ fn a_stream_is_in_order_whatever_is_missing_where() {
 fn servers_complete_each_other_by_runs() {
     let sample = Sample::new(199);
     let (odd, even) = (
-        HostileServer::psync(having(&sample, |n| n % 2 == 1)),
-        HostileServer::psync(having(&sample, |n| n % 2 == 0)),
+        HostileServer::psync(sample.having(|n| n % 2 == 1)),
+        HostileServer::psync(sample.having(|n| n % 2 == 0)),
     );
     sample.is_whole(sample.get(&[&odd, &even]).run());
     assert_eq!(odd.asked(), hashes(&sample));
@@ -1049,7 +1032,7 @@ fn servers_complete_each_other_by_runs() {
     assert_eq!(even.asked(), evens);
     assert!(even.requests().len() <= 2 * odd.requests().len());
     // Nobody has the tenth.
-    let lacking = || HostileServer::psync(having(&sample, |n| n != 10));
+    let lacking = || HostileServer::psync(sample.having(|n| n != 10));
     let (a, b) = (lacking(), lacking());
     // One block is asked for by itself.
     let reasons = [
@@ -1144,7 +1127,7 @@ fn what_comes_in_runs_is_kept() {
     let sample = patchwork();
     for jobs in ["1", "8"] {
         let dir = sample.dir.join(format!("kept{jobs}"));
-        let broken = having(&sample, |n| n % 50 != 7);
+        let broken = sample.having(|n| n % 50 != 7);
         let (first, good) = (
             HostileServer::psync(broken),
             HostileServer::psync(sample.map()),

@@ -40,13 +40,6 @@ fn spread(sample: &Sample, servers: &[HostileServer], jobs: &str) -> Run {
     sample.get(&servers).args(["--spread", "-j", jobs])
 }
 
-/// Has every block `n` for which that holds.
-fn having(sample: &Sample, has: impl Fn(usize) -> bool) -> BlockMap {
-    let had = blocks(&sample.bytes).enumerate().filter(|(n, _)| has(*n));
-    had.map(|(_, block)| (hash_hex(block), block.to_vec()))
-        .collect()
-}
-
 fn asked(servers: &[HostileServer]) -> Vec<usize> {
     servers.iter().map(|server| server.asked().len()).collect()
 }
@@ -248,7 +241,7 @@ fn what_one_has_not_got_is_asked_of_all_the_others() {
     for takes_runs in [true, false] {
         for jobs in ["1", "8", "64"] {
             let log = Log::default();
-            let quarter = |q| noting(&log, q, having(&sample, |n| n % 4 == q), takes_runs);
+            let quarter = |q| noting(&log, q, sample.having(|n| n % 4 == q), takes_runs);
             let servers: Vec<_> = (0..4).map(quarter).collect();
             sample.is_whole(spread(&sample, &servers, jobs).run());
             // No server twice for the same block.
@@ -260,7 +253,7 @@ fn what_one_has_not_got_is_asked_of_all_the_others() {
                 assert_eq!(asked.len(), all, "-j {jobs}");
             }
             // A block that nobody has: each of them is asked, once, and says so.
-            let lacking = |q| noting(&log, q, having(&sample, |n| n != 9), takes_runs);
+            let lacking = |q| noting(&log, q, sample.having(|n| n != 9), takes_runs);
             let servers: Vec<_> = (0..3).map(lacking).collect();
             let out = spread(&sample, &servers, jobs).run();
             assert!(
@@ -296,8 +289,8 @@ fn mirrors_are_still_the_last() {
     for jobs in ["1", "8"] {
         let before = mirror.requests().len();
         let some = [
-            HostileServer::psync(having(&sample, |n| n % 100 != 7)),
-            HostileServer::psync(having(&sample, |n| n % 100 != 7 && n % 3 != 0)),
+            HostileServer::psync(sample.having(|n| n % 100 != 7)),
+            HostileServer::psync(sample.having(|n| n % 100 != 7 && n % 3 != 0)),
         ];
         sample.is_whole(spread(&sample, &some, jobs).args(["-m", &url]).run());
         let ranges = mirror.requests().split_off(before);

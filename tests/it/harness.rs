@@ -73,12 +73,8 @@ fn programs_run_in_a_clean_environment_and_give_exact_output() {
         .sh("ulimit -n 20");
     assert_eq!(limited.run().ok().text().lines().next(), Some("20"));
     assert_eq!(tool!("busybox", "x").argv0("echo").run().ok().text(), "x\n");
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
     let out = tool!("sh", "-c", "echo x")
-        .stdout_to(full)
+        .stdout_to(full())
         .stderr_to(Stdio::null())
         .run();
     assert_eq!((out.status, out.stderr.as_str()), (1, ""));

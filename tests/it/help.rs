@@ -350,14 +350,8 @@ fn https_needs_its_feature() {
 
 #[test]
 fn help_for_a_reader_that_went_away_is_no_crash() {
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
-    psync("get -h").stdout_to(writer).run().fails(1, "");
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    psync("-h").stdout_to(full).run().fails_naming(
+    psync("get -h").stdout_to(broken()).run().fails(1, "");
+    psync("-h").stdout_to(full()).run().fails_naming(
         1,
         &["psync: write standard output: No space left on device"],
     );

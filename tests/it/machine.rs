@@ -1,7 +1,7 @@
 //! The process around psync: standard streams that are closed or full, no environment, no current
 //! directory, few descriptors, little memory; and the Makefile's ways to install and to show it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 use std::process::Stdio;
@@ -10,15 +10,6 @@ use std::time::Duration;
 use crate::support::*;
 
 const MIB: usize = 1 << 20;
-
-fn full() -> File {
-    OpenOptions::new().write(true).open("/dev/full").unwrap()
-}
-
-/// A pipe whose reader has gone.
-fn broken() -> io::PipeWriter {
-    io::pipe().unwrap().1
-}
 
 #[test]
 fn a_full_standard_output_is_an_error() {

@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
 
 use crate::support::*;
 
@@ -438,11 +437,8 @@ fn zsh_completes_what_help_names() {
         let place = Place::new(queries);
         place.dir.file(".zshrc", RC);
         need("zsh");
-        // Its end would be typed into the terminal.
-        let (keyboard, _typist) = io::pipe().unwrap();
-        let run = tool!("script", "-q", "-e", "-c", "exec zsh -d -i", "/dev/null");
-        let run = place.shell(run).env("ZDOTDIR", &*place.dir);
-        let out = run.env("SHELL", need("sh")).stdin_from(keyboard).run();
+        let (run, _typist) = at_terminal("exec zsh -d -i");
+        let out = place.shell(run).env("ZDOTDIR", &*place.dir).run();
         assert_eq!(out.status, 0, "{out}");
         place.answers(queries)
     };

@@ -42,12 +42,9 @@ impl Seen {
 fn start(sample: &Sample, before: &str, words: &str) -> (Running, PathBuf, io::PipeWriter) {
     let out = sample.dir.join("out");
     let command = format!("{before}\nexec \"$PSYNC\" get {words} >\"$OUT\"");
-    let script = tool!("script", "-q", "-e", "-f", "-c", command, "/dev/null");
-    let script = script.env("PSYNC", PSYNC).env("OUT", &out);
-    let script = script.env("LIST", &sample.list).env("SHELL", need("sh"));
-    // Its end would be typed into the terminal.
-    let (keyboard, typist) = io::pipe().unwrap();
-    (script.stdin_from(keyboard).start(), out, typist)
+    let (script, typist) = at_terminal(&command);
+    let script = script.env("OUT", &out).env("LIST", &sample.list);
+    (script.start(), out, typist)
 }
 
 #[track_caller]
@@ -333,13 +330,8 @@ fn export_shows_how_far_it_is_too() {
     let file = dir.file("file", random(20 * BLOCK_SIZE, 6));
     let command = "exec \"$PSYNC\" export -d \"$DIR/b\" \"$FILE\" >\"$DIR/list\"";
     let run = |command: &str| {
-        let (keyboard, _typist) = io::pipe().unwrap();
-        let script = tool!("script", "-q", "-e", "-c", command, "/dev/null");
-        let script = script
-            .env("PSYNC", PSYNC)
-            .env("DIR", &*dir)
-            .env("FILE", &file);
-        let out = script.env("SHELL", need("sh")).stdin_from(keyboard).run();
+        let (script, _typist) = at_terminal(command);
+        let out = script.env("DIR", &*dir).env("FILE", &file).run();
         assert_eq!(out.status, 0, "{out}");
         out.text().to_owned()
     };

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use crate::get_mirror::{honest as honest_mirror, mirror, stat};
+use crate::get_mirror::{honest as honest_mirror, mirror};
 use crate::get_output::{Loop, part};
 use crate::store::stamps;
 use crate::support::*;
@@ -799,7 +799,7 @@ fn an_update_costs_what_has_changed_of_file_and_list() {
         let update = |words: &[&str], path: &Path| {
             let run = get(&[&server], &rooted.root).args(words).arg(path);
             let out = run.arg("--stats").run();
-            let bytes = stat(&out, "bytes") as usize;
+            let bytes = out.stat("bytes") as usize;
             assert!(out.status == 0 && bytes <= due, "{due}: {out}");
             out.stdout
         };

@@ -228,12 +228,6 @@ fn beside(addr: SocketAddr, pid: u32, target: &str, turn: Turn) -> Figures {
     })
 }
 
-fn one_block() -> (TempDir, String) {
-    let (dir, block) = (TempDir::new(), random(BLOCK_SIZE, 1));
-    write_blocks(&dir, &block);
-    (dir, format!("/{}", hash_hex(&block)))
-}
-
 #[test]
 #[ignore = "takes a minute"]
 fn slow_attacks_leave_a_healthy_client_served() {

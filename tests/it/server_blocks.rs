@@ -19,11 +19,6 @@ fn post(list: &str) -> String {
     format!("POST /blocks HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n{list}")
 }
 
-fn frame(block: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(block.len()).unwrap();
-    [&length.to_be_bytes(), block].concat()
-}
-
 fn frames(bytes: &[u8]) -> Vec<u8> {
     blocks(bytes).flat_map(frame).collect()
 }
@@ -401,7 +396,7 @@ fn verbose_tells_the_bytes_of_the_frames() {
     let server = Server::with(&dir, &["-v"]);
     let answers = exchange(server.addr(), post(&list) + &post("") + &post("x"));
     assert_eq!(responses(&answers).len(), 3);
-    server.wait_stderr(|err| err.iter().filter(|&&byte| byte == b'\n').count() == 3);
+    server.wait_stderr(|err| line_count(err) == 3);
     let log = server.stop();
     let logged = log.lines().map(|line| {
         let (_, rest) = line.split_once(" \"").unwrap();

@@ -7,13 +7,6 @@ use std::net::TcpListener;
 
 use crate::support::*;
 
-/// A directory with one block, and the block's target.
-fn one_block() -> (TempDir, String) {
-    let (dir, block) = (TempDir::new(), random(BLOCK_SIZE, 1));
-    write_blocks(&dir, &block);
-    (dir, format!("/{}", hash_hex(&block)))
-}
-
 #[test]
 fn it_prints_a_line_for_each_socket() {
     let (dir, target) = one_block();
@@ -295,7 +288,7 @@ fn a_reader_of_stdout_may_go_once_it_has_the_address() {
     for _ in 0..3 {
         assert_eq!(get(addr, &target).status, 200);
     }
-    running.wait_stderr(|err| err.iter().filter(|&&byte| byte == b'\n').count() == 3);
+    running.wait_stderr(|err| line_count(err) == 3);
     drop(running);
 }
 
@@ -303,16 +296,10 @@ fn a_reader_of_stdout_may_go_once_it_has_the_address() {
 fn a_closed_or_full_stderr_costs_nothing() {
     let (dir, target) = one_block();
     let run = || psync!("server", "-v", "-d", &dir, "127.0.0.1:0");
-    let full = fs::OpenOptions::new()
-        .write(true)
-        .open("/dev/full")
-        .unwrap();
-    let (reader, writer) = std::io::pipe().unwrap();
-    drop(reader);
     for run in [
         run().sh("exec 2>&-"),
-        run().stderr_to(full),
-        run().stderr_to(writer),
+        run().stderr_to(full()),
+        run().stderr_to(broken()),
     ] {
         let server = Server::of(run);
         for _ in 0..3 {
@@ -370,7 +357,7 @@ fn verbose_writes_one_line_a_request() {
         let escaped = line.replace('\u{1b}', "\\u{1b}").replace('"', "\\\"");
         lines.push((escaped, status));
     }
-    server.wait_stderr(|err| err.iter().filter(|&&byte| byte == b'\n').count() >= lines.len());
+    server.wait_stderr(|err| line_count(err) >= lines.len());
     let log = server.stop();
     assert_eq!(log.lines().count(), lines.len(), "{log}");
     for (logged, (line, status)) in log.lines().zip(lines) {

@@ -39,7 +39,6 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 }
 
 fn frames<'b>(blocks: impl IntoIterator<Item = &'b [u8]>) -> Vec<u8> {
-    let frame = |block: &[u8]| [&(block.len() as u16).to_be_bytes(), block].concat();
     blocks.into_iter().flat_map(frame).collect()
 }
 
@@ -465,12 +464,9 @@ fn a_terminal_is_shown_how_far_the_index_is() {
     let (dir, bytes) = (TempDir::new(), random(200 * BLOCK_SIZE, 1));
     let file = dir.file("file", &bytes);
     let command = "exec \"$PSYNC\" server --file \"$FILE\" 127.0.0.1:0 >\"$OUT\"";
-    let script = tool!("script", "-q", "-e", "-f", "-c", command, "/dev/null");
-    let script = script.env("PSYNC", PSYNC).env("FILE", &file);
-    let script = script.env("OUT", dir.join("out")).env("SHELL", need("sh"));
-    // Its end would be typed into the terminal.
-    let (keyboard, _typist) = std::io::pipe().unwrap();
-    let running = script.stdin_from(keyboard).start();
+    let (script, _typist) = at_terminal(command);
+    let script = script.env("FILE", &file).env("OUT", dir.join("out"));
+    let running = script.start();
     let clear = "\r\x1b[K";
     let screen =
         running.wait_stdout(|screen| screen.len() > 3 && screen.ends_with(clear.as_bytes()));

@@ -15,13 +15,6 @@ use crate::support::*;
 /// Above any answer's time on a loaded machine, and below every deadline that is not under test.
 const SOON: Duration = Duration::from_secs(8);
 
-/// A directory with one block, and the block's target.
-fn one_block() -> (TempDir, String) {
-    let (dir, block) = (TempDir::new(), random(BLOCK_SIZE, 1));
-    write_blocks(&dir, &block);
-    (dir, format!("/{}", hash_hex(&block)))
-}
-
 fn request(target: &str) -> String {
     format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n")
 }

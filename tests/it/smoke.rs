@@ -34,7 +34,7 @@ fn server_serves_a_block() {
         (head.status, head.header("Content-Length")),
         (200, Some("4096"))
     );
-    server.wait_stderr(|err| err.iter().filter(|&&byte| byte == b'\n').count() == 2);
+    server.wait_stderr(|err| line_count(err) == 2);
     assert!(threads(server.pid()) >= 2);
     assert!(server.stop().contains(&target));
 }

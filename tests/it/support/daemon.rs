@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Output, Run, Running, TempDir, psync, tool};
+use super::{Output, Run, Running, TempDir, line_count, psync, tool};
 
 /// `psync server`. However it ends, a panic in any thread of it, or a word on its stdout beyond
 /// the addresses, fails the test.
@@ -112,7 +112,7 @@ impl fmt::Display for Server {
 
 #[track_caller]
 fn listening(running: &Running, n: usize) -> Vec<SocketAddr> {
-    let lines = running.wait_stdout(|out| out.iter().filter(|&&byte| byte == b'\n').count() >= n);
+    let lines = running.wait_stdout(|out| line_count(out) >= n);
     let text = String::from_utf8(lines).unwrap();
     let address = |line: &str| line.strip_prefix("listening on ")?.parse().ok();
     let addrs: Option<Vec<_>> = text.lines().take(n).map(address).collect();

@@ -19,6 +19,7 @@ mod run;
 mod runs;
 mod sample;
 mod strace;
+mod streams;
 mod tempdir;
 
 pub use client::*;
@@ -37,4 +38,5 @@ pub use run::*;
 pub use runs::*;
 pub use sample::*;
 pub use strace::*;
+pub use streams::*;
 pub use tempdir::*;

@@ -20,11 +20,13 @@ pub fn need(program: &str) -> PathBuf {
 fn package(program: &str) -> &str {
     match program {
         "nginx" => "nginx-light",
-        "sha256sum" | "split" | "cut" | "cmp" | "sleep" | "chroot" | "timeout" | "mkfifo"
-        | "chmod" | "cp" | "id" => "coreutils",
-        "unshare" | "nsenter" | "mount" | "umount" | "prlimit" | "setpriv" | "fallocate" => {
-            "util-linux"
-        }
+        "sha256sum" | "split" | "cut" | "sleep" | "chroot" | "mkfifo" | "chmod" | "cp" | "id"
+        | "cat" | "sync" | "true" => "coreutils",
+        "cmp" => "diffutils",
+        "start-stop-daemon" => "dpkg",
+        "systemd-analyze" => "systemd",
+        "mount" | "umount" | "losetup" => "mount",
+        "unshare" | "nsenter" | "prlimit" | "setpriv" => "util-linux",
         "xargs" => "findutils",
         "mkfs.ext4" => "e2fsprogs",
         "mkfs.xfs" | "xfs_io" => "xfsprogs",
@@ -39,10 +41,6 @@ fn package(program: &str) -> &str {
 }
 
 /// Ends the test as passed, and says so where `cargo test` does not capture it.
-#[allow(
-    unused_macros,
-    reason = "there are crates of tests with nothing to skip"
-)]
 macro_rules! skip {
     ($($why:tt)*) => {{
         use std::io::Write;
@@ -51,5 +49,4 @@ macro_rules! skip {
         return;
     }};
 }
-#[allow(unused_imports, reason = "as above")]
 pub(crate) use skip;

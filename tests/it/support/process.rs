@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{need, tool};
+use super::{Output, Run, need, tool};
 
 /// `signal(pid, "STOP")`.
 #[track_caller]
@@ -37,6 +37,19 @@ pub fn resident_kib(pid: u32) -> u64 {
 /// The most it ever had in memory.
 pub fn peak_kib(pid: u32) -> u64 {
     status(pid, "VmHWM:")
+}
+
+impl Run {
+    /// Runs it, and returns what came of it with the most memory that it took, in KiB.
+    #[track_caller]
+    pub fn measured(self) -> (Output, u64) {
+        let mut out = self.under("/usr/bin/time", ["-f", "%M"]).run();
+        // Where the status is not 0, there is a line that says so before it.
+        let last = out.stderr.trim_end().rfind('\n').map_or(0, |end| end + 1);
+        let peak = out.stderr.split_off(last);
+        let peak = peak.trim().parse().unwrap_or_else(|_| panic!("{out}"));
+        (out, peak)
+    }
 }
 
 /// Processor time so far, user and system, in ticks (hundredths of a second).

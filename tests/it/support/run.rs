@@ -387,6 +387,14 @@ impl Output {
         str::from_utf8(&self.stdout).unwrap()
     }
 
+    /// Of the line of `--stats`, by name.
+    #[track_caller]
+    pub fn stat(&self, name: &str) -> u64 {
+        let word = |word: &str| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok();
+        let found = self.stderr.split_whitespace().find_map(word);
+        found.unwrap_or_else(|| panic!("no {name}: {self}"))
+    }
+
     #[track_caller]
     fn ends(self, status: i32, stderr: &str) -> Self {
         let as_expected = self.status == status && self.stderr == stderr;

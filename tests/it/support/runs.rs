@@ -56,9 +56,14 @@ pub fn frames<'a>(blocks: &BlockMap, hashes: impl IntoIterator<Item = &'a String
 
 /// A body in chunks of that size.
 pub fn in_chunks(bytes: &[u8], size: usize) -> Vec<u8> {
+    chunks(bytes, size, "0\r\n\r\n")
+}
+
+/// Bytes in chunks of that size, and then `end`.
+pub fn chunks(bytes: &[u8], size: usize, end: &str) -> Vec<u8> {
     let chunk = |part: &[u8]| [format!("{:x}\r\n", part.len()).as_bytes(), part, b"\r\n"].concat();
-    let mut chunks = bytes.chunks(size).map(chunk).collect::<Vec<_>>().concat();
-    chunks.extend_from_slice(b"0\r\n\r\n");
+    let mut chunks: Vec<u8> = bytes.chunks(size).flat_map(chunk).collect();
+    chunks.extend_from_slice(end.as_bytes());
     chunks
 }
 

@@ -1,12 +1,38 @@
-//! What most tests of `get` begin with: a file, its hashlist, and the command line that resolves it.
+//! What most tests begin with: of the server one block, of `get` a file, its hashlist, and the command
+//! line that resolves it.
 
 use std::fmt::Display;
+use std::fs::File;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::{
     BLOCK_SIZE, BlockMap, HostileServer, Output, Run, TempDir, block_map, blocks, hash_hex,
-    hashlist, psync, random,
+    hashlist, psync, random, write_blocks,
 };
+
+/// A directory with one block, and the block's target.
+pub fn one_block() -> (TempDir, String) {
+    let (dir, block) = (TempDir::new(), random(BLOCK_SIZE, 1));
+    write_blocks(&dir, &block);
+    (dir, format!("/{}", hash_hex(&block)))
+}
+
+/// A list of so many lines, whose blocks, in `blocks` of the directory, are four in turn.
+pub fn long_list(dir: &TempDir, lines: usize) -> PathBuf {
+    let list = write_blocks(dir.join("blocks"), &random(4 * BLOCK_SIZE, 8));
+    dir.file("list", list.repeat(lines / 4))
+}
+
+/// Runs a `get` that succeeds, its output thrown away, and returns the most memory that it took, in KiB.
+#[track_caller]
+pub fn peak_of(get: Run) -> u64 {
+    let null = File::options().write(true).open("/dev/null").unwrap();
+    let get = get.stdout_to(null).limit(Duration::from_secs(300));
+    let (out, peak) = get.measured();
+    assert_eq!(out.status, 0, "{out}");
+    peak
+}
 
 #[derive(Debug)]
 pub struct Sample {
@@ -27,6 +53,13 @@ impl Sample {
 
     pub fn map(&self) -> BlockMap {
         block_map(&self.bytes)
+    }
+
+    /// Those blocks whose number, from 0, is such a one.
+    pub fn having(&self, has: impl Fn(usize) -> bool) -> BlockMap {
+        let had = blocks(&self.bytes).enumerate().filter(|(n, _)| has(*n));
+        had.map(|(_, block)| (hash_hex(block), block.to_vec()))
+            .collect()
     }
 
     /// The nth block, from 0.
