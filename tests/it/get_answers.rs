@@ -68,7 +68,6 @@ fn falls_back<S: Display>(name: &str, bad: impl Fn(&Sample) -> S, why: &str, opt
         reason.is_some_and(|reason| reason.contains(why)),
         "{name}, not {why:?}: {out}"
     );
-    assert!(out.took < Duration::from_secs(20), "{name}: {out}");
     let out = get(&[&bad(&sample), &sample.honest()]);
     let whole = out.status == 0 && out.stdout == sample.bytes && out.stderr.is_empty();
     assert!(whole, "{name}: {out}");
@@ -209,7 +208,7 @@ fn answers_that_break_off_are_not_taken() {
         ("in the head, RST", |_| Reply::raw("HTTP/1.1 200").then_reset(), HUNG_UP),
         ("in the body, FIN", |b| length("4096", &b[..1000]).then_close(), "broke off after 1000 bytes"),
         // A reset may overtake the bytes before it.
-        ("in the body, RST", |b| length("4096", &b[..1000]).then_reset(), " "),
+        ("in the body, RST", |b| length("4096", &b[..1000]).then_reset(), "it "),
         ("in a chunk", |b| chunked([b"1000\r\n", &b[..1000]].concat()).then_close(), "broke off after 1000 bytes"),
     ]);
 }

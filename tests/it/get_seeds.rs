@@ -144,7 +144,7 @@ fn a_seed_that_cannot_be_read_is_an_error_before_anything_is_asked() {
         let run = seeded(&sample, &server, &[good.clone(), seed.clone()])
             .arg("-o")
             .arg(&out);
-        let run = run.under("timeout", ["5"]).powerless().run();
+        let run = run.powerless().run();
         let told = format!("psync: read seed {}: ", seed.display());
         let run = run.fails_naming(1, &[&told]);
         assert!(
@@ -164,7 +164,7 @@ fn a_seed_that_is_a_fifo_is_an_error_and_no_hang() {
     tool!("mkfifo", &fifo).run().ok();
     let server = sample.honest();
     let run = seeded(&sample, &server, std::slice::from_ref(&fifo));
-    let out = run.under("timeout", ["2"]).run();
+    let out = run.run();
     let told = format!("psync: read seed {}: ", fifo.display());
     let out = out.fails_naming(1, &[&told]);
     assert_eq!(out.stderr.lines().count(), 1);

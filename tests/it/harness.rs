@@ -96,11 +96,7 @@ fn programs_can_be_fed_watched_and_killed() {
     drop(sleeper);
     let cat = tool!("cat").stdin_from(Stdio::piped()).start();
     signal(cat.pid(), "TERM");
-    let out = cat.wait();
-    assert_eq!(
-        (out.status, out.took < Duration::from_secs(60)),
-        (143, true)
-    );
+    assert_eq!(cat.wait().status, 143);
 }
 
 #[test]

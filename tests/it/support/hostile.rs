@@ -98,6 +98,21 @@ impl HostileServer {
         self.shared.state.lock().unwrap().requests.clone()
     }
 
+    /// How many requests there are once no more come: for a bound on them, which a machine that halts
+    /// for longer than that only makes easier to keep.
+    pub fn settled(&self) -> usize {
+        const QUIET: Duration = Duration::from_millis(300);
+        let (mut seen, mut since) = (0, Instant::now());
+        while seen == 0 || since.elapsed() < QUIET {
+            let now = self.shared.state.lock().unwrap().requests.len();
+            if now != seen {
+                (seen, since) = (now, Instant::now());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        seen
+    }
+
     /// Their targets: `/HASH`.
     pub fn targets(&self) -> Vec<String> {
         self.requests()

@@ -73,12 +73,16 @@ pub fn raise_descriptors() {
     tool!("prlimit", "--pid", pid, "--nofile=4096:").run().ok();
 }
 
-/// Returns once it holds; fails after ten seconds.
+/// Far above what any state takes to come on a machine that does much besides: a test that passes
+/// waits for the state alone.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Returns once it holds; fails after a minute.
 #[track_caller]
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + PATIENCE;
     while !holds() {
-        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
         thread::sleep(Duration::from_millis(2));
     }
 }
