@@ -66,31 +66,6 @@ fn standard_input_gives_the_same_list_as_the_file() {
 }
 
 #[test]
-fn other_programs_work_out_the_same_list() {
-    let (dir, bytes) = (TempDir::new(), random(MIB + 77, 2));
-    let file = dir.file("in", &bytes);
-    need("split");
-    let theirs = tool!(
-        "sh",
-        "-c",
-        "split -b 4096 --filter='sha256sum | cut -c1-64' \"$0\"",
-        &file
-    );
-    let ours = psync!("export", "-d", dir.join("b"), &file).run().ok();
-    assert_eq!(theirs.run().ok().text(), ours.text());
-    let sums: String = ours
-        .text()
-        .lines()
-        .map(|hash| format!("{hash}  {hash}\n"))
-        .collect();
-    tool!("sha256sum", "--check", "--strict", "--quiet", "-")
-        .cwd(dir.join("b"))
-        .stdin(sums)
-        .run()
-        .ok();
-}
-
-#[test]
 fn a_dribbling_pipe_is_cut_like_a_file() {
     let bytes = random(MIB, 3);
     for sizes in [
@@ -209,21 +184,6 @@ fn the_directory_is_the_option_then_the_variable_then_in_home() {
         assert_stored(&made, &hashlist(&bytes));
         assert_eq!(names(&made).len(), 3);
     }
-}
-
-#[test]
-fn without_a_directory_it_is_a_usage_error() {
-    let missing = "psync: no block directory: name one with -d DIR, or set PSYNC_DIR or HOME; see psync export --help\n";
-    psync!("export")
-        .no_env("HOME")
-        .stdin("x")
-        .run()
-        .fails(2, missing);
-    psync!("export")
-        .env("HOME", "")
-        .stdin("x")
-        .run()
-        .fails(2, missing);
 }
 
 #[test]

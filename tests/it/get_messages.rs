@@ -94,16 +94,6 @@ fn a_stdout_closed_from_the_beginning_is_no_success() {
 }
 
 #[test]
-fn a_full_output_is_told() {
-    let sample = Sample::new(1);
-    let out = sample.get(&[&sample.honest()]).stdout_to(full()).run();
-    out.fails(
-        1,
-        "psync: write standard output: No space left on device; see df, and df -i\n",
-    );
-}
-
-#[test]
 fn a_closed_or_full_stderr_changes_nothing() {
     let (sample, refusing) = (Sample::new(1), Refusing::new());
     let get = |server: &dyn std::fmt::Display| sample.get(&[server]).arg("-v");
@@ -121,24 +111,6 @@ fn a_closed_or_full_stderr_changes_nothing() {
     }
     let out = psync!("get", "--frob").sh("exec 2>&-").run();
     assert_eq!(out.status, 2);
-}
-
-#[test]
-fn a_current_directory_that_is_gone_and_an_empty_environment_do_not_matter() {
-    let sample = Sample::new(1);
-    let good = sample.honest();
-    let gone = sample.dir.join("gone");
-    std::fs::create_dir(&gone).unwrap();
-    sample.is_whole(
-        sample
-            .get(&[&good])
-            .cwd(&gone)
-            .sh("rmdir ../gone; umask 077")
-            .env("PATH", std::env::var_os("PATH").unwrap())
-            .run(),
-    );
-    let get = psync!("get", good.url(), &sample.list);
-    sample.is_whole(get.no_env("HOME").run());
 }
 
 /// 16 MiB of memory, few descriptors, and with one job one thread beside the first.

@@ -430,13 +430,3 @@ fn an_upload_is_refused_and_the_client_told_so() {
         assert_eq!(out.text(), status, "{out}");
     }
 }
-
-#[test]
-fn browsers_and_scripts_can_fetch_a_block() {
-    let served = Served::start();
-    let url = format!("{}/{}", served.server.url(), served.hash);
-    let fetched = tool!("curl", "-sSf", &url, &url).run().ok();
-    assert!(fetched.stdout == [&served.bytes[..], &served.bytes].concat());
-    let fetched = tool!("busybox", "wget", "-q", "-O", "-", &url).run().ok();
-    assert!(fetched.stdout == served.bytes);
-}

@@ -537,6 +537,7 @@ const LONG: Table = &[
         ENDS,
     ),
 ];
+
 /// What is sent, and what is due.
 struct Row {
     request: Vec<u8>,
