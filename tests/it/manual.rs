@@ -285,76 +285,110 @@ impl Place {
 
 type Answers = BTreeMap<String, BTreeSet<String>>;
 
-/// Types each query into the shell, asks for completions, and checks them against the help. fish does
-/// not mind values: to any program it offers options where a value is due, files after `--flag=`.
-#[track_caller]
-fn check(ask: fn(&[String]) -> Answers, minds_values: bool) {
-    let mut due: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let set = |words: &[&str]| {
-        words
-            .iter()
-            .map(|&word| word.to_owned())
-            .collect::<BTreeSet<_>>()
-    };
-    let words = |options: &Options| {
-        let words = options
-            .iter()
-            .flat_map(|(long, (kind, _))| kind.short.clone().into_iter().chain([long.clone()]));
-        words.collect::<BTreeSet<_>>()
-    };
-    due.insert("psync ".into(), set(&COMMANDS));
-    due.insert("psync -".into(), words(&help("")));
-    // Where the answer is options, but not all.
-    let mut some = BTreeSet::new();
-    for command in COMMANDS {
-        let options = help(command);
-        let operand = match command {
-            "server" => set(&[]),
-            _ => set(&[FILE, DIRECTORY]),
-        };
-        for program in [
-            format!("psync {command}"),
-            format!("psync-{command}"),
-            format!("/usr/bin/psync-{command}"),
-        ] {
-            due.insert(format!("{program} -"), words(&options));
-            due.insert(format!("{program} "), operand.clone());
-            due.insert(format!("{program} -- "), operand.clone());
-            due.insert(format!("{program} -- -"), set(&[]));
-            for (long, (Kind { short, value }, _)) in &options {
-                if ["--help", "--version"].contains(&long.as_str()) {
-                    continue;
-                }
-                let values = match value {
-                    Value::Needed(name) => match name.as_str() {
-                        "DIR" => Some(set(&[DIRECTORY])),
-                        "FILE" => Some(set(&[FILE, DIRECTORY])),
-                        "N" | "SECS" | "URL" => Some(set(&[])),
-                        name => panic!("what is completed for {long} {name}?"),
-                    },
-                    _ => None,
+fn set(words: &[&str]) -> BTreeSet<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+fn forms(options: &Options) -> BTreeSet<String> {
+    let forms = options
+        .iter()
+        .flat_map(|(long, (kind, _))| kind.short.clone().into_iter().chain([long.clone()]));
+    forms.collect()
+}
+
+/// What may stand where a value of this name is due.
+fn values(name: &str) -> BTreeSet<String> {
+    match name {
+        "DIR" => set(&[DIRECTORY]),
+        "FILE" => set(&[FILE, DIRECTORY]),
+        "N" | "SECS" | "URL" => set(&[]),
+        name => panic!("what is completed for {name}?"),
+    }
+}
+
+/// What is to be typed, and what is due then.
+#[derive(Default)]
+struct Due {
+    exactly: Answers,
+    /// Where options are due, but not all.
+    some_options: BTreeSet<String>,
+}
+
+impl Due {
+    /// fish does not mind values: to any program it offers options where a value is due, files after
+    /// `--flag=`.
+    fn of_help(minds_values: bool) -> Self {
+        let mut due = Self::default();
+        due.exactly.insert("psync ".into(), set(&COMMANDS));
+        due.exactly.insert("psync -".into(), forms(&help("")));
+        for command in COMMANDS {
+            let options = help(command);
+            for program in [
+                format!("psync {command}"),
+                format!("psync-{command}"),
+                format!("/usr/bin/psync-{command}"),
+            ] {
+                let operand = match command {
+                    "server" => set(&[]),
+                    _ => set(&[FILE, DIRECTORY]),
                 };
-                for form in short.iter().chain([long]) {
-                    let next = values.as_ref().unwrap_or(&operand);
-                    due.insert(format!("{program} {form} "), next.clone());
-                    if values.is_none() {
-                        some.insert(format!("{program} {form} -"));
-                    } else if minds_values {
-                        due.insert(format!("{program} {form} -"), set(&[]));
-                    }
+                due.add(&program, &options, &operand, minds_values);
+            }
+        }
+        due
+    }
+
+    fn add(
+        &mut self,
+        program: &str,
+        options: &Options,
+        operand: &BTreeSet<String>,
+        minds_values: bool,
+    ) {
+        let exactly = &mut self.exactly;
+        exactly.insert(format!("{program} -"), forms(options));
+        exactly.insert(format!("{program} "), operand.clone());
+        exactly.insert(format!("{program} -- "), operand.clone());
+        exactly.insert(format!("{program} -- -"), set(&[]));
+        for (long, (Kind { short, value }, _)) in options {
+            if ["--help", "--version"].contains(&long.as_str()) {
+                continue;
+            }
+            let values = match value {
+                Value::Needed(name) => Some(values(name)),
+                _ => None,
+            };
+            for form in short.iter().chain([long]) {
+                let next = values.as_ref().unwrap_or(operand);
+                exactly.insert(format!("{program} {form} "), next.clone());
+                if values.is_none() {
+                    self.some_options.insert(format!("{program} {form} -"));
+                } else if minds_values {
+                    exactly.insert(format!("{program} {form} -"), set(&[]));
                 }
-                if values.is_some() || minds_values {
-                    due.insert(format!("{program} {long}="), values.unwrap_or_default());
-                }
+            }
+            if values.is_some() || minds_values {
+                exactly.insert(format!("{program} {long}="), values.unwrap_or_default());
             }
         }
     }
-    let queries: Vec<String> = due.keys().chain(&some).cloned().collect();
+}
+
+/// Types each query into the shell, asks for completions, and checks them against the help.
+#[track_caller]
+fn check(ask: fn(&[String]) -> Answers, minds_values: bool) {
+    let due = Due::of_help(minds_values);
+    let queries: Vec<String> = due
+        .exactly
+        .keys()
+        .chain(&due.some_options)
+        .cloned()
+        .collect();
     let answers = ask(&queries);
-    for (query, due) in &due {
+    for (query, due) in &due.exactly {
         assert_eq!(&answers[query], due, "of '{query}'");
     }
-    for query in &some {
+    for query in &due.some_options {
         let is_option = |word: &String| word.starts_with('-');
         let answer = &answers[query];
         assert!(

@@ -2,7 +2,6 @@
 //! nothing but busybox, on block directories that psync made and on what goes wrong with them.
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
@@ -262,71 +261,58 @@ fn a_file_is_put_together_or_not_at_all() {
     }
 }
 
+/// Another box, in a directory of the desk's home.
+struct Other<'d> {
+    desk: &'d Desk,
+    blocks: PathBuf,
+    /// What ssh does: the words after the host, joined, to a shell in the home there.
+    ssh: String,
+}
+
+impl<'d> Other<'d> {
+    fn new(desk: &'d Desk) -> Self {
+        let there = desk.home.join("there");
+        fs::create_dir(&there).unwrap();
+        let ssh = format!("shift; export HOME={}; cd; sh -c \"$*\"", there.display());
+        let blocks = there.join(".psync/blocks");
+        let other = Self { desk, blocks, ssh };
+        other.program("ssh", &other.ssh);
+        other
+    }
+
+    /// Puts a shell script of that name before all programs of the desk.
+    fn program(&self, name: &str, text: &str) {
+        let path = self.desk.home.join("bin").join(name);
+        let _ = fs::remove_file(&path);
+        let sh = fs::canonicalize(&self.desk.shell[0]).unwrap();
+        let arg = if self.desk.shell.len() > 1 { " sh" } else { "" };
+        fs::write(&path, format!("#!{}{arg}\n{text}\n", sh.display())).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
 #[test]
 fn blocks_are_copied_to_another_box() {
     for desk in Desk::both() {
-        // What ssh does: the words after the host, joined, to a shell in the home there.
-        let there = desk.home.join("there");
-        let blocks = there.join(".psync/blocks");
-        fs::create_dir(&there).unwrap();
-        let ssh = format!("shift; export HOME={}; cd; sh -c \"$*\"", there.display());
-        let program = |name: &str, text: &str| {
-            let path = desk.home.join("bin").join(name);
-            let _ = fs::remove_file(&path);
-            let sh = fs::canonicalize(&desk.shell[0]).unwrap();
-            let arg = if desk.shell.len() > 1 { " sh" } else { "" };
-            fs::write(&path, format!("#!{}{arg}\n{text}\n", sh.display())).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        };
-        program("ssh", &ssh);
-
+        let other = Other::new(&desk);
+        let blocks = &other.blocks;
         assert_eq!(desk.shown("copy_to ssh box").ok().text(), "");
-        assert!(names(&blocks).is_empty());
-        let bytes = random(300_000, 4);
-        let list = desk.exported(&bytes);
+        assert!(names(blocks).is_empty());
+        let list = desk.exported(&random(300_000, 4));
         desk.foreign();
         fs::write(desk.blocks.join(".psync-0-1"), "half a block").unwrap();
-
-        // The line breaks: nothing gets its name.
-        program("cut_off", &format!("head -c 100000 | {{ {ssh}\n}}"));
-        let out = desk.run("copy_to cut_off box");
-        assert_ne!(out.status, 0, "{out}");
-        assert!(names(&blocks).is_empty());
-
-        // The line stalls: nothing has its name yet.
-        let go = desk.home.join("go");
-        tool!("mkfifo", &go).run().ok();
-        let stall = format!(
-            "{{ dd bs=1000 count=100 2> /dev/null; read -r go < {}; cat; }} | {{ {ssh}\n}}",
-            go.display()
-        );
-        program("stalls", &stall);
-        let copying = desk.script("copy_to stalls box").start();
-        wait_until("blocks arrive", || {
-            let Some(new) = names(&blocks).pop() else {
-                return false;
-            };
-            assert!(new.starts_with(".copy."), "{new}");
-            !names(blocks.join(new)).is_empty()
-        });
-        assert_eq!(names(&blocks).len(), 1);
-        File::options()
-            .write(true)
-            .open(&go)
-            .unwrap()
-            .write_all(b"go\n")
-            .unwrap();
-        copying.wait().ok();
-        assert_stored(&blocks, &list);
-        assert_eq!(names(&blocks).len(), list.lines().count());
+        desk.shown("copy_to ssh box").ok();
+        assert_stored(blocks, &list);
+        assert_eq!(names(blocks).len(), list.lines().count());
 
         // Damaged blocks stay behind, and those there are put right.
         fs::write(desk.blocks.join(&list[..64]), "damaged").unwrap();
         fs::write(blocks.join(&list[65..129]), "damaged").unwrap();
         fs::write(blocks.join("name with spaces"), "theirs").unwrap();
         desk.shown("copy_to ssh box").ok();
-        assert_stored(&blocks, &list);
-        assert_eq!(strangers(&blocks), ["name with spaces"]);
+        assert_stored(blocks, &list);
+        assert_eq!(strangers(blocks), ["name with spaces"]);
+
         // Elsewhere on this box.
         let disk = desk.home.join("disk");
         fs::create_dir(&disk).unwrap();
@@ -339,6 +325,42 @@ fn blocks_are_copied_to_another_box() {
             names(disk.join(".psync/blocks")).len(),
             list.lines().count()
         );
+    }
+}
+
+#[test]
+fn no_block_has_its_name_before_all_of_them_have_come() {
+    for desk in Desk::both() {
+        let other = Other::new(&desk);
+        let (blocks, ssh) = (&other.blocks, &other.ssh);
+        let list = desk.exported(&random(300_000, 4));
+        // The line breaks.
+        other.program("cut_off", &format!("head -c 100000 | {{ {ssh}\n}}"));
+        let out = desk.run("copy_to cut_off box");
+        assert_ne!(out.status, 0, "{out}");
+        assert!(names(blocks).is_empty());
+
+        // The line stalls.
+        let go = desk.home.join("go");
+        tool!("mkfifo", &go).run().ok();
+        let stall = format!(
+            "{{ dd bs=1000 count=100 2> /dev/null; read -r go < {}; cat; }} | {{ {ssh}\n}}",
+            go.display()
+        );
+        other.program("stalls", &stall);
+        let copying = desk.script("copy_to stalls box").start();
+        wait_until("blocks arrive", || {
+            let Some(new) = names(blocks).pop() else {
+                return false;
+            };
+            assert!(new.starts_with(".copy."), "{new}");
+            !names(blocks.join(new)).is_empty()
+        });
+        assert_eq!(names(blocks).len(), 1);
+        fs::write(&go, "go\n").unwrap();
+        copying.wait().ok();
+        assert_stored(blocks, &list);
+        assert_eq!(names(blocks).len(), list.lines().count());
     }
 }
 
@@ -550,15 +572,19 @@ fn what_nothing_needs_is_removed() {
     }
 }
 
+/// `unneeded` fails, says why, and prints nothing to be removed.
+#[track_caller]
+fn refuses(desk: &Desk, crowd: &Crowd, why: &str, line: &str) {
+    let out = desk.run(&line.replace("ROOT", &crowd.root));
+    assert!(out.status != 0 && !out.stderr.is_empty(), "{why}: {out}");
+    assert_eq!(fs::read(desk.home.join("gone")).unwrap(), b"", "{why}");
+}
+
 #[test]
-fn nothing_is_removed_for_a_list_that_cannot_be_trusted() {
+fn nothing_is_removed_for_a_name_that_leads_to_no_list() {
     for desk in Desk::both() {
         let crowd = Crowd::new(&desk);
-        let refuses = |why: &str, line: &str| {
-            let out = desk.run(&line.replace("ROOT", &crowd.root));
-            assert!(out.status != 0 && !out.stderr.is_empty(), "{why}: {out}");
-            assert_eq!(fs::read(desk.home.join("gone")).unwrap(), b"", "{why}");
-        };
+        let refuses = |why: &str, line: &str| refuses(&desk, &crowd, why, line);
         refuses("nothing named", "unneeded > ~/gone");
         refuses("missing", "unneeded ~/lists/b.list ~/lists/c.list > ~/gone");
         refuses("no match", "unneeded ~/lists/*.txt > ~/gone");
@@ -572,7 +598,6 @@ fn nothing_is_removed_for_a_list_that_cannot_be_trusted() {
             "absent root",
             &format!("unneeded ROOT {} > ~/gone", hash_hex(b"absent")),
         );
-
         // A root of another kind may need more than can be seen.
         let later = format!("psync root 2\nsize 1\ndepth 0\n{}\n", hash_hex(b"x"));
         let later = write_blocks(&desk.blocks, later.as_bytes());
@@ -580,8 +605,14 @@ fn nothing_is_removed_for_a_list_that_cannot_be_trusted() {
             "a later root",
             &format!("unneeded ~/lists/*.list {} > ~/gone", later.trim_end()),
         );
-        fs::remove_file(desk.blocks.join(later.trim_end())).unwrap();
+    }
+}
 
+#[test]
+fn nothing_is_removed_for_a_list_that_cannot_be_trusted() {
+    for desk in Desk::both() {
+        let crowd = Crowd::new(&desk);
+        let refuses = |why: &str, line: &str| refuses(&desk, &crowd, why, line);
         let b = desk.home.join("lists/b.list");
         let list = fs::read_to_string(&b).unwrap();
         for bad in [
@@ -614,9 +645,14 @@ fn nothing_is_removed_for_a_list_that_cannot_be_trusted() {
         refuses("damaged level", UNNEEDED);
         fs::remove_file(&level).unwrap();
         refuses("missing level", UNNEEDED);
-        fs::write(&level, text).unwrap();
+    }
+}
 
-        // An export at work, and one that was killed.
+#[test]
+fn nothing_is_removed_beside_an_export_at_work_or_one_that_was_killed() {
+    for desk in Desk::both() {
+        let crowd = Crowd::new(&desk);
+        let refuses = |why: &str, line: &str| refuses(&desk, &crowd, why, line);
         let export = psync!("export", "-d", &desk.blocks)
             .stdin_from(std::process::Stdio::piped())
             .start();
@@ -624,8 +660,7 @@ fn nothing_is_removed_for_a_list_that_cannot_be_trusted() {
         refuses("export at work", UNNEEDED);
         export.kill();
         refuses("export killed", UNNEEDED);
-        let clean = desk.home.join("bin/psync");
-        symlink(PSYNC, clean).unwrap();
+        symlink(PSYNC, desk.home.join("bin/psync")).unwrap();
         desk.shown("psync export -d . /dev/null").ok();
         desk.shown_for(&crowd.root, UNNEEDED).ok();
         let gone = fs::read_to_string(desk.home.join("gone")).unwrap();

@@ -193,37 +193,7 @@ fn are_synced_and_named_before_they_are_printed(root: bool) {
     out.ok();
     assert!(fs::read_to_string(&list).unwrap() == text);
 
-    let (mut written, mut named, mut printed) = (HashMap::new(), HashMap::new(), HashMap::new());
-    for call in &calls {
-        let mut paths = call.paths();
-        if call.is_rename() {
-            let (from, to) = (paths.next().unwrap(), paths.next().unwrap());
-            let content: &Call = written[from];
-            let synced = |sync: &&Call| {
-                sync.is(&["syncfs"]) && content.end < sync.begin && sync.end < call.begin
-            };
-            assert!(
-                calls
-                    .iter()
-                    .filter(|call| call.is_sync())
-                    .any(|sync| synced(&sync)),
-                "{to}"
-            );
-            named.insert(to.rsplit('/').next().unwrap(), call);
-        } else if call.is(&["write"]) {
-            let path = paths.next().unwrap();
-            if path == list.to_str().unwrap() {
-                let text = call.text.split('"').nth(1).unwrap();
-                text.split("\\n")
-                    .filter(|hash| hash.len() == 64)
-                    .for_each(|hash| {
-                        printed.entry(hash).or_insert(call);
-                    });
-            } else {
-                written.insert(path, call);
-            }
-        }
-    }
+    let (named, printed) = names_and_lines(&calls, list.to_str().unwrap());
     assert_eq!(
         (named.len(), printed.len()),
         (blocks.len(), text.lines().count())
@@ -244,6 +214,39 @@ fn are_synced_and_named_before_they_are_printed(root: bool) {
         }
     }
     assert!(syncs.len() <= 8, "a sync is dear: {}", syncs.len());
+}
+
+/// By hash, the rename that gives a block its name, and the first write of its line to `list`. Fails
+/// where a file was not synced between its writing and its rename.
+#[track_caller]
+fn names_and_lines<'c>(
+    calls: &'c [Call],
+    list: &str,
+) -> (HashMap<&'c str, &'c Call>, HashMap<&'c str, &'c Call>) {
+    let (mut written, mut named, mut printed) = (HashMap::new(), HashMap::new(), HashMap::new());
+    for call in calls {
+        let mut paths = call.paths();
+        if call.is_rename() {
+            let (from, to) = (paths.next().unwrap(), paths.next().unwrap());
+            let content: &Call = written[from];
+            let is_between = |sync: &Call| {
+                sync.is(&["syncfs"]) && content.end < sync.begin && sync.end < call.begin
+            };
+            assert!(calls.iter().any(is_between), "{to}");
+            named.insert(to.rsplit('/').next().unwrap(), call);
+        } else if call.is(&["write"]) {
+            let path = paths.next().unwrap();
+            if path == list {
+                let text = call.text.split('"').nth(1).unwrap();
+                for hash in text.split("\\n").filter(|hash| hash.len() == 64) {
+                    printed.entry(hash).or_insert(call);
+                }
+            } else {
+                written.insert(path, call);
+            }
+        }
+    }
+    (named, printed)
 }
 
 #[test]
