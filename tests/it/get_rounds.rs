@@ -392,13 +392,7 @@ fn a_server_that_comes_back_is_asked_again() {
         let get = get.start();
         get.wait_stderr(|told| told.ends_with(b"Connection refused\n"));
         let blocks = sample.map();
-        let server = HostileServer::start_at(&addr, move |conn, _| {
-            while let Some(request) = conn.request() {
-                if !conn.send(Reply::honest(&blocks, &request).bytes()) {
-                    return;
-                }
-            }
-        });
+        let server = HostileServer::http_at(&addr, move |request| Reply::honest(&blocks, request));
         let out = get.wait();
         assert_eq!((out.status, server.requests().len()), (0, 4), "{out}");
         if to_file {
@@ -407,6 +401,29 @@ fn a_server_that_comes_back_is_asked_again() {
             assert!(out.stdout == sample.bytes);
         }
     }
+}
+
+/// Its connection ends in the midst of a block, then nobody is there for a while: alone it is enough for
+/// all that.
+#[test]
+fn a_server_that_dies_in_the_midst_and_comes_back_loses_no_block() {
+    let sample = Sample::new(9);
+    let blocks = sample.map();
+    // As above, an address that nobody connects from.
+    let dying = HostileServer::http_at("127.9.9.1:0", move |request| match request.nth {
+        ..4 => Reply::honest(&blocks, request),
+        _ => Reply::begun(BLOCK_SIZE, "half").then_silence(),
+    });
+    let get = sample.get(&[&dying]).args(["-v", "--retry", "3"]).start();
+    wait_until("it is in the midst", || dying.requests().len() == 5);
+    let addr = dying.to_string();
+    drop(dying);
+    get.wait_stderr(|told| told.ends_with(b"Connection refused\n"));
+    let blocks = sample.map();
+    let back = HostileServer::http_at(&addr, move |request| Reply::honest(&blocks, request));
+    let out = get.wait();
+    assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+    assert_eq!(back.requests().len(), 6);
 }
 
 /// What nobody has is missing at once; what may come is waited for, and comes before it is told.

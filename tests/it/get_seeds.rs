@@ -4,6 +4,7 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -221,6 +222,25 @@ fn a_seed_that_changes_meanwhile_is_never_believed() {
             assert!(bytes == sample.bytes, "{what}");
         }
     }
+}
+
+#[test]
+#[ignore = "hashes a gigabyte"]
+fn slow_a_seeds_index_takes_at_most_16_bytes_a_block() {
+    let sample = Sample::new(0);
+    let [small, large] = [BLOCK_SIZE as u64, 1 << 30].map(|zeros| {
+        let seed = sample.dir.join(zeros.to_string());
+        let file = fs::File::create(&seed).unwrap();
+        file.set_len(zeros).unwrap();
+        file.write_all_at(&sample.bytes, zeros).unwrap();
+        let get = sample.get(&[]).arg("--seed").arg(seed);
+        let (out, peak) = get.limit(Duration::from_secs(300)).measured();
+        assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+        peak
+    });
+    // Of 262,144 blocks 4 MiB, and the buffers of four threads.
+    let more = large.saturating_sub(small);
+    assert!(more < (4 + 2) << 10, "{more} KiB");
 }
 
 #[test]

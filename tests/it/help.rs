@@ -274,6 +274,7 @@ fn a_usage_error_is_one_line_that_names_the_word() {
         "[::1]",
         "http://host:80",
         "host:-1",
+        "[fe80::1%lo]:80",
     ] {
         table.push(("server", word, address(word)));
     }
@@ -286,6 +287,7 @@ fn a_usage_error_is_one_line_that_names_the_word() {
         "http://",
         "::1",
         "[::1",
+        "[fe80::1%lo]",
         "u@host",
         "http://h/?q",
         "a,b",

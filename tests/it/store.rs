@@ -546,6 +546,30 @@ fn any_number_of_dead_writers_is_cleared_up_after() {
     }
 }
 
+/// As many as README.md says. The test stands for them: each writer holds the lock of a file so named.
+#[test]
+fn sixty_four_writers_at_once_are_the_most() {
+    let dir = TempDir::new();
+    let blocks = dir.join("b");
+    fs::create_dir(&blocks).unwrap();
+    let writer = |n| {
+        let file = File::create(blocks.join(format!(".psync-{n}"))).unwrap();
+        file.lock().unwrap();
+        file
+    };
+    let mut writers: Vec<_> = (0..64).map(writer).collect();
+    let export = || psync!("export", "-d", &blocks).stdin("x").run();
+    let told = format!(
+        "psync: write to {}: 64 writers are at work in it\n",
+        blocks.display()
+    );
+    assert_eq!(export().fails(1, &told).stdout, b"");
+    assert_eq!(names(&blocks).len(), 64);
+    drop(writers.pop());
+    assert_stored(&blocks, export().ok().text());
+    assert_eq!(strangers(&blocks).len(), 63);
+}
+
 #[test]
 fn files_of_others_are_left_alone() {
     let (dir, bytes) = (TempDir::new(), random(MIB, 12));
