@@ -276,9 +276,23 @@ fn silent_clients_beyond_the_cap_shut_nobody_out() {
 fn where_all_are_being_answered_the_next_is_told_503() {
     let (dir, target) = one_block();
     let server = Server::with(&dir, &["--max-conns", "2", "--timeout", "60"]);
-    let stuck: Vec<_> = (0..2)
+    let mut stuck: Vec<_> = (0..2)
         .map(|_| never_reads(server.addr(), &target))
         .collect();
+    wait_until("both are stuck", || {
+        settled(server.pid());
+        let mut client = Client::connect(server.addr());
+        client.try_send(request(&target));
+        let mut start = [0; 12];
+        let read = uninterrupted(|| client.stream().peek(&mut start)).unwrap_or(0);
+        let is_refused = start[..read] == *b"HTTP/1.1 503";
+        if !is_refused {
+            // One was not, and had to make room: this one takes its place.
+            stuff(&client, &request(&target).repeat(100));
+            stuck.push(client);
+        }
+        is_refused
+    });
     for text in ["", &request(&target)] {
         let mut client = Client::connect(server.addr());
         client.try_send(text);
