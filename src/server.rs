@@ -199,6 +199,7 @@ pub fn run(options: Options) -> Result<()> {
     }
     // Not before all is there that accepting takes.
     stdout.write(text.as_bytes())?;
+    drop(stdout);
     if let Some(listener) = own {
         server.accept(&listener);
     }

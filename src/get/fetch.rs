@@ -342,7 +342,7 @@ fn is_hung_up(error: &ureq::Error) -> bool {
 
 fn silence(lacking: &str, timeout: Duration) -> Failure {
     let seconds = Seconds(timeout);
-    Failure::gone(format_args!("{lacking} within {seconds} s"))
+    Failure::silent(format_args!("{lacking} within {seconds} s"))
 }
 
 /// An answer: its head, and its body as it comes. A body must be read to its end, or its connection

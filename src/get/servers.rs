@@ -138,17 +138,26 @@ pub struct Failure {
     pub reason: String,
     /// No connection, or silence: the server is given up at once. Else it is one strike.
     pub at_once: bool,
+    /// Silence, which may be a request's fault.
+    silent: bool,
     /// Whether the same server may do better a little later.
     pub passing: bool,
 }
 
 impl Failure {
-    /// No connection, or silence.
+    /// No connection.
     pub fn gone(reason: impl Display) -> Self {
         Failure {
-            reason: reason.to_string(),
             at_once: true,
-            passing: true,
+            ..Failure::strike(reason, true)
+        }
+    }
+
+    /// A connection on which nothing comes.
+    pub fn silent(reason: impl Display) -> Self {
+        Failure {
+            silent: true,
+            ..Failure::gone(reason)
         }
     }
 
@@ -157,8 +166,14 @@ impl Failure {
         Failure {
             reason: reason.to_string(),
             at_once: false,
+            silent: false,
             passing,
         }
+    }
+
+    /// Whether there was somebody who was asked.
+    fn is_met(&self) -> bool {
+        self.silent || !self.at_once
     }
 
     /// Whether there was an answer that made no sense.
@@ -650,8 +665,10 @@ impl State {
         if way != Way::Post {
             return false;
         }
-        if asked.unfit.is_none() && asked.given == 0 && !asked.lacks && self.posts.is_none() {
-            asked.unfit = Some(Unfit::Ever);
+        let is_first = self.posts.is_none() && asked.given == 0 && !asked.lacks;
+        if is_first && asked.unfit.is_none() {
+            let is_met = asked.failures.iter().all(Failure::is_met);
+            asked.unfit = is_met.then_some(Unfit::Ever);
             // Silence is silence, whatever was asked for.
             asked.failures.retain(|failure| failure.at_once);
         }
@@ -671,7 +688,7 @@ impl State {
     }
 
     fn count_silence(&mut self, asked: &Asked) {
-        if asked.failures.iter().any(|failure| failure.at_once) {
+        if asked.failures.iter().any(|failure| failure.silent) {
             self.silences += 1;
             self.silent_run = asked.given + asked.rest.len();
         } else if asked.given >= self.silent_run {
@@ -751,6 +768,10 @@ mod tests {
 
     fn gone(asked: &mut Asked, wanted: &[Wanted]) {
         asked.fail(wanted, Failure::gone("refused"));
+    }
+
+    fn silent(asked: &mut Asked, wanted: &[Wanted]) {
+        asked.fail(wanted, Failure::silent("nothing came"));
     }
 
     fn answer(answer: Answer, wanted: &[Wanted]) -> Asked {
@@ -893,10 +914,10 @@ mod tests {
         let servers = servers(&["a"]);
         for _ in 0..2 * SILENCES {
             assert_eq!(ways_now(&servers, give, give), [Way::Post]);
-            assert_eq!(ways_now(&servers, gone, gone), [Way::Post]);
+            assert_eq!(ways_now(&servers, silent, silent), [Way::Post]);
             for _ in 0..2 * SILENCES {
                 servers.revive();
-                assert_eq!(ways_now(&servers, gone, gone), [Way::Get], "still away");
+                assert_eq!(ways_now(&servers, silent, silent), [Way::Get], "still away");
             }
             servers.revive();
             assert_eq!(ways_now(&servers, give, give), [Way::Get, Way::Post]);
@@ -904,16 +925,26 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_not_there_yet_is_asked_for_many() {
+        let servers = servers(&["a"]);
+        for _ in 0..2 * SILENCES {
+            assert_eq!(ways_now(&servers, gone, gone), [Way::Post]);
+            servers.revive();
+        }
+        assert_eq!(ways_now(&servers, give, give), [Way::Post]);
+    }
+
+    #[test]
     fn a_server_that_is_silent_to_many_is_asked_singly_in_the_end() {
         let servers = servers(&["a"]);
         assert_eq!(ways_now(&servers, give, give), [Way::Post]);
-        assert_eq!(ways_now(&servers, gone, give), [Way::Post]);
+        assert_eq!(ways_now(&servers, silent, give), [Way::Post]);
         for _ in 1..SILENCES {
             servers.revive();
-            assert_eq!(ways_now(&servers, gone, give), [Way::Get, Way::Post]);
+            assert_eq!(ways_now(&servers, silent, give), [Way::Get, Way::Post]);
         }
         servers.revive();
-        assert_eq!(ways_now(&servers, gone, give), [Way::Get; 4]);
+        assert_eq!(ways_now(&servers, silent, give), [Way::Get; 4]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use crate::soak::lasting_address;
 use crate::support::*;
 
 /// What is answered to a request for these blocks, which a server has all of.
@@ -76,6 +77,21 @@ fn suffices(name: &str, sample: &Sample, lone: &HostileServer, options: &[&str])
 }
 
 // What is asked.
+
+/// Nobody was there to be asked for many blocks at once, which says nothing of who is there later.
+#[test]
+fn a_server_that_comes_up_late_is_asked_for_runs() {
+    let (dir, bytes) = (TempDir::new(), random(300 * BLOCK_SIZE, 71));
+    let (blocks, list) = (dir.join("b"), dir.file("list", hashlist(&bytes)));
+    write_blocks(&blocks, &bytes);
+    let addr = lasting_address("127.9.9.3");
+    let get = psync!("get", "-v", "--stats", &addr, list).start();
+    get.wait_stderr(|told| told.ends_with(b"Connection refused\n"));
+    let _server = Server::of(psync!("server", "-d", &blocks, &addr));
+    let out = get.wait();
+    assert!(out.status == 0 && out.stdout == bytes, "{out}");
+    assert!(out.stat("requests") < 60, "{out}");
+}
 
 #[test]
 fn a_run_is_asked_for_in_one_request() {
