@@ -15,6 +15,7 @@ mod rooted;
 mod run;
 mod runs;
 mod sample;
+mod story;
 mod strace;
 mod tempdir;
 
@@ -32,5 +33,6 @@ pub use rooted::*;
 pub use run::*;
 pub use runs::*;
 pub use sample::*;
+pub use story::*;
 pub use strace::*;
 pub use tempdir::*;
