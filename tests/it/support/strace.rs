@@ -84,6 +84,8 @@ impl Call {
     /// What in `dir` it is about, if anything is: a path relative to it.
     fn path(&self, dir: &Path) -> Option<String> {
         let said = self.text.split('"').nth(1).filter(|said| !said.is_empty());
+        // An address stands in quotes too.
+        let said = said.filter(|_| !self.text.contains("{sa_family="));
         let path = said.or_else(|| self.paths().next())?;
         let path = dir.join(path);
         match path.strip_prefix(dir).ok()? {
