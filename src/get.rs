@@ -29,7 +29,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -117,7 +117,10 @@ pub fn run(options: &Options) -> Result<()> {
     report.has_servers = !(servers.is_empty() && options.mirrors.is_empty());
     let seeds: Result<Vec<Seed>> = options.seeds.iter().map(|path| Seed::open(path)).collect();
     let seeds = seeds?;
-    if let Some(blocks) = blocks_already_right(options, list.as_ref().ok())? {
+    if let Some(path) = &options.output
+        && let Some(blocks) = blocks_already_right(options, path, list.as_ref().ok())?
+    {
+        output::settle(path)?;
         let at_hand = Summary {
             at_hand: blocks,
             ..Summary::default()
@@ -271,10 +274,11 @@ fn under(options: &Options, hash: Hash, sources: &Arc<Sources>) -> Result<List> 
 
 /// The blocks of FILE, if it is all that the list says: then it is not touched. A list that can
 /// be read only once tells nothing beforehand.
-fn blocks_already_right(options: &Options, list: Option<&List>) -> Result<Option<u64>> {
-    let Some(path) = &options.output else {
-        return Ok(None);
-    };
+fn blocks_already_right(
+    options: &Options,
+    path: &Path,
+    list: Option<&List>,
+) -> Result<Option<u64>> {
     match &options.hashlist {
         Hashlist::Root(hash) => Ok(output::has_root(path, hash).map(block::count)),
         Hashlist::File(name) => {

@@ -164,6 +164,41 @@ pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
     Ok(file.metadata().is_ok_and(|metadata| metadata.len() == size))
 }
 
+/// Brings FILE, which is all there already, to the disk: whoever wrote it may have been killed before.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn settle(path: &Path) -> Result<()> {
+    let path = follow(path)?;
+    match File::open(&path).and_then(|file| file.sync_all()) {
+        // Where nothing is ever written there is nothing to sync (squashfs).
+        Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
+            Err(Error::io("sync", path.display(), &e))
+        }
+        _ => sync_name(&path),
+    }
+}
+
+/// Brings the name of a file to the disk.
+fn sync_name(path: &Path) -> Result<()> {
+    let directory = path
+        .parent()
+        .filter(|parent| *parent != "")
+        .unwrap_or(Path::new("."));
+    match File::open(directory).and_then(|directory| directory.sync_all()) {
+        // One that may be written but not read cannot be synced by itself.
+        Err(e)
+            if !matches!(
+                e.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Err(Error::io("sync", directory.display(), &e))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The block, if it lies at its own place in `file`.
 fn read_right<'b>(
     file: &File,
@@ -403,7 +438,14 @@ impl Place {
             let set = self.file.set_permissions(metadata.permissions());
             set.map_err(failed("set the mode of"))?;
         }
-        self.file.sync_all().map_err(failed("sync"))?;
+        if let Err(e) = self.file.sync_all() {
+            // What did not reach the disk reads as if it had, and the next sync says nothing of it:
+            // so nothing of it may be believed.
+            if let Kind::Part { .. } = self.kind {
+                let _ = fs::remove_file(&self.path);
+            }
+            return Err(failed("sync")(e));
+        }
         // What goes by the name now must be what was written, not another's.
         if !is_named(&self.file, &self.path).map_err(failed("read"))? {
             let cause = "it was replaced or removed meanwhile; run the same command again";
@@ -412,18 +454,7 @@ impl Place {
         if let Kind::Part { target, .. } = &self.kind {
             fs::rename(&self.path, target)
                 .map_err(|e| Error::io("put in place", target.display(), &e))?;
-            let directory = target
-                .parent()
-                .filter(|parent| *parent != "")
-                .unwrap_or(Path::new("."));
-            let synced = File::open(directory).and_then(|directory| directory.sync_all());
-            match synced {
-                // One that may be written but not read cannot be synced by itself.
-                Err(e) if e.kind() != io::ErrorKind::PermissionDenied => {
-                    return Err(Error::io("sync", directory.display(), &e));
-                }
-                _ => {}
-            }
+            sync_name(target)?;
         }
         Ok(())
     }

@@ -918,6 +918,40 @@ fn file_is_synced_before_it_gets_its_name_and_the_directory_after() {
     assert!(synced < renamed && renamed < directory, "{text}");
 }
 
+/// Whoever put it there, or its name, may have been killed before that.
+#[test]
+fn a_file_that_is_right_already_is_on_the_disk_too_when_that_is_said() {
+    for option in ["--quiet", "--in-place"] {
+        let to = To::new(3);
+        fs::write(&to.file, &to.sample.bytes).unwrap();
+        let run = to.get(&to.sample.honest()).arg(option);
+        let (out, calls) = trace("fsync,fdatasync", &[], run);
+        to.is_whole(out);
+        let synced = |path: &Path| {
+            calls
+                .iter()
+                .any(|call| call.paths().next() == path.to_str())
+        };
+        assert!(synced(&to.file) && synced(to.dir()), "{calls:?}");
+    }
+}
+
+/// It reads as if it were on the disk, and syncs without a word the next time.
+#[test]
+fn nothing_is_believed_of_a_part_whose_sync_has_failed() {
+    let to = To::new(9);
+    fs::write(&to.file, "old").unwrap();
+    let server = to.sample.honest();
+    let inject = ["-e", "inject=fsync:error=EIO:when=1"];
+    let (out, _) = trace("fsync", &inject, to.get(&server));
+    let told = format!("psync: sync {}: Input/output error\n", to.part().display());
+    out.fails(1, &told);
+    assert_eq!(fs::read(&to.file).unwrap(), b"old");
+    let asked = server.requests().len();
+    to.is_whole(to.get(&server).run());
+    assert_eq!(server.requests().len(), 2 * asked);
+}
+
 #[test]
 #[ignore = "five gigabytes, sparse"]
 fn slow_five_sparse_gigabytes_take_no_room_and_few_requests() {

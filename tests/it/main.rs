@@ -10,6 +10,8 @@
     reason = "a panic is a test's verdict, and its stderr is captured with it"
 )]
 
+mod crash;
+mod disks;
 mod export;
 mod fleet;
 mod get_answers;

@@ -31,7 +31,11 @@ impl Mount {
 
     /// In a file, by way of a loop device.
     pub fn made_by(mkfs: &str, words: &[&str], mib: usize) -> Mount {
-        let images = TempDir::new();
+        Self::made_in(TempDir::new(), mkfs, words, mib)
+    }
+
+    /// With that file, which is sparse, in a directory that may have too little room for it.
+    pub fn made_in(images: TempDir, mkfs: &str, words: &[&str], mib: usize) -> Mount {
         let image = images.join("image");
         File::create(&image)
             .unwrap()
