@@ -845,6 +845,19 @@ mod tests {
     }
 
     #[test]
+    fn what_was_under_way_as_a_server_was_given_up_changes_no_reason() {
+        let mut state = State::default();
+        assert!(!state.fail(Failure::strike("busy", true)) && state.proven);
+        assert!(!state.learn(Way::Get, &mut answer(lack, &wanted(1))));
+        assert!(!state.learn(Way::Get, &mut answer(give, &wanted(1))));
+        assert_eq!(state.reason.as_deref(), Some("no"), "the last one stays");
+        let mut state = State::default();
+        assert!(state.fail(Failure::gone("refused")) && !state.proven);
+        assert!(!state.learn(Way::Get, &mut answer(lack, &wanted(1))));
+        assert_eq!(state.reason.as_deref(), Some("refused"));
+    }
+
+    #[test]
     fn a_failure_tells_at_once_whether_it_may_pass() {
         for (failing, later) in [(busy as Answer, true), (gone, true), (wrong, false)] {
             let servers = servers(&["a", "b"]);
@@ -1020,20 +1033,20 @@ mod tests {
     /// of those is answered by the next of `answers`.
     fn singles(answers: &[Answer]) -> Vec<usize> {
         let (servers, mut posts, mut singles) = (servers(&["a"]), 0, vec![]);
-        while posts <= answers.len() {
+        for _ in 0..2000 {
             let fetched = servers.fetch(wanted(2), servers.turn(), true, |_, way, wanted| {
-                let is_post = way == Way::Post;
-                let posted = answers.get(posts).copied().unwrap_or(give);
-                posts += usize::from(is_post);
-                match singles.last_mut() {
-                    Some(count) if !is_post => *count += 1,
-                    _ => singles.push(0),
+                if way == Way::Get {
+                    *singles.last_mut().unwrap() += 1;
+                    return Ok(answer(give, wanted));
                 }
-                Ok(answer(if is_post { posted } else { give }, wanted))
+                let posted = answers.get(posts).copied().unwrap_or(give);
+                posts += 1;
+                singles.push(0);
+                Ok(answer(posted, wanted))
             });
             fetched.unwrap();
         }
-        singles.pop();
+        singles.truncate(answers.len());
         singles
     }
 
@@ -1045,6 +1058,8 @@ mod tests {
         let due = [16, 32, 0, 16];
         assert_eq!(singles(&[not_now, not_now, give, not_now]), due);
         assert_eq!(singles(&[not_now, not_now, lack, not_now]), due);
+        let due = [0, 16, 0, 32];
+        assert_eq!(singles(&[give, not_now, busy, not_now]), due);
     }
 
     #[test]
