@@ -120,6 +120,30 @@ fn known_blocks_are_compared_and_not_rewritten() {
     assert!(count(&|call| call.text.contains("O_CREAT")) <= 1);
 }
 
+/// Such a look, where another thread makes names, costs more than the write.
+#[test]
+fn in_a_new_directory_no_block_is_looked_for() {
+    let (dir, bytes) = (TempDir::new(), random(64 * BLOCK_SIZE, 3));
+    let (blocks, list) = (dir.join("b"), hashlist(&bytes));
+    let (out, calls) = trace(
+        "?open,openat",
+        &[],
+        psync!("export", "-d", &blocks).stdin(&bytes),
+    );
+    assert!(out.ok().text() == list);
+    let blocks = blocks.to_str().unwrap();
+    let opened = |what: &str| {
+        let under = |call: &&Call| call.paths().any(|path| path.starts_with(what));
+        calls.iter().filter(under).count()
+    };
+    assert!(opened(&format!("{blocks}/.psync-")) > 64, "{calls:?}");
+    let looked: usize = list
+        .lines()
+        .map(|hash| opened(&format!("{blocks}/{hash}")))
+        .sum();
+    assert_eq!(looked, 0);
+}
+
 #[test]
 fn damaged_blocks_are_put_right_and_the_others_left_alone() {
     let (dir, bytes) = (TempDir::new(), random(64 * BLOCK_SIZE, 2));
