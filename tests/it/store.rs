@@ -657,9 +657,15 @@ fn what_stands_in_the_way_of_its_own_names_stops_nothing() {
     symlink("/nonexistent/x", blocks.join(".psync-2")).unwrap();
     fs::create_dir(blocks.join(".psync-3-0")).unwrap();
     fs::write(blocks.join(".psync-3-1"), "").unwrap();
+    // Two dead writers' marks, and something of one that cannot be removed.
+    fs::write(blocks.join(".psync-4"), "").unwrap();
+    fs::write(blocks.join(".psync-5"), "").unwrap();
+    fs::create_dir(blocks.join(".psync-5-0")).unwrap();
     let out = psync!("export", "-d", &blocks).stdin(&bytes).run().ok();
     assert_stored(&blocks, out.text());
     assert!(blocks.join(".psync-0").is_dir());
+    let marks = [4, 5].map(|n| blocks.join(format!(".psync-{n}")).exists());
+    assert_eq!(marks, [false, true], "the next is to try again");
 }
 
 #[test]
