@@ -557,6 +557,30 @@ mod tests {
         assert_eq!(longer, Some(Wanted::Refusal(Status::UriTooLong)));
     }
 
+    #[test]
+    fn a_client_is_done_where_it_says_so_and_has_sent_all() {
+        let (get, post) = ("GET / HTTP/1", "POST /blocks HTTP/1");
+        for (head, is_last) in [
+            (format!("{get}.1\r\nHost: a\r\n"), false),
+            (format!("{get}.1\r\nHost: a\r\nConnection: close\r\n"), true),
+            (
+                format!("{get}.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n"),
+                false,
+            ),
+            (format!("{get}.0\r\n"), true),
+            (format!("{get}.0\r\nConnection: keep-alive\r\n"), false),
+            (format!("{get}.0\r\nContent-Length: 5\r\n"), false),
+            (format!("{post}.0\r\nContent-Length: 5\r\n"), true),
+            (
+                format!("{post}.0\r\nConnection: keep-alive\r\nContent-Length: 5\r\n"),
+                false,
+            ),
+        ] {
+            let (request, _) = parse(format!("{head}\r\n").as_bytes()).unwrap();
+            assert_eq!(request.is_last, is_last, "{head:?}");
+        }
+    }
+
     /// So many mutated heads, on both of two processors.
     fn parse_mutated(count: u64) {
         const THREADS: u64 = 2;
