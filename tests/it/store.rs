@@ -494,6 +494,13 @@ fn whatever_the_disk_refuses_is_told_and_cleared_up() {
             "put in place",
             "No space left on device; see df, and df -i",
         ),
+        (
+            "?open,openat",
+            "ENOSPC",
+            60,
+            "create",
+            "no inode, or no space, left for one more file; see df -i, and df",
+        ),
         ("write", "EDQUOT", 1, "write", ""),
         (
             "write",
