@@ -532,6 +532,7 @@ mod tests {
             (129, 2),
             (130, 2),
             (65 * MAX_LIST_LINES, MAX_LIST_LINES),
+            (65 * 100, 100),
             (MAX_LIST, MAX_LIST_LINES),
         ] {
             let list = List {
