@@ -14,7 +14,7 @@ define need-cargo
     echo "psync needs Rust $(RUST) or newer, and cargo is missing: install it from https://rustup.rs or as your distribution's package" >&2; exit 1; }
 endef
 
-.PHONY: all demo test test-root fuzz lint static bench install clean help
+.PHONY: all demo test test-root fuzz mutants lint static bench install clean help
 
 all: $(BINARY)                 # the release binary
 
@@ -49,6 +49,23 @@ fuzz:                          # what strangers send, mutated, for SECONDS=20 ea
 	cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir '$(TARGET)/fuzz'
 	for target in head hashlist body answer; do \
 	    '$(TARGET)/fuzz/release/fuzz' $$target $(or $(SECONDS),20) $(or $(SEED),0) || exit; done
+
+# The tests of tests/it that hold what unit tests leave of a file: all would take minutes for each change.
+HOLDS_src/block.rs       := smoke get_local export
+HOLDS_src/get/servers.rs := get_servers get_spread peers
+HOLDS_src/hashlist.rs    := get_hashlist
+HOLDS_src/root.rs        := roots
+HOLDS_src/server/http.rs := server_http server_wire server_blocks
+HOLDS_src/store.rs       := store want_of_descriptors server_http
+# A jobserver's descriptors would be missing to the tests that count them.
+MUTANTS := env -u CARGO_TARGET_DIR cargo mutants --jobserver false --config tests/mutants.toml --output '$(TARGET)'
+
+mutants:                       # which changes of FILE=src/... no test tells (or TESTS="roots get_runs" of tests/it)
+	$(need-cargo)
+	@cargo mutants --version >/dev/null 2>&1 || { echo 'cargo-mutants is missing: cargo install --locked cargo-mutants' >&2; exit 1; }
+	@test -f '$(FILE)' || { echo 'usage: make mutants FILE=src/hash.rs' >&2; exit 2; }
+	$(MUTANTS) --file '$(FILE)' -- --bin psync -- --skip mutated || [ $$? -le 3 ]
+	$(MUTANTS) --file '$(FILE)' --iterate -- --test it -- $(or $(TESTS),$(HOLDS_$(FILE)),smoke) || [ $$? = 3 ]
 
 lint:                          # formatting, clippy, shellcheck
 	$(need-cargo)

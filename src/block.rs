@@ -274,5 +274,98 @@ mod tests {
             block.is_none(),
             "a file that begins with the block is not it"
         );
+        for (length, is) in [(BLOCK_SIZE, true), (BLOCK_SIZE + 1, false)] {
+            let content = &long[..length];
+            let block = Block::read(&mut &content[..], &Hash::of(content), &mut buffer).unwrap();
+            assert_eq!(block.is_some(), is, "{length} bytes under their own hash");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        let refusal = read_some(&mut Broken, &mut [0]).unwrap_err();
+        assert_eq!(refusal.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn has_the_named_block_brought_until_it_comes() {
+        for (named, brought, left) in [
+            ("one", &["", "on", "one", "two"][..], Some(1)),
+            ("one", &["two"], None),
+            ("", &["", ""], None),
+        ] {
+            let (mut buffer, mut answers) = ([0; READ_SIZE], brought.iter());
+            let block = Block::first(&Hash::of(named.as_bytes()), &mut buffer, |room| {
+                let bytes = answers.next()?.as_bytes();
+                room[..bytes.len()].copy_from_slice(bytes);
+                Some(bytes.len())
+            });
+            let bytes = block.map(|block| block.bytes().to_vec());
+            assert_eq!(bytes, left.map(|_| named.as_bytes().to_vec()));
+            assert_eq!(answers.len(), left.unwrap_or(0), "is asked no further");
+        }
+    }
+
+    /// Puts `block` into `row`; false where there is no room.
+    fn push(row: &mut Row, block: &[u8]) -> bool {
+        let hash = Hash::of(block);
+        let pushed = row.push(|room| Block::read(&mut &block[..], &hash, room));
+        let pushed = pushed.unwrap();
+        assert!(
+            pushed
+                .iter()
+                .all(|pushed| pushed.bytes() == block && pushed.hash() == hash)
+        );
+        pushed.is_some()
+    }
+
+    #[test]
+    fn a_row_takes_blocks_until_it_is_full() {
+        let (full, mut row) = ([7; BLOCK_SIZE], Row::new(3));
+        for _ in 0..2 {
+            for block in [&full[..], b"ab", &full] {
+                assert!(!row.is_full());
+                assert!(push(&mut row, block));
+            }
+            assert!(row.is_full() && !push(&mut row, b"c"));
+            assert_eq!(row.bytes(), [&full[..], b"ab", &full].concat());
+            row.clear();
+            assert_eq!((row.bytes(), row.room()), (&b""[..], 3));
+        }
+        let mut row = Row::new(2);
+        assert!(push(&mut row, &full) && !row.is_full() && push(&mut row, &full));
+        assert_eq!([0, 1, 2].map(|blocks| Row::new(blocks).room()), [1, 1, 2]);
+        assert!(Row::default().is_full());
+    }
+
+    #[test]
+    fn a_row_takes_nothing_but_what_was_read_into_it() {
+        let mut row = Row::new(1);
+        let none = row.push(|_| Ok::<_, ()>(None)).unwrap();
+        assert!(none.is_none());
+        let elsewhere = row
+            .push(|_| Ok::<_, ()>(Some(Block::new(&b"ab"[..]))))
+            .unwrap();
+        assert!(elsewhere.is_none());
+        assert!(row.push(|_| Err(())).is_err());
+        assert!(row.bytes().is_empty());
+    }
+
+    #[test]
+    fn a_row_gives_away_its_memory_only_where_much_of_it_is_used() {
+        let mut row = Row::new(2);
+        assert!(push(&mut row, b"ab"));
+        assert_eq!(row.take().bytes(), b"ab");
+        assert_eq!((row.bytes(), row.room()), (&b""[..], 2));
+        let full = [7; BLOCK_SIZE];
+        assert!(push(&mut row, &full) && push(&mut row, b"ab"));
+        assert_eq!(row.take().bytes(), [&full[..], b"ab"].concat());
+        assert_eq!((row.bytes(), row.room()), (&b""[..], 0));
     }
 }

@@ -142,6 +142,8 @@ mod tests {
             (format!("{A}\n{}\n", &A[1..]), "LIST:2: 63 characters"),
             (format!("{A}0\n"), "LIST:1: more than 64 characters"),
             (format!("{A}00000\n"), "LIST:1: more than 64 characters"),
+            // No more of a line is looked at than could be a hash.
+            (format!("{A}00 \n"), "LIST:1: more than 64 characters"),
             (format!("{A} \n"), "LIST:1: byte 0x20 in column 65"),
             (format!(" {A}\n"), "LIST:1: byte 0x20 in column 1"),
             (format!("{A}\r"), "LIST:1: byte 0x0d in column 65"),
@@ -161,6 +163,21 @@ mod tests {
                 refusal.contains(due) && refusal.contains("Usage"),
                 "{text:?}: {refusal}"
             );
+        }
+    }
+
+    #[test]
+    fn knows_whether_a_line_is_there_already() {
+        let text = format!("{A}\n{B}\n");
+        for (room, due) in [(LINE + 3, [false; 3]), (2 * LINE, [false, true, false])] {
+            let input = BufReader::with_capacity(room, text.as_bytes());
+            let mut reader = Reader::new(input, "LIST".to_owned());
+            let there = due.map(|_| {
+                let there = reader.has_line();
+                reader.next().unwrap();
+                there
+            });
+            assert_eq!(there, due, "{room} bytes read at once");
         }
     }
 }

@@ -290,7 +290,7 @@ impl Hand<'_> {
     #[inline(never)]
     pub fn stage(&mut self, block: &Block<impl AsRef<[u8]>>) -> Result<Option<Temporary>> {
         let may_be_there = |put: &Filter| put.may_hold(&block.hash());
-        if self.writer.put.as_ref().is_none_or(may_be_there) && self.holds(block)? {
+        if self.writer.put.as_ref().is_none_or(may_be_there) && self.holds(block) {
             return Ok(None);
         }
         let (temporary, mut file) = self.create()?;
@@ -305,18 +305,13 @@ impl Hand<'_> {
         Ok(Some(temporary))
     }
 
-    /// Whether `block` lies in the directory as it should.
-    fn holds(&mut self, block: &Block<impl AsRef<[u8]>>) -> Result<bool> {
+    /// Whether `block` lies in the directory as it should. A wrong no does no harm: the same is put
+    /// in its place.
+    fn holds(&mut self, block: &Block<impl AsRef<[u8]>>) -> bool {
         let mut buffer = [0; READ_SIZE];
         let file = self.block.open(&block.hash());
-        match file.and_then(|mut file| block::read_some(&mut file, &mut buffer)) {
-            Ok(length) => Ok(buffer[..length] == *block.bytes()),
-            Err(e) if sys::is_shortage(&e) => {
-                let path = self.block.block_path(&block.hash());
-                Err(Error::io("read", path.display(), &e))
-            }
-            Err(_) => Ok(false),
-        }
+        let read = file.and_then(|mut file| block::read_some(&mut file, &mut buffer));
+        read.is_ok_and(|length| buffer[..length] == *block.bytes())
     }
 
     fn create(&mut self) -> Result<(Temporary, File)> {

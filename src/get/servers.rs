@@ -727,6 +727,7 @@ mod tests {
     use super::*;
     use crate::hash::Hash;
     use std::cell::RefCell;
+    use std::sync::Arc;
     use std::thread;
 
     fn urls(names: &[&str]) -> Vec<Url> {
@@ -860,6 +861,51 @@ mod tests {
         }
     }
 
+    #[test]
+    fn another_chance_forgets_the_failures_and_nothing_else() {
+        let servers = Servers::new(urls(&["a"]), Vec::new(), 64, true, |_| {});
+        let under_way = servers.turn();
+        let lone = &servers.list[0];
+        let mut state = lone.state();
+        (state.posts, state.silences, state.gave) = (Some(false), 1, true);
+        assert!(state.fail(Failure::gone("refused")));
+        drop(state);
+        servers.revive();
+        assert_eq!(servers.reasons(), ["ask http://a: refused"]);
+        let state = lone.state();
+        assert!(!state.given_up && state.strikes == 0);
+        let kept = (state.posts, state.silences, state.gave, state.begun);
+        assert_eq!(kept, (Some(false), 1, true, 1));
+        drop(state);
+        drop(under_way);
+        assert_eq!(lone.state().begun, 0);
+    }
+
+    #[test]
+    fn what_was_under_way_as_a_server_was_given_up_changes_no_reason() {
+        let mut state = State::default();
+        assert!(!state.fail(Failure::strike("busy", true)) && state.proven);
+        assert!(!state.learn(Way::Get, &mut answer(lack, &wanted(1))));
+        assert!(!state.learn(Way::Get, &mut answer(give, &wanted(1))));
+        assert_eq!(state.reason.as_deref(), Some("no"), "the last one stays");
+        let mut state = State::default();
+        assert!(state.fail(Failure::gone("refused")) && !state.proven);
+        assert!(!state.learn(Way::Get, &mut answer(lack, &wanted(1))));
+        assert_eq!(state.reason.as_deref(), Some("refused"));
+    }
+
+    #[test]
+    fn a_failure_tells_at_once_whether_it_may_pass() {
+        for (failing, later) in [(busy as Answer, true), (gone, true), (wrong, false)] {
+            let servers = servers(&["a", "b"]);
+            let fetched = servers.fetch(wanted(1), servers.turn(), true, |url, _, wanted| {
+                let is_last = url.host() == "b";
+                Ok(answer(if is_last { lack } else { failing }, wanted))
+            });
+            assert_eq!(fetched.unwrap().1, later);
+        }
+    }
+
     /// In which ways a server is asked for four blocks twice, where it answers requests for many
     /// with `answer` and gives every single block.
     fn ways(posted: Answer) -> Vec<Way> {
@@ -976,7 +1022,8 @@ mod tests {
         assert_eq!(fit(512, 2_000, 2_300), 128);
         assert_eq!(fit(128, 400, 700), 160, "what comes in half a second");
         assert_eq!(fit(160, 1_000, 1_300), 80);
-        assert_eq!(fit(80, 100, 2_100), 80, "the line is full");
+        assert_eq!(fit(80, 100, 2_000), 80, "the line is full");
+        assert_eq!(fit(40, 500, 800), 80, "in time");
         assert_eq!(fit(2, 60_000, 60_000), 1);
     }
 
@@ -1050,5 +1097,211 @@ mod tests {
         let servers = Servers::new(urls(&["a"]), Vec::new(), 64, false, tell);
         asked(&servers, 1, &[gone]);
         TOLD.with_borrow(|told| assert_eq!(*told, ["give up http://a: refused"]));
+    }
+
+    #[test]
+    fn three_failures_are_hopeless_and_only_what_makes_no_sense_is_misunderstood() {
+        let mut asked = Asked::default();
+        let hopeless = (0..3).map(|_| {
+            busy(&mut asked, &wanted(1));
+            asked.is_hopeless()
+        });
+        assert_eq!(hopeless.collect::<Vec<_>>(), [false, false, true]);
+        for (failure, is) in [
+            (Failure::gone("refused"), false),
+            (Failure::strike("busy", true), false),
+            (Failure::strike("wrong", false), true),
+        ] {
+            assert_eq!(failure.is_misunderstanding(), is, "{failure:?}");
+        }
+    }
+
+    /// How many blocks are asked for singly between one request for many and the next, where each
+    /// of those is answered by the next of `answers`.
+    fn singles(answers: &[Answer]) -> Vec<usize> {
+        let (servers, mut posts, mut singles) = (servers(&["a"]), 0, vec![]);
+        for _ in 0..2000 {
+            let fetched = servers.fetch(wanted(2), servers.turn(), true, |_, way, wanted| {
+                if way == Way::Get {
+                    *singles.last_mut().unwrap() += 1;
+                    return Ok(answer(give, wanted));
+                }
+                let posted = answers.get(posts).copied().unwrap_or(give);
+                posts += 1;
+                singles.push(0);
+                Ok(answer(posted, wanted))
+            });
+            fetched.unwrap();
+        }
+        singles.truncate(answers.len());
+        singles
+    }
+
+    #[test]
+    fn who_refuses_requests_for_many_for_now_is_asked_for_them_ever_more_seldom() {
+        let not_now: Answer = |asked, wanted| asked.misfit(wanted, Unfit::Now);
+        let due = [16, 32, 64, 128, 256, 512, 1024, 1024];
+        assert_eq!(singles(&[not_now; 8]), due);
+        let due = [16, 32, 0, 16];
+        assert_eq!(singles(&[not_now, not_now, give, not_now]), due);
+        assert_eq!(singles(&[not_now, not_now, lack, not_now]), due);
+        let due = [0, 16, 0, 32];
+        assert_eq!(singles(&[give, not_now, busy, not_now]), due);
+    }
+
+    #[test]
+    fn who_falls_silent_twice_in_requests_for_many_is_asked_singly() {
+        let servers = servers(&["a"]);
+        let mut ways = Vec::new();
+        for posted in [give, gone, gone, gone] {
+            let fetched = servers.fetch(wanted(2), servers.turn(), true, |_, way, wanted| {
+                ways.push(way);
+                Ok(answer(if way == Way::Post { posted } else { give }, wanted))
+            });
+            fetched.unwrap();
+            servers.revive();
+        }
+        assert_eq!(ways, [&[Way::Post; 3][..], &[Way::Get; 2]].concat());
+    }
+
+    #[test]
+    fn as_much_is_taken_at_once_as_is_asked_of_the_first_that_is_not_given_up() {
+        let servers = Servers::new(urls(&["a", "b"]), Vec::new(), 10, false, |_| {});
+        let [a, b] = &servers.list[..] else {
+            unreachable!()
+        };
+        assert_eq!(servers.turn().length, FIRST_RUN);
+        b.state().run = Run(9);
+        assert_eq!(servers.turn().length, FIRST_RUN);
+        a.state().run = Run(11);
+        assert_eq!(servers.turn().length, 10, "the most that was said");
+        a.state().posts = Some(true);
+        assert_eq!(servers.turn().length, 10);
+        a.state().posts = Some(false);
+        assert_eq!(servers.turn().length, SINGLES);
+        a.state().given_up = true;
+        assert_eq!(servers.turn().length, 9);
+        b.state().given_up = true;
+        assert_eq!(servers.turn().length, FIRST_RUN);
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    /// Servers with these listed, and a mirror `m`, that all name `b` and `c`; and who was asked for
+    /// peers. Of them `silent` do not answer that.
+    fn naming(
+        listed: &[&str],
+        silent: &'static [&str],
+        timeout: Duration,
+        verbose: bool,
+    ) -> (Servers, Arc<Mutex<Vec<Vec<Url>>>>) {
+        let mut servers = Servers::new(urls(listed), urls(&["m"]), 64, false, |_| {});
+        let finds = Arc::<Mutex<Vec<_>>>::default();
+        let told = Arc::clone(&finds);
+        let find = move |asked, known: &mut Vec<_>| {
+            told.lock().unwrap().push(asked);
+            known.extend(urls(&["b", "c"]));
+            urls(silent)
+        };
+        servers.find_peers(Box::new(find), timeout, verbose);
+        (servers, finds)
+    }
+
+    /// Whom a fetch of one block asks, where each answers as `answers` says of it, or lacks it.
+    fn hosts(servers: &Servers, answers: &[(&str, Answer)]) -> String {
+        let mut hosts = String::new();
+        let fetched = servers.fetch(wanted(1), servers.turn(), true, |url, _, wanted| {
+            hosts += url.host();
+            let given = answers.iter().find(|(host, _)| *host == url.host());
+            Ok(answer(given.map_or(lack, |(_, answer)| *answer), wanted))
+        });
+        fetched.unwrap();
+        hosts
+    }
+
+    #[test]
+    fn peers_are_found_once_and_asked_between_servers_and_mirrors() {
+        for (verbose, due) in [
+            (false, &["ask 2 peers: none gave it; see -v"][..]),
+            (true, &["ask http://b: no", "ask http://c: no"]),
+        ] {
+            let (servers, finds) = naming(&["a"], &[], HOUR, verbose);
+            assert_eq!(hosts(&servers, &[("a", give)]), "a");
+            assert!(finds.lock().unwrap().is_empty(), "nobody needed them");
+            assert_eq!(hosts(&servers, &[]), "abcm");
+            assert_eq!(hosts(&servers, &[("b", give)]), "ab");
+            assert_eq!(hosts(&servers, &[]), "abcm");
+            assert_eq!(*finds.lock().unwrap(), [urls(&["a"])]);
+            let reasons = [&["ask http://a: no"], due, &["ask http://m: no"]].concat();
+            assert_eq!(servers.reasons(), reasons);
+        }
+        let (servers, _) = naming(&["a"], &[], HOUR, false);
+        assert_eq!(hosts(&servers, &[("a", gone), ("m", gone)]), "am");
+        let reasons = ["a", "m"].map(|name| format!("ask http://{name}: refused (given up)"));
+        assert_eq!(
+            servers.reasons(),
+            reasons,
+            "nothing of peers that were not found"
+        );
+    }
+
+    #[test]
+    fn only_who_is_not_given_up_is_asked_for_peers() {
+        let (servers, finds) = naming(&["a", "d"], &[], HOUR, false);
+        assert_eq!(hosts(&servers, &[("a", gone), ("d", gone)]), "adm");
+        assert!(finds.lock().unwrap().is_empty());
+        servers.revive();
+        assert_eq!(hosts(&servers, &[("a", gone), ("b", gone)]), "adbcm");
+        assert_eq!(*finds.lock().unwrap(), [urls(&["d"])]);
+        assert_eq!(hosts(&servers, &[]), "dcm");
+        servers.revive();
+        assert_eq!(hosts(&servers, &[]), "adbcm");
+    }
+
+    #[test]
+    fn who_does_not_tell_its_peers_is_given_up() {
+        let (servers, _) = naming(&["a", "d"], &["d", "c"], HOUR, true);
+        assert_eq!(hosts(&servers, &[]), "adbm");
+        assert_eq!(hosts(&servers, &[]), "abm");
+        let silent = ["d", "c"]
+            .map(|name| format!("ask http://{name}: it does not tell its peers (given up)"));
+        for reason in silent {
+            assert!(servers.reasons().contains(&reason), "{reason}");
+        }
+    }
+
+    #[test]
+    fn dead_peers_that_never_gave_a_block_use_up_patience_with_all_like_them() {
+        let short = Duration::from_nanos(1);
+        let peers = |timeout| naming(&["a"], &[], timeout, false).0;
+        assert_eq!(hosts(&peers(HOUR), &[("b", gone)]), "abcm");
+        assert_eq!(hosts(&peers(short), &[("b", gone)]), "abm");
+        let servers = peers(short);
+        assert_eq!(hosts(&servers, &[]), "abcm", "a quick no is no waste");
+        assert_eq!(hosts(&servers, &[("b", gone)]), "abm");
+        let servers = peers(short);
+        assert_eq!(hosts(&servers, &[("b", give)]), "ab");
+        assert_eq!(hosts(&servers, &[("b", gone)]), "abcm", "it did give one");
+        let servers = peers(short);
+        assert_eq!(hosts(&servers, &[("c", give)]), "abc");
+        assert_eq!(hosts(&servers, &[("b", gone)]), "abcm", "c did give one");
+    }
+
+    #[test]
+    fn time_wasted_on_several_peers_at_once_counts_once() {
+        let (servers, _) = naming(&["a"], &[], HOUR, false);
+        let peers = servers.peers.as_ref().unwrap();
+        assert_eq!(peers.patience, 4 * HOUR);
+        let peer = Server::peer(Url::parse("b").unwrap());
+        let wasted = |minutes| {
+            let begun = Instant::now().checked_sub(60 * Duration::from_secs(minutes));
+            peers.account(&peer, begun.unwrap());
+            lock(&peers.wasted).0.as_secs() / 60
+        };
+        assert_eq!(wasted(0), 0, "not for long");
+        assert_eq!(wasted(10), 10);
+        assert_eq!(wasted(10), 10, "the same ten minutes");
+        peer.state().gave = true;
+        assert_eq!(wasted(100), 10);
     }
 }

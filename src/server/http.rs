@@ -517,9 +517,70 @@ fn push_line(out: &mut Vec<u8>, line: std::fmt::Arguments) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::server::fuzz_head;
     use crate::server::fuzz_mutate::{Dice, mutate};
     use std::thread;
+
+    #[test]
+    fn room_is_made_for_as_many_lines_as_a_list_can_have() {
+        for (length, lines) in [
+            (0, 0),
+            (64, 1),
+            (65, 1),
+            (66, 1),
+            (129, 2),
+            (130, 2),
+            (65 * MAX_LIST_LINES, MAX_LIST_LINES),
+            (65 * 100, 100),
+            (MAX_LIST, MAX_LIST_LINES),
+        ] {
+            let list = List {
+                length,
+                awaits_continue: false,
+                chunked: true,
+            };
+            assert_eq!(list.max_lines(), lines, "{length}");
+        }
+    }
+
+    #[test]
+    fn the_longest_line_may_come_in_parts() {
+        let refusal = |text: &[u8]| parse(text).map(|(request, _)| request.wanted);
+        let line = |length| format!("GET /{:x<1$} HTTP/1.1", "", length - 14);
+        let text = line(MAX_LINE) + "\r\nHost: a\r\n\r\n";
+        let text = text.as_bytes();
+        for cut in MAX_LINE - 1..text.len() {
+            assert_eq!(refusal(&text[..cut]), None, "{cut}");
+        }
+        assert_eq!(refusal(text), Some(Wanted::Refusal(Status::NotFound)));
+        let longer = refusal(line(MAX_LINE + 1).as_bytes());
+        assert_eq!(longer, Some(Wanted::Refusal(Status::UriTooLong)));
+    }
+
+    #[test]
+    fn a_client_is_done_where_it_says_so_and_has_sent_all() {
+        let (get, post) = ("GET / HTTP/1", "POST /blocks HTTP/1");
+        for (head, is_last) in [
+            (format!("{get}.1\r\nHost: a\r\n"), false),
+            (format!("{get}.1\r\nHost: a\r\nConnection: close\r\n"), true),
+            (
+                format!("{get}.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 5\r\n"),
+                false,
+            ),
+            (format!("{get}.0\r\n"), true),
+            (format!("{get}.0\r\nConnection: keep-alive\r\n"), false),
+            (format!("{get}.0\r\nContent-Length: 5\r\n"), false),
+            (format!("{post}.0\r\nContent-Length: 5\r\n"), true),
+            (
+                format!("{post}.0\r\nConnection: keep-alive\r\nContent-Length: 5\r\n"),
+                false,
+            ),
+        ] {
+            let (request, _) = parse(format!("{head}\r\n").as_bytes()).unwrap();
+            assert_eq!(request.is_last, is_last, "{head:?}");
+        }
+    }
 
     /// So many mutated heads, on both of two processors.
     fn parse_mutated(count: u64) {

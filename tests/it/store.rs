@@ -48,6 +48,34 @@ fn known_blocks_are_compared_and_not_rewritten() {
     assert!(count(&|call| call.text.contains("O_CREAT")) <= 1);
 }
 
+/// Such a look, where another thread makes names, costs more than the write.
+#[test]
+fn in_a_new_directory_nothing_is_looked_for() {
+    let (dir, bytes) = (TempDir::new(), random(64 * BLOCK_SIZE, 3));
+    let (blocks, list) = (dir.join("b"), hashlist(&bytes));
+    let (out, calls) = trace(
+        "?open,openat",
+        &[],
+        psync!("export", "-d", &blocks).stdin(&bytes),
+    );
+    assert!(out.ok().text() == list);
+    let blocks = blocks.to_str().unwrap();
+    let opened = |what: &str| {
+        let under = |call: &&Call| call.paths().any(|path| path.starts_with(what));
+        calls.iter().filter(under).count()
+    };
+    assert!(opened(&format!("{blocks}/.psync-")) > 64, "{calls:?}");
+    let looked: usize = list
+        .lines()
+        .map(|hash| opened(&format!("{blocks}/{hash}")))
+        .sum();
+    assert_eq!(looked, 0);
+    // Nor for what dead or failed writers left, where none did: there may be a million names.
+    let is_list =
+        |call: &&Call| call.text.contains("O_DIRECTORY") && call.paths().any(|path| path == blocks);
+    assert_eq!(calls.iter().filter(is_list).count(), 1, "{calls:?}");
+}
+
 #[test]
 fn damaged_blocks_are_put_right_and_the_others_left_alone() {
     let (dir, bytes) = (TempDir::new(), random(64 * BLOCK_SIZE, 2));
@@ -397,6 +425,13 @@ fn whatever_the_disk_refuses_is_told_and_cleared_up() {
             "put in place",
             "No space left on device; see df, and df -i",
         ),
+        (
+            "?open,openat",
+            "ENOSPC",
+            60,
+            "create",
+            "no inode, or no space, left for one more file; see df -i, and df",
+        ),
         ("write", "EDQUOT", 1, "write", ""),
         (
             "write",
@@ -629,6 +664,17 @@ fn what_stands_in_the_way_of_its_own_names_stops_nothing() {
     let out = psync!("export", "-d", &blocks).stdin(&bytes).run().ok();
     assert_stored(&blocks, out.text());
     assert!(blocks.join(".psync-0").is_dir());
+}
+
+#[test]
+fn where_a_dead_writers_temporary_cannot_be_removed_its_mark_stays_for_the_next() {
+    let dir = TempDir::new();
+    fs::write(dir.join(".psync-0"), "").unwrap();
+    fs::write(dir.join(".psync-1"), "").unwrap();
+    fs::create_dir(dir.join(".psync-1-0")).unwrap();
+    psync!("export", "-d", &dir).stdin("x").run().ok();
+    let marks = [0, 1].map(|n| dir.join(format!(".psync-{n}")).exists());
+    assert_eq!(marks, [false, true], "the first is the writer's own");
 }
 
 #[test]
