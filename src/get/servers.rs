@@ -1150,21 +1150,6 @@ mod tests {
     }
 
     #[test]
-    fn who_falls_silent_twice_in_requests_for_many_is_asked_singly() {
-        let servers = servers(&["a"]);
-        let mut ways = Vec::new();
-        for posted in [give, gone, gone, gone] {
-            let fetched = servers.fetch(wanted(2), servers.turn(), true, |_, way, wanted| {
-                ways.push(way);
-                Ok(answer(if way == Way::Post { posted } else { give }, wanted))
-            });
-            fetched.unwrap();
-            servers.revive();
-        }
-        assert_eq!(ways, [&[Way::Post; 3][..], &[Way::Get; 2]].concat());
-    }
-
-    #[test]
     fn as_much_is_taken_at_once_as_is_asked_of_the_first_that_is_not_given_up() {
         let servers = Servers::new(urls(&["a", "b"]), Vec::new(), 10, false, |_| {});
         let [a, b] = &servers.list[..] else {
