@@ -143,14 +143,9 @@ impl Address {
     }
 }
 
-/// EAFNOSUPPORT, which std has no name for, on Linux and on the BSDs.
-const NO_SUCH_FAMILY: [i32; 2] = [97, 47];
-
 fn is_no_interface(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable
-        || error
-            .raw_os_error()
-            .is_some_and(|code| NO_SUCH_FAMILY.contains(&code))
+        || error.raw_os_error() == Some(sys::NO_SUCH_FAMILY)
 }
 
 /// Serves until killed.

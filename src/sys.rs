@@ -26,6 +26,13 @@ pub const O_NONBLOCK: i32 = match LINUX {
     false => 0x4,
 };
 
+/// EAFNOSUPPORT, which std has no name for: IPv6, to a kernel without it.
+pub const NO_SUCH_FAMILY: i32 = match LINUX {
+    true if MIPS => 124,
+    true if !SPARC => 97,
+    _ => 47,
+};
+
 /// Brings everything written to the file system of `dir` to the disk (syncfs(2)).
 ///
 /// # Errors
