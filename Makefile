@@ -14,7 +14,7 @@ define need-cargo
     echo "psync needs Rust $(RUST) or newer, and cargo is missing: install it from https://rustup.rs or as your distribution's package" >&2; exit 1; }
 endef
 
-.PHONY: all demo test test-root test-cross fuzz lint static cross bench install clean help
+.PHONY: all demo test test-root test-cross fuzz lint static cross dist bench install clean help
 
 all: $(BINARY)                 # the release binary
 
@@ -75,6 +75,10 @@ cross:                         # the same for TARGET=armv7-unknown-linux-gnueabi
 	$(need-cargo)
 	@test -n '$(TARGET)' || { echo 'which? make cross TARGET=...; rustc --print target-list names them all' >&2; exit 1; }
 	@sh tests/static.sh '$(TARGET)'
+
+dist:                          # tarball, Debian package and sums, of the static binary (or of TARGET=...)
+	$(need-cargo)
+	@sh tests/dist.sh $(TARGET)
 
 bench: $(BINARY)               # how fast it is beside other programs (or ONLY="export get link delta server")
 	cargo build --locked --release --example relay

@@ -12,6 +12,7 @@
 )]
 
 mod cross;
+mod dist;
 mod export;
 mod fleet;
 mod get_answers;
