@@ -5,8 +5,8 @@ PREFIX ?= /usr/local
 export PATH := $(PATH):$(HOME)/.cargo/bin
 
 RUST   := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-TARGET := $(or $(CARGO_TARGET_DIR),target)
-BINARY := $(TARGET)/release/psync
+BUILD  := $(or $(CARGO_TARGET_DIR),target)
+BINARY := $(BUILD)/release/psync
 SOURCE := Cargo.toml Cargo.lock $(shell find src -type f)
 
 define need-cargo
@@ -14,7 +14,7 @@ define need-cargo
     echo "psync needs Rust $(RUST) or newer, and cargo is missing: install it from https://rustup.rs or as your distribution's package" >&2; exit 1; }
 endef
 
-.PHONY: all demo test test-root fuzz mutants lint static bench install clean help
+.PHONY: all demo test test-root test-cross fuzz mutants lint static cross dist bench install clean help
 
 all: $(BINARY)                 # the release binary
 
@@ -34,21 +34,29 @@ test:                          # every test, and with the feature tls those that
 	cargo test --locked --features tls --bin psync
 	cargo test --locked --features tls --test it -- $(TLS_TESTS)
 
-test-root:                     # the slow tests and, for root, those that only root can run
+test-root:                     # the slow tests and, for root, those that only root can run (or ONLY=name)
 	$(need-cargo)
 	@if [ "$$(id -u)" = 0 ]; then skip=; else \
 	    skip='--skip ::root_'; \
 	    echo 'Not root, so these are skipped (they mount, chroot or use up what others need):'; \
 	    cargo test --locked --quiet --test it -- --ignored --list | sed -n '/::root_/s/: test$$//p'; \
 	fi; \
-	cargo test --locked --bin psync -- --ignored && \
-	cargo test --locked --test it -- --ignored --test-threads=1 $$skip
+	cargo test --locked --bin psync -- --ignored $(ONLY) && \
+	cargo test --locked --test it -- --ignored --test-threads=1 --skip ::cross_ $$skip $(ONLY)
+
+# 32 bits, the one with the other order of bytes and error numbers of its own.
+EMULATED := armv7-unknown-linux-gnueabihf mips-unknown-linux-gnu
+
+test-cross:                    # psync for other processors, in emulation, with the one of this machine
+	$(need-cargo)
+	for target in $(EMULATED); do sh tests/static.sh $$target || exit; done
+	cargo test --locked --test it -- --ignored ::cross_
 
 fuzz:                          # what strangers send, mutated, for SECONDS=20 each (tests/fuzz/README.md)
 	$(need-cargo)
-	cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir '$(TARGET)/fuzz'
+	cargo build --locked --release --manifest-path tests/fuzz/Cargo.toml --target-dir '$(BUILD)/fuzz'
 	for target in head hashlist body answer; do \
-	    '$(TARGET)/fuzz/release/fuzz' $$target $(or $(SECONDS),20) $(or $(SEED),0) || exit; done
+	    '$(BUILD)/fuzz/release/fuzz' $$target $(or $(SECONDS),20) $(or $(SEED),0) || exit; done
 
 # The tests of tests/it that hold what unit tests leave of a file: all would take minutes for each change.
 HOLDS_src/block.rs       := smoke get_local export
@@ -58,7 +66,7 @@ HOLDS_src/root.rs        := roots
 HOLDS_src/server/http.rs := server_http server_wire server_blocks
 HOLDS_src/store.rs       := store want_of_descriptors server_http
 # A jobserver's descriptors would be missing to the tests that count them.
-MUTANTS := env -u CARGO_TARGET_DIR cargo mutants --jobserver false --config tests/mutants.toml --output '$(TARGET)'
+MUTANTS := env -u CARGO_TARGET_DIR cargo mutants --jobserver false --config tests/mutants.toml --output '$(BUILD)'
 
 mutants:                       # which changes of FILE=src/... no test tells (or TESTS="roots get_runs" of tests/it)
 	$(need-cargo)
@@ -80,9 +88,18 @@ static:                        # a binary that needs no library of the machine i
 	$(need-cargo)
 	@sh tests/static.sh
 
+cross:                         # the same for TARGET=armv7-unknown-linux-gnueabihf, or another of Rust's
+	$(need-cargo)
+	@test -n '$(TARGET)' || { echo 'which? make cross TARGET=...; rustc --print target-list names them all' >&2; exit 1; }
+	@sh tests/static.sh '$(TARGET)'
+
+dist:                          # tarball, Debian package and sums, of the static binary (or of TARGET=...)
+	$(need-cargo)
+	@sh tests/dist.sh $(TARGET)
+
 bench: $(BINARY)               # how fast it is beside other programs (or ONLY="export get link delta server")
 	cargo build --locked --release --example relay
-	@PSYNC='$(BINARY)' RELAY='$(TARGET)/release/examples/relay' ONLY='$(ONLY)' sh tests/bench/run.sh
+	@PSYNC='$(BINARY)' RELAY='$(BUILD)/release/examples/relay' ONLY='$(ONLY)' sh tests/bench/run.sh
 
 install: $(BINARY)             # into DESTDIR, PREFIX (/usr/local)
 	install -d '$(DESTDIR)$(PREFIX)/bin'

@@ -1032,6 +1032,11 @@ impl Loop {
     pub fn new(bytes: &[u8]) -> io::Result<Self> {
         let dir = TempDir::on_disk();
         let image = dir.file("image", bytes);
+        Self::over(image, dir)
+    }
+
+    /// Over a file in this directory.
+    pub fn over(image: PathBuf, dir: TempDir) -> io::Result<Self> {
         let out = tool!("losetup", "--show", "-f", &image).run();
         if out.status != 0 {
             return Err(io::Error::other(out.to_string()));

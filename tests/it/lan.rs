@@ -18,7 +18,7 @@ const PORT: u16 = 40960;
 const ADVICE: &str = "is the network up? --lan=ADDR takes the interface with that address";
 
 /// A shell script, with `$PSYNC`, where there is nothing but a loopback, and psync's own directory.
-fn alone(script: &str, dir: &TempDir) -> Option<Run> {
+pub fn alone(script: &str, dir: &TempDir) -> Option<Run> {
     let may = tool!("unshare", "-rn", "true").run().status == 0;
     let ip = need("ip");
     may.then(|| {
@@ -31,7 +31,7 @@ fn alone(script: &str, dir: &TempDir) -> Option<Run> {
 }
 
 /// A server that has come up, in such a script.
-const SERVED: &str = "\"$PSYNC\" server -d b --lan=127.0.0.1 127.0.0.1:0 >out &
+pub const SERVED: &str = "\"$PSYNC\" server -d b --lan=127.0.0.1 127.0.0.1:0 >out &
 trap 'kill $!' EXIT
 until grep -q listening out; do :; done
 ";

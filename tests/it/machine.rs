@@ -188,7 +188,7 @@ fn too_few_descriptors_are_one_clear_error() {
     assert!(enough);
 }
 
-fn make(words: &[&str]) -> Run {
+pub fn make(words: &[&str]) -> Run {
     let keep = ["HOME", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR"];
     let mut run = tool!(
         "make",

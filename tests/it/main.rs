@@ -1,7 +1,8 @@
 //! psync from outside: the real binary, real sockets and files, exact output. One crate, so that it
 //! links once; what the tests share is in `support`, and each other file says what it holds.
 //!
-//! Tests named `root_…` need root and `slow_…` minutes; both are `#[ignore]`d, for `make test-root`.
+//! Tests named `root_…` need root and `slow_…` minutes; both are `#[ignore]`d, for `make test-root`. So
+//! are those named `cross_…`, for `make test-cross`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,7 +12,9 @@
 )]
 
 mod crash;
+mod cross;
 mod disks;
+mod dist;
 mod export;
 mod fleet;
 mod get_answers;

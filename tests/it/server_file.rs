@@ -65,11 +65,16 @@ fn has(server: &Server, block: &[u8]) -> bool {
     answer.status == 200
 }
 
-/// Waits until all blocks of `bytes` are served.
+/// Whether all blocks of `bytes` are served; 1024 at most.
 #[track_caller]
-fn wait_for(server: &Server, bytes: &[u8]) {
-    let (list, due) = (hashlist(bytes), frames(blocks(bytes)));
-    eventually("all blocks", || post(server.addr(), &list) == due);
+pub fn serves(server: &Server, bytes: &[u8]) -> bool {
+    post(server.addr(), &hashlist(bytes)) == frames(blocks(bytes))
+}
+
+/// Waits until they are.
+#[track_caller]
+pub fn wait_for(server: &Server, bytes: &[u8]) {
+    eventually("all blocks", || serves(server, bytes));
 }
 
 /// Files that the server has open which have no name any more.
@@ -88,7 +93,7 @@ fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
 
 /// A file of zeros that takes no room, but for these blocks at these places; changed long ago, so
 /// that it is read once.
-fn sparse(dir: &TempDir, size: u64, parts: &[(u64, &[u8])]) -> PathBuf {
+pub fn sparse(dir: &Path, size: u64, parts: &[(u64, &[u8])]) -> PathBuf {
     let path = dir.join("sparse");
     let file = File::create(&path).unwrap();
     file.set_len(size).unwrap();

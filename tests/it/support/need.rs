@@ -33,6 +33,7 @@ fn package(program: &str) -> &str {
         "script" => "bsdutils",
         "sh" => "dash",
         "ip" => "iproute2",
+        "qemu-arm-static" | "qemu-mips-static" => "qemu-user-static",
         _ => Path::new(program)
             .file_name()
             .and_then(|name| name.to_str())

@@ -69,6 +69,12 @@ impl Run {
         }
     }
 
+    /// Another program with the same words.
+    pub fn program(mut self, program: impl AsRef<OsStr>) -> Self {
+        self.argv[0] = program.as_ref().to_owned();
+        self
+    }
+
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.argv.push(arg.as_ref().to_owned());
         self
