@@ -5,10 +5,12 @@
 //! hands it out to `get/worker.rs`, who look for each block at hand (`get/local.rs`, `get/seed.rs`)
 //! and then ask the servers: which of them, how and for how much is `get/servers.rs`, who else may be
 //! asked `get/peers.rs`, what is asked and what the answer is worth `get/ask.rs` and, for whole files,
-//! `get/mirror.rs`; one request is `get/fetch.rs`, where it goes `get/url.rs` and `get/proxy.rs`. What
-//! comes back exists only verified, and goes by `get/parts.rs`, many blocks at once, to `get/output.rs`.
+//! `get/mirror.rs`, which tell it in words of `get/asked.rs`; one request is `get/fetch.rs`, where it
+//! goes `get/url.rs` and `get/proxy.rs`. What comes back exists only verified, and goes by
+//! `get/parts.rs`, many blocks at once, to `get/output.rs`.
 
 mod ask;
+mod asked;
 mod fetch;
 mod flow;
 mod levels;

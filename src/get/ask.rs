@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
+use super::asked::{Asked, Failure, Pace, Unfit};
 use super::fetch::{Answered, Fault, Fetcher, Incoming};
 use super::list::Wanted;
-use super::servers::{Asked, Failure, Pace, Unfit};
 use super::url::Url;
 use super::worker::Sink;
 use crate::block::{BLOCK_SIZE, Block};

@@ -22,8 +22,8 @@ use ureq::unversioned::transport::{
 };
 use ureq::{Agent, Body, BodyReader, RequestBuilder, ResponseExt, Timeout};
 
+use super::asked::Failure;
 use super::proxy::{Proxies, Variable};
-use super::servers::Failure;
 use super::url::Url;
 use crate::block;
 use crate::error::{Cause, Error, Result};

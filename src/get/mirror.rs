@@ -12,9 +12,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::ask::is_passing;
+use super::asked::{Asked, Failure, Pace};
 use super::fetch::{Answered, Fault, Fetcher, Incoming};
 use super::list::Wanted;
-use super::servers::{Asked, Failure, Pace};
 use super::url::Url;
 use super::worker::Sink;
 use crate::block::{self, BLOCK_SIZE, Block};

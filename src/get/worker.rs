@@ -56,6 +56,7 @@ pub enum Task {
     /// Take lines off the list, and find their blocks: so many, or more where what is at hand is in
     /// its place already, or has one.
     Take(usize),
+    /// Find these, which failed before, or are not of the list.
     Again(Vec<Wanted>),
 }
 
