@@ -68,11 +68,6 @@ const SHORTAGE_ROOM: usize = 4;
 /// end their requests, or never read the answers, would take the memory of a small box.
 const BUDGET: usize = 2 * 1024 * 1024;
 
-/// How long is waited for a thread that was woken to let go of what it holds, and between two looks:
-/// given to others at once, it would be held twice where processors are busy.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(1);
-const RELEASE_PAUSE: Duration = Duration::from_millis(1);
-
 /// All connections of a server.
 pub struct Clients {
     max: usize,
@@ -144,19 +139,14 @@ impl Clients {
 
     /// Sets so many bytes of the budget aside for `client`. Where they are used up, whoever holds
     /// some and is longest without a whole request has to go. None where all holders are being
-    /// answered, or who has to go does not come to it.
+    /// answered.
     pub fn reserve<'a>(&'a self, client: &'a Client, bytes: usize) -> Option<Reservation<'a>> {
         while self.add_reserved(bytes).is_err() {
             let holds =
                 |other: &Client| other.held.load(Relaxed) > 0 && !std::ptr::eq(other, client);
             let ended = self.table().evict(self.start, holds)?;
-            let deadline = Instant::now() + RELEASE_PATIENCE;
-            while ended.held.load(Acquire) > 0 {
-                if Instant::now() >= deadline {
-                    return None;
-                }
-                thread::sleep(RELEASE_PAUSE);
-            }
+            // Its thread has been woken and is about to let go of it.
+            self.release(&ended, usize::MAX);
         }
         client.held.fetch_add(bytes, Relaxed);
         Some(Reservation {
@@ -170,6 +160,13 @@ impl Clients {
         self.reserved.fetch_update(Relaxed, Relaxed, |reserved| {
             Some(reserved + bytes).filter(|&sum| sum <= BUDGET)
         })
+    }
+
+    /// Takes back so many bytes, or as many as `client` still holds.
+    fn release(&self, client: &Client, bytes: usize) {
+        let left = |held: usize| Some(held.saturating_sub(bytes));
+        let (Ok(held) | Err(held)) = client.held.fetch_update(Relaxed, Relaxed, left);
+        self.reserved.fetch_sub(held.min(bytes), Relaxed);
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -201,9 +198,7 @@ pub struct Reservation<'a> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        // In this order, so that who waits for the one finds the other.
-        self.clients.reserved.fetch_sub(self.bytes, Release);
-        self.client.held.fetch_sub(self.bytes, Release);
+        self.clients.release(self.client, self.bytes);
     }
 }
 
@@ -295,15 +290,10 @@ mod tests {
         assert_eq!(ends.each_ref().map(ended), [false; 4]);
         // Nothing is too much where there is nothing left, and one who holds nothing is no help.
         assert!(clients.reserve(none, 0).is_some());
-        let third = thread::scope(|scope| {
-            // As its own thread does, which waits for a request.
-            scope.spawn(move || {
-                let _ = (&quiet.stream).read(&mut [0]);
-                drop(first);
-            });
-            clients.reserve(new, BUDGET / 2).unwrap()
-        });
+        let third = clients.reserve(new, BUDGET / 2).unwrap();
         assert_eq!(ends.each_ref().map(ended), [false, true, false, false]);
+        // Its part has been given to another, so there is nothing to give back.
+        drop(first);
         new.begin_answer();
         assert!(clients.reserve(none, 1).is_none());
         new.end_answer();
