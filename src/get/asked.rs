@@ -112,11 +112,6 @@ impl Failure {
         }
     }
 
-    /// Whether there was somebody who was asked.
-    pub fn is_met(&self) -> bool {
-        self.silent || !self.at_once
-    }
-
     /// Whether there was an answer that made no sense.
     pub fn is_misunderstanding(&self) -> bool {
         !self.at_once && !self.passing

@@ -548,11 +548,11 @@ impl State {
             return false;
         }
         let is_first = self.posts.is_none() && asked.given == 0 && !asked.lacks;
-        if is_first && asked.unfit.is_none() {
-            let is_met = asked.failures.iter().all(Failure::is_met);
-            asked.unfit = is_met.then_some(Unfit::Ever);
-            // Silence is silence, whatever was asked for.
-            asked.failures.retain(|failure| failure.at_once);
+        // Nobody there, and silence, are that whatever was asked for.
+        let is_gone = asked.failures.iter().any(|failure| failure.at_once);
+        if is_first && !is_gone && asked.unfit.is_none() {
+            asked.unfit = Some(Unfit::Ever);
+            asked.failures.clear();
         }
         if !self.given_up {
             self.count_silence(asked);
@@ -575,6 +575,9 @@ impl State {
             self.silent_run = asked.given + asked.rest.len();
         } else if asked.given >= self.silent_run {
             self.silences = 0;
+        } else if asked.given > 0 {
+            // So do a few with fewer.
+            self.silent_run /= 2;
         }
     }
 
@@ -858,6 +861,31 @@ mod tests {
         for _ in 0..2 * SILENCES {
             assert_eq!(ways_now(&servers, gone, gone), [Way::Post]);
             servers.revive();
+        }
+        assert_eq!(ways_now(&servers, give, give), [Way::Post]);
+    }
+
+    #[test]
+    fn a_server_that_is_silent_at_first_is_asked_for_many_again() {
+        let servers = servers(&["a"]);
+        assert_eq!(ways_now(&servers, silent, silent), [Way::Post]);
+        servers.revive();
+        assert_eq!(ways_now(&servers, give, give), [Way::Get, Way::Post]);
+    }
+
+    #[test]
+    fn a_few_short_answers_make_good_for_silence_too() {
+        let servers = servers(&["a"]);
+        let ask = |blocks, posted: Answer| {
+            let fetched = servers.fetch(wanted(blocks), servers.turn(), true, |_, way, wanted| {
+                Ok(answer(if way == Way::Post { posted } else { give }, wanted))
+            });
+            fetched.unwrap();
+        };
+        for _ in 0..3 * SILENCES {
+            ask(8, silent);
+            servers.revive();
+            (0..4).for_each(|_| ask(3, give));
         }
         assert_eq!(ways_now(&servers, give, give), [Way::Post]);
     }
