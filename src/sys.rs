@@ -1,4 +1,4 @@
-//! What the system has and std does not say: three calls and a few numbers.
+//! What the system has and std does not say: a few calls and numbers.
 //!
 //! This is the only file with `unsafe`. It holds which descriptors were closed at the start, and knows
 //! nothing of blocks.
@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
 const LINUX: bool = cfg!(target_os = "linux");
@@ -50,6 +51,61 @@ pub fn sync_file_system(dir: &File) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 pub fn sync_file_system(_: &File) -> io::Result<()> {
     Ok(())
+}
+
+/// Has what is cached of a file, and is not to be written any more, read from the disk when it is next
+/// read (posix_fadvise(2)). After a sync has failed the cache holds what the disk does not, and the
+/// next sync says nothing of it.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub fn forget_cached(file: &File) {
+    use std::os::fd::AsRawFd;
+
+    /// An offset in the C library's own width.
+    #[cfg(target_env = "musl")]
+    type Offset = i64;
+    #[cfg(not(target_env = "musl"))]
+    type Offset = std::ffi::c_long;
+    unsafe extern "C" {
+        fn posix_fadvise(fd: i32, offset: Offset, length: Offset, advice: i32) -> i32;
+    }
+    const DONTNEED: i32 = if cfg!(target_arch = "s390x") { 6 } else { 4 };
+    // SAFETY: it takes a descriptor, open for as long as `file` is borrowed, and no pointer.
+    unsafe { posix_fadvise(file.as_raw_fd(), 0, 0, DONTNEED) };
+}
+
+/// Other systems have no call for it, or keep what was not written.
+#[cfg(not(target_os = "linux"))]
+pub fn forget_cached(_: &File) {}
+
+/// The request for what of a socket was sent and not yet taken (tcp(7), SIOCOUTQ), on some machines a
+/// number of their own.
+#[cfg(target_os = "linux")]
+const SIOCOUTQ: std::ffi::c_ulong = match (MIPS, SPARC || POWERPC) {
+    (true, _) => 0x7472,
+    (_, true) => 0x4004_7473,
+    _ => 0x5411,
+};
+
+/// Bytes that were written to `socket` and that the other side has not yet taken, where that is told.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub fn untaken(socket: &TcpStream) -> Option<i32> {
+    use std::os::fd::AsRawFd;
+
+    unsafe extern "C" {
+        fn ioctl(fd: i32, request: std::ffi::c_ulong, ...) -> i32;
+    }
+    let mut bytes = 0_i32;
+    // SAFETY: SIOCOUTQ writes one int, for which `bytes` has the room and alignment.
+    let told = unsafe { ioctl(socket.as_raw_fd(), SIOCOUTQ, &raw mut bytes) } == 0;
+    told.then_some(bytes)
+}
+
+/// Elsewhere it is not asked for.
+#[cfg(not(target_os = "linux"))]
+pub fn untaken(_: &TcpStream) -> Option<i32> {
+    None
 }
 
 /// Which of the first three descriptors were closed when the program began: std opens /dev/null in

@@ -19,6 +19,7 @@ use crate::file::read_at;
 use crate::hash::Hash;
 use crate::lockfile::{self, Locking, is_named};
 use crate::root::Tree;
+use crate::sys;
 
 /// Symbolic links followed to the file that is to be written; the kernel's own limit.
 const MAX_LINKS: usize = 40;
@@ -170,13 +171,23 @@ pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
 /// When the disk refuses.
 pub fn settle(path: &Path) -> Result<()> {
     let path = follow(path)?;
-    match File::open(&path).and_then(|file| file.sync_all()) {
+    match File::open(&path).and_then(|file| sync(&file)) {
         // Where nothing is ever written there is nothing to sync (squashfs).
         Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
             Err(Error::io("sync", path.display(), &e))
         }
         _ => sync_name(&path),
     }
+}
+
+/// What did not reach the disk reads as if it had, and the next sync says nothing of it: so nothing of
+/// it may be believed.
+fn sync(file: &File) -> io::Result<()> {
+    let synced = file.sync_all();
+    if synced.is_err() {
+        sys::forget_cached(file);
+    }
+    synced
 }
 
 /// Brings the name of a file to the disk.
@@ -438,9 +449,8 @@ impl Place {
             let set = self.file.set_permissions(metadata.permissions());
             set.map_err(failed("set the mode of"))?;
         }
-        if let Err(e) = self.file.sync_all() {
-            // What did not reach the disk reads as if it had, and the next sync says nothing of it:
-            // so nothing of it may be believed.
+        if let Err(e) = sync(&self.file) {
+            // The next run could not tell what of it is right.
             if let Kind::Part { .. } = self.kind {
                 let _ = fs::remove_file(&self.path);
             }

@@ -46,13 +46,21 @@ const WRITES: u32 = 8;
 
 /// Sends all of `bytes`, or gives up where none is taken for `timeout`, as [`set_options`] was told.
 fn send_all(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
-    let mut tries = 0;
+    let (mut tries, mut untaken) = (0, None);
     while !bytes.is_empty() {
         match stream.write(bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(taken) => (bytes, tries) = (&bytes[taken..], 0),
+            Ok(written) => (bytes, tries) = (&bytes[written..], 0),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock && tries + 1 < WRITES => tries += 1,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                // There is room for more only once a third of what was written is taken, which on a
+                // slow line may be later.
+                let before = mem::replace(&mut untaken, sys::untaken(stream));
+                tries = if before == untaken { tries + 1 } else { 1 };
+                if tries == WRITES {
+                    return Err(e);
+                }
+            }
             Err(e) => return Err(e),
         }
     }
