@@ -272,32 +272,34 @@ fn root_what_a_full_pool_did_not_take_is_not_believed_when_it_has_room_again() {
     let sample = Sample::new(1000);
     let blocks = sample.dir.join("b");
     write_blocks(&blocks, &sample.bytes);
-    for mkfs in journaled() {
-        let pool = Mount::tmpfs("size=400m");
-        let mount = Mount::made_in(TempDir::within(&pool.at), mkfs, &[], DISK);
-        let file = mount.at.join("file");
-        fs::write(&file, "old").unwrap();
-        mount.sync();
-        let ballast = pool.fill(0);
-        let get = || {
-            sample
-                .get(&[])
-                .arg("-d")
-                .arg(&blocks)
-                .arg("-o")
-                .arg(&file)
-                .run()
-        };
-        get().fails_naming(1, &["psync: "]);
-        assert_eq!(fs::read(&file).unwrap(), b"old");
-        remove(&ballast);
-        if get().status != 0 {
-            // The file system has given up itself.
-            mount.unmount();
-            mount.mount(mount.image.as_ref().unwrap());
-            get().ok();
+    // FILE is old and replaced, old and written in place, or right already as far as is cached.
+    for (words, is_right) in [(&[][..], false), (&["--in-place"], false), (&[], true)] {
+        for mkfs in journaled() {
+            let _case = Case(format!("{mkfs} {words:?} {is_right}"));
+            let pool = Mount::tmpfs("size=400m");
+            let mount = Mount::made_in(TempDir::within(&pool.at), mkfs, &[], DISK);
+            let file = mount.at.join("file");
+            fs::write(&file, "old").unwrap();
+            mount.sync();
+            let ballast = pool.fill(0);
+            if is_right {
+                fs::write(&file, &sample.bytes).unwrap();
+            }
+            let get = || {
+                let run = sample.get(&[]).arg("-d").arg(&blocks).args(words);
+                run.arg("-o").arg(&file).run()
+            };
+            get().fails_naming(1, &["psync: "]);
+            get().fails_naming(1, &["psync: "]);
+            remove(&ballast);
+            if get().status != 0 {
+                // The file system has given up itself.
+                mount.unmount();
+                mount.mount(mount.image.as_ref().unwrap());
+                get().ok();
+            }
+            mount.cut_power();
+            assert!(fs::read(&file).unwrap() == sample.bytes);
         }
-        mount.cut_power();
-        assert!(fs::read(&file).unwrap() == sample.bytes, "{mkfs}");
     }
 }
