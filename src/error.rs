@@ -112,6 +112,10 @@ impl Error {
         self
     }
 
+    pub fn lines(&self) -> &[String] {
+        &self.lines
+    }
+
     pub fn print(&self) {
         for line in &self.lines {
             console::complain(line);

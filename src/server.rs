@@ -34,7 +34,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::console::Stdout;
+use crate::console::{self, Stdout};
 use crate::error::{Error, Result};
 use crate::lan::{self, Responder};
 use crate::spawn::spawn;
@@ -187,7 +187,16 @@ pub fn run(options: Options) -> Result<()> {
         spawn(log::STACK, Box::new(move || log.run()))?;
     }
     if server.files.is_some() {
-        spawn(KEEPER_STACK, Box::new(move || keeper.run()))?;
+        let log = server.log.clone();
+        // Not past the log, where there is one: nobody may be reading what it writes.
+        let tell = move |error: &Error| match &log {
+            Some(log) => {
+                let lines = error.lines().iter();
+                lines.for_each(|line| log.add(&console::message(line)));
+            }
+            None => error.print(),
+        };
+        spawn(KEEPER_STACK, Box::new(move || keeper.run(&tell)))?;
     }
     if let Some(lan) = lan {
         spawn(lan::STACK, Box::new(move || lan.run()))?;

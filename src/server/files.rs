@@ -160,8 +160,8 @@ impl Keeper {
         (!self.named.is_empty()).then(|| Arc::clone(&self.files))
     }
 
-    /// Never ends.
-    pub fn run(mut self) {
+    /// Never ends. What is wrong with a file is for `tell`.
+    pub fn run(mut self, tell: &dyn Fn(&Error)) {
         loop {
             for named in &mut self.named {
                 match named.look(&self.files) {
@@ -169,7 +169,7 @@ impl Keeper {
                     // Tried again at every look, told once.
                     Err(_) if named.told => {}
                     Err(error) => {
-                        error.print();
+                        tell(&error);
                         named.told = true;
                     }
                 }
