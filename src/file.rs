@@ -2,9 +2,9 @@
 //!
 //! This file owns the calls, and nothing of what is read by them.
 
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::sys;
@@ -46,4 +46,12 @@ pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> usize {
         }
     }
     filled
+}
+
+/// Whether both are names of one file that is there. A pipe or device may be both ends of something.
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    let (Ok(one), Ok(other)) = (fs::metadata(one), fs::metadata(other)) else {
+        return false;
+    };
+    one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino())
 }

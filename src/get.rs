@@ -39,6 +39,7 @@ use std::time::{Duration, Instant};
 use crate::block;
 use crate::console;
 use crate::error::{Cause, Error, Result};
+use crate::file;
 use crate::hash::Hash;
 use crate::lan;
 use crate::progress::Progress;
@@ -110,6 +111,15 @@ impl fmt::Display for Hashlist {
 /// blocks that nobody has; 1 for what fails on this machine.
 pub fn run(options: &Options) -> Result<()> {
     let mut report = Report::new(options);
+    if let (Some(output), Hashlist::File(name)) = (&options.output, &options.hashlist)
+        && file::is_same(output, Path::new(name))
+    {
+        let output = output.display();
+        return Err(Error::usage(
+            "get",
+            format_args!("-o {output} is HASHLIST itself, which would be lost"),
+        ));
+    }
     // A file's list is read before anything else happens.
     let list = match &options.hashlist {
         Hashlist::File(name) => Ok(List::open(name)?),

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::mutex::lock;
 use crate::progress::Progress;
+use crate::root::Root;
 
 /// Blocks under way at once, of all workers together: 6 MiB at most are held where they must go out
 /// in order. Shared out, it is also the longest run that one request asks for.
@@ -274,6 +275,7 @@ impl<'a> Flow<'a> {
     fn put(&mut self, part: Part) -> Result<()> {
         let count = part.count();
         self.check_size(part.end)?;
+        self.check_no_root(&part)?;
         match part.content {
             Content::Fetched(_) => self.summary.fetched += count,
             _ => self.summary.at_hand += count,
@@ -306,6 +308,20 @@ impl<'a> Flow<'a> {
         let (number, length) = (end.wanted.number + 1, end.length);
         let cause = format!("block {number} has {length} bytes, which does not fit its size");
         Err(Error::malformed("read root", self.name, cause))
+    }
+
+    /// A list of one line may be a root that was kept in a file, and FILE would become its root block,
+    /// unseen by anybody.
+    fn check_no_root(&self, part: &Part) -> Result<()> {
+        let (Content::AtHand(row) | Content::Fetched(row)) = &part.content else {
+            return Ok(());
+        };
+        let may_be_one = self.stream.is_none() && self.length == Some(1) && self.size.is_none();
+        if !may_be_one || Root::parse(row.bytes()).is_none() {
+            return Ok(());
+        }
+        let cause = "it holds a root, which is given itself: \"$(cat FILE)\"";
+        Err(Error::malformed("read hashlist", self.name, cause))
     }
 
     fn miss(&mut self, wanted: &Wanted) -> Result<()> {

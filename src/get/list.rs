@@ -15,7 +15,7 @@ use super::levels::Levels;
 use super::order::{Order, Ordered};
 use crate::block;
 use crate::console;
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::hash::Hash;
 use crate::hashlist::{LINE, Reader, push_line};
 use crate::root::Root;
@@ -73,7 +73,21 @@ impl List {
             return Ok(List::new(Box::new(console::stdin()?), name, None));
         }
         let failed = |e| Error::io("read hashlist", path.display(), &e);
-        let mut file = File::open(path).map_err(failed)?;
+        let mut file = File::open(path).map_err(|e| match e.kind() {
+            // Words that were swapped, or a root that is not quite one.
+            io::ErrorKind::NotFound => {
+                let (cause, hint) = (
+                    Cause(&e),
+                    "the last word is a file, or a root of 64 digits 0-9a-f",
+                );
+                Error::local(
+                    "read hashlist",
+                    path.display(),
+                    format_args!("{cause}; {hint}"),
+                )
+            }
+            _ => failed(e),
+        })?;
         if !file.metadata().map_err(failed)?.is_file() {
             return Ok(List::new(Box::new(file), name, None));
         }

@@ -1186,6 +1186,24 @@ fn a_private_file_stays_so_whatever_is_refused() {
 }
 
 /// What goes by the name at the end must be what was written: here somebody cleared up.
+/// Whatever name it goes by: the list is what is trusted.
+#[test]
+fn the_list_is_not_written_over() {
+    let sample = Sample::new(3);
+    let list = fs::read(&sample.list).unwrap();
+    let link = sample.dir.join("link");
+    std::os::unix::fs::symlink(&sample.list, &link).unwrap();
+    let server = sample.honest();
+    for output in [&sample.list, &link] {
+        for words in [&["-o"][..], &["--in-place", "-o"]] {
+            let out = sample.get(&[&server]).args(words).arg(output).run();
+            out.fails_naming(2, &["psync: -o ", " is HASHLIST itself, ", "--help\n"]);
+            assert!(fs::read(&sample.list).unwrap() == list);
+        }
+    }
+    assert_eq!(server.connections(), 0);
+}
+
 #[test]
 fn an_output_that_is_removed_or_replaced_meanwhile_is_no_success() {
     let sample = Sample::new(3);

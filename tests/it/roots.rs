@@ -885,13 +885,36 @@ fn a_mirror_gives_blocks_of_the_file_and_is_asked_for_none_of_the_list() {
     assert_eq!(alone.connections(), 0);
 }
 
+/// As `psync export --root > disk.root` leaves it: for FILE its root block is hardly meant.
+#[test]
+fn a_root_that_is_kept_in_a_file_is_not_taken_for_a_list() {
+    let (dir, rooted) = (TempDir::new(), Rooted::new(b"abc"));
+    let (kept, file) = (
+        dir.file("disk.root", rooted.line()),
+        dir.file("disk.img", "old"),
+    );
+    let blocks = dir.join("b");
+    store(&blocks, &rooted.map());
+    let server = serve(rooted.map());
+    for words in [&["--in-place"][..], &["-d", "b"], &[]] {
+        let run = psync!("get", server.url(), "-o", &file, &kept).args(words);
+        let told = "disk.root: it holds a root, which is given itself: \"$(cat FILE)\"\n";
+        run.cwd(&dir).run().fails_naming(2, &[told]);
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+    }
+    // Whoever wants to see it may.
+    let out = psync!("get", server.url(), &kept).run().ok();
+    assert!(out.text().starts_with("psync root 1\n"));
+}
+
 #[test]
 fn upper_case_is_a_file_name() {
     let (dir, server) = (TempDir::new(), HostileServer::honest(b"abc"));
     let name = A.to_uppercase();
     let run = || psync!("get", server.url(), &name).cwd(&dir);
-    let told = format!("psync: read hashlist {name}: No such file or directory\n");
-    run().run().fails(1, &told);
+    let told = format!("psync: read hashlist {name}: No such file or directory; ");
+    let out = run().run();
+    out.fails_naming(1, &[&told, "a root of 64 digits 0-9a-f\n"]);
     assert_eq!(server.connections(), 0);
     dir.file(&name, format!("{A}\n"));
     assert_eq!(run().run().ok().text(), "abc");
