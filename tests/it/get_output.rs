@@ -1192,7 +1192,7 @@ fn the_list_is_not_written_over() {
     let sample = Sample::new(3);
     let list = fs::read(&sample.list).unwrap();
     let link = sample.dir.join("link");
-    std::os::unix::fs::symlink(&sample.list, &link).unwrap();
+    symlink(&sample.list, &link).unwrap();
     let server = sample.honest();
     for output in [&sample.list, &link] {
         for words in [&["-o"][..], &["--in-place", "-o"]] {
