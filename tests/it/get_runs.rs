@@ -434,7 +434,7 @@ fn silence_after_the_frames_costs_its_timeout_once() {
     });
 }
 
-/// It serves every block; that it never answers what it does not know costs a timeout, not the file.
+/// It serves every block; that it never answers what it does not know costs two timeouts, not the file.
 fn a_server_that_is_silent_to_runs_alone_is_asked_singly_in_the_next_round() {
     let sample = Sample::new(40);
     let lone = server(sample.map(), |_| Reply::raw("").then_silence());
@@ -443,7 +443,8 @@ fn a_server_that_is_silent_to_runs_alone_is_asked_singly_in_the_next_round() {
         .args(["--timeout", "1", "--retry", "2"])
         .run();
     sample.is_whole(out);
-    assert_eq!(lone.runs().len(), 1);
+    // Once it may have been away.
+    assert_eq!(lone.runs().len(), 2);
 }
 
 /// Busy: each block is asked for by itself now, and what takes a run may be tried again.

@@ -31,7 +31,7 @@ pub fn alone(script: &str, dir: &TempDir) -> Option<Run> {
 }
 
 /// A server that has come up, in such a script.
-pub const SERVED: &str = "\"$PSYNC\" server -d b --lan=127.0.0.1 127.0.0.1:0 >out &
+pub const SERVED: &str = ": >out; \"$PSYNC\" server -d b --lan=127.0.0.1 127.0.0.1:0 >out &
 trap 'kill $!' EXIT
 until grep -q listening out; do :; done
 ";
