@@ -575,7 +575,7 @@ impl State {
             self.silent_run = asked.given + asked.rest.len();
         } else if asked.given >= self.silent_run {
             self.silences = 0;
-        } else if asked.given > 0 {
+        } else {
             // So do a few with fewer.
             self.silent_run /= 2;
         }
@@ -875,19 +875,24 @@ mod tests {
 
     #[test]
     fn a_few_short_answers_make_good_for_silence_too() {
-        let servers = servers(&["a"]);
-        let ask = |blocks, posted: Answer| {
-            let fetched = servers.fetch(wanted(blocks), servers.turn(), true, |_, way, wanted| {
-                Ok(answer(if way == Way::Post { posted } else { give }, wanted))
-            });
-            fetched.unwrap();
+        let after = |short_answers: usize| {
+            let servers = servers(&["a"]);
+            let ask = |blocks, posted: Answer| {
+                let turn = servers.turn();
+                let fetched = servers.fetch(wanted(blocks), turn, true, |_, way, wanted| {
+                    Ok(answer(if way == Way::Post { posted } else { give }, wanted))
+                });
+                fetched.unwrap();
+            };
+            for _ in 0..3 * SILENCES {
+                ask(8, silent);
+                servers.revive();
+                (0..short_answers).for_each(|_| ask(3, give));
+            }
+            ways_now(&servers, give, give)
         };
-        for _ in 0..3 * SILENCES {
-            ask(8, silent);
-            servers.revive();
-            (0..4).for_each(|_| ask(3, give));
-        }
-        assert_eq!(ways_now(&servers, give, give), [Way::Post]);
+        assert_eq!(after(4), [Way::Post]);
+        assert_eq!(after(2), [Way::Get; 4]);
     }
 
     #[test]

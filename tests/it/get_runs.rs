@@ -435,7 +435,7 @@ fn silence_after_the_frames_costs_its_timeout_once() {
 }
 
 /// It serves every block; that it never answers what it does not know costs two timeouts, not the file.
-fn a_server_that_is_silent_to_runs_alone_is_asked_singly_in_the_next_round() {
+fn a_server_that_is_silent_to_runs_alone_is_asked_singly_in_the_end() {
     let sample = Sample::new(40);
     let lone = server(sample.map(), |_| Reply::raw("").then_silence());
     let out = sample
@@ -824,7 +824,7 @@ fn silence_costs_its_timeout_once() {
     thread::scope(|scope| {
         scope.spawn(a_server_that_falls_silent_in_later_runs_is_asked_singly_in_the_end);
         scope.spawn(silence_after_the_frames_costs_its_timeout_once);
-        scope.spawn(a_server_that_is_silent_to_runs_alone_is_asked_singly_in_the_next_round);
+        scope.spawn(a_server_that_is_silent_to_runs_alone_is_asked_singly_in_the_end);
         scope.spawn(silence_in_a_run_costs_its_timeout_once);
         scope.spawn(silence_in_a_run_costs_eight_workers_its_timeout_once);
     });
