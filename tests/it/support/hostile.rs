@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{BlockMap, block_map, uninterrupted};
+use super::{BlockMap, block_map, uninterrupted, wait_until};
 
 #[derive(Debug)]
 pub struct HostileServer {
@@ -45,7 +45,13 @@ impl HostileServer {
     }
 
     pub fn start_at(at: &str, handler: impl Fn(&mut Conn, usize) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(at).unwrap();
+        let mut listener = None;
+        // One that was there before may be about to go.
+        wait_until("the address is free", || {
+            listener = TcpListener::bind(at).ok();
+            listener.is_some()
+        });
+        let listener = listener.unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared::default());
         shared.state.lock().unwrap().accepting = true;
