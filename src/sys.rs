@@ -78,6 +78,12 @@ pub fn forget_cached(file: &File) {
 #[cfg(not(target_os = "linux"))]
 pub fn forget_cached(_: &File) {}
 
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+unsafe extern "C" {
+    fn ioctl(fd: i32, request: std::ffi::c_ulong, ...) -> i32;
+}
+
 /// The request for what of a socket was sent and not yet taken (tcp(7), SIOCOUTQ), on some machines a
 /// number of their own.
 #[cfg(target_os = "linux")]
@@ -93,9 +99,6 @@ const SIOCOUTQ: std::ffi::c_ulong = match (MIPS, SPARC || POWERPC) {
 pub fn untaken(socket: &TcpStream) -> Option<i32> {
     use std::os::fd::AsRawFd;
 
-    unsafe extern "C" {
-        fn ioctl(fd: i32, request: std::ffi::c_ulong, ...) -> i32;
-    }
     let mut bytes = 0_i32;
     // SAFETY: SIOCOUTQ writes one int, for which `bytes` has the room and alignment.
     let told = unsafe { ioctl(socket.as_raw_fd(), SIOCOUTQ, &raw mut bytes) } == 0;
@@ -184,9 +187,6 @@ const TIOCGWINSZ: std::ffi::c_ulong = match MIPS || SPARC || POWERPC {
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub fn terminal_width() -> Option<usize> {
-    unsafe extern "C" {
-        fn ioctl(fd: i32, request: std::ffi::c_ulong, ...) -> i32;
-    }
     const STDERR: i32 = 2;
     // struct winsize: rows, columns, and two in pixels.
     let mut size = [0_u16; 4];

@@ -168,21 +168,20 @@ impl List {
         let Some(mut file) = self.file.take() else {
             return Ok(self);
         };
-        if self.cut.is_some() {
+        let text: Box<dyn Read + Send> = if self.cut.is_some() {
             let failed = |e| Error::io("read hashlist", &self.name, &e);
             file.rewind().map_err(failed)?;
-            self.reader = Reader::new(BufReader::new(Box::new(file)), self.name.clone());
-            self.given = 0;
-            return Ok(self);
-        }
-        let order = Order::new(length);
-        let text = Ordered {
-            file,
-            order: order.clone(),
-            piece: 0..0,
+            Box::new(file)
+        } else {
+            let order = Order::new(length);
+            self.order = Some(order.clone().flatten());
+            Box::new(Ordered {
+                file,
+                order,
+                piece: 0..0,
+            })
         };
-        self.reader = Reader::new(BufReader::new(Box::new(text)), self.name.clone());
-        self.order = Some(order.flatten());
+        self.reader = Reader::new(BufReader::new(text), self.name.clone());
         self.given = 0;
         Ok(self)
     }
