@@ -15,9 +15,6 @@ use crate::support::*;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
-/// Far above what a server takes to notice that a file has changed.
-const LIMIT: Duration = Duration::from_secs(60);
-
 fn command<F: AsRef<OsStr>>(files: impl IntoIterator<Item = F>) -> Run {
     files.into_iter().fold(psync!("server"), |run, file| {
         run.arg("--file").arg(file.as_ref())
@@ -27,15 +24,6 @@ fn command<F: AsRef<OsStr>>(files: impl IntoIterator<Item = F>) -> Run {
 #[track_caller]
 fn serve<F: AsRef<OsStr>>(files: impl IntoIterator<Item = F>) -> Server {
     Server::of(command(files).arg("127.0.0.1:0"))
-}
-
-#[track_caller]
-fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LIMIT;
-    while !holds() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(5));
-    }
 }
 
 fn frames<'b>(blocks: impl IntoIterator<Item = &'b [u8]>) -> Vec<u8> {
@@ -74,7 +62,7 @@ pub fn serves(server: &Server, bytes: &[u8]) -> bool {
 /// Waits until they are.
 #[track_caller]
 pub fn wait_for(server: &Server, bytes: &[u8]) {
-    eventually("all blocks", || serves(server, bytes));
+    wait_until("all blocks", || serves(server, bytes));
 }
 
 /// Files that the server has open which have no name any more.
@@ -189,12 +177,12 @@ fn a_get_that_renames_a_new_version_into_place_is_noticed() {
     // What the two have in common is there all the time.
     let common = &old[8 * BLOCK_SIZE..];
     let (common, due) = (hashlist(common), frames(common.chunks(BLOCK_SIZE)));
-    eventually("the new block", || {
+    wait_until("the new block", || {
         assert!(post(server.addr(), &common) == due);
         has(&server, &new[7 * BLOCK_SIZE..8 * BLOCK_SIZE])
     });
     wait_for(&server, &new);
-    eventually("the old file is let go", || nameless(&server) == 0);
+    wait_until("the old file is let go", || nameless(&server) == 0);
     assert!(!has(&server, &old[7 * BLOCK_SIZE..8 * BLOCK_SIZE]));
     assert_eq!(server.stop(), "");
 }
@@ -209,7 +197,7 @@ fn a_block_that_is_overwritten_is_absent_and_the_new_one_is_found() {
     overwrite(&file, 3 * BLOCK, &new);
     assert!(!has(&server, &bytes[3 * BLOCK_SIZE..4 * BLOCK_SIZE]));
     assert!(has(&server, &bytes[4 * BLOCK_SIZE..5 * BLOCK_SIZE]));
-    eventually("the new block", || has(&server, &new));
+    wait_until("the new block", || has(&server, &new));
     assert!(!has(&server, &bytes[3 * BLOCK_SIZE..4 * BLOCK_SIZE]));
 }
 
@@ -223,7 +211,7 @@ fn of_a_block_that_lies_at_many_places_another_is_tried() {
     wait_for(&server, &bytes);
     overwrite(&file, 0, &other);
     assert!(has(&server, &one) && has(&server, &zeros[..BLOCK_SIZE]));
-    eventually("the new block", || has(&server, &other));
+    wait_until("the new block", || has(&server, &other));
     assert!(has(&server, &one));
 }
 
@@ -269,7 +257,7 @@ fn a_file_without_a_name_is_served_on_until_there_is_another() {
     fs::remove_dir(&file).unwrap();
     fs::write(&file, &new).unwrap();
     wait_for(&server, &new);
-    eventually("the old file is let go", || nameless(&server) == 0);
+    wait_until("the old file is let go", || nameless(&server) == 0);
     assert!(!has(&server, &old[..BLOCK_SIZE]));
     assert_eq!(server.stop().to_lowercase(), due);
 }
@@ -284,7 +272,7 @@ fn what_is_read_already_is_served_while_the_rest_is_still_read() {
     let server = serve([&file, &later]);
     let list = hashlist(&[&first[..], &last].concat());
     let halfway = [&frames([&first[..]])[..], &[0, 0]].concat();
-    eventually("the first block", || {
+    wait_until("the first block", || {
         let answer = post(server.addr(), &list);
         answer == halfway || answer != [0; 4] && panic!("the last block is there too early")
     });
@@ -314,7 +302,7 @@ fn blocks_come_from_the_files_and_from_the_directory() {
     ];
     let due = due.concat();
     let list = hashlist(&[&in_dir[..], &in_file, &absent, &both].concat());
-    eventually("all of them", || post(server.addr(), &list) == due);
+    wait_until("all of them", || post(server.addr(), &list) == due);
     // Damaged in the directory, damaged in the file, damaged in both.
     let stored = |n: usize| blocks_dir.join(hash_hex(&both[n * BLOCK_SIZE..][..BLOCK_SIZE]));
     for n in [0, 2] {
@@ -530,7 +518,7 @@ fn slow_a_file_that_was_changed_just_now_is_read_once_more() {
     open.set_modified(SystemTime::now()).unwrap();
     let server = serve([&file]);
     let twice = || (2 * size..3 * size).contains(&bytes_read(server.pid()));
-    eventually("read twice", twice);
+    wait_until("read twice", twice);
     thread::sleep(Duration::from_secs(5));
     assert!(twice(), "and no more");
 }
@@ -546,7 +534,7 @@ fn slow_five_sparse_gigabytes_are_served_to_the_last_byte() {
     let zeros = hash_hex(&[0; BLOCK_SIZE]) + "\n";
     let list = zeros.repeat((size / BLOCK) as usize) + &hashlist(&last);
     let (list, out) = (dir.file("list", list), dir.join("out"));
-    let got = psync!("get", "-o", &out, server.url(), &list).limit(LIMIT * 3);
+    let got = psync!("get", "-o", &out, server.url(), &list).limit(Duration::from_secs(180));
     got.run().ok();
     assert_eq!(fs::metadata(out).unwrap().len(), size + 7);
 }
