@@ -7,6 +7,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use crate::error::{Error, Result};
 use crate::sys;
 
 /// Opens a file, without waiting for the other end of a FIFO.
@@ -54,4 +55,34 @@ pub fn is_same(one: &Path, other: &Path) -> bool {
         return false;
     };
     one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// What did not reach the disk reads as if it had, and the next sync says nothing of it: so nothing of
+/// it may be believed.
+pub fn sync(file: &File) -> io::Result<()> {
+    let synced = file.sync_all();
+    if synced.is_err() {
+        sys::forget_cached(file);
+    }
+    synced
+}
+
+/// Brings the name of a file to the disk.
+pub fn sync_name(path: &Path) -> Result<()> {
+    let directory = path
+        .parent()
+        .filter(|parent| *parent != "")
+        .unwrap_or(Path::new("."));
+    match File::open(directory).and_then(|directory| directory.sync_all()) {
+        // One that may be written but not read cannot be synced by itself.
+        Err(e)
+            if !matches!(
+                e.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Err(Error::io("sync", directory.display(), &e))
+        }
+        _ => Ok(()),
+    }
 }

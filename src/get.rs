@@ -7,10 +7,12 @@
 //! asked `get/peers.rs`, what is asked and what the answer is worth `get/ask.rs` and, for whole files,
 //! `get/mirror.rs`, which tell it in words of `get/asked.rs`; one request is `get/fetch.rs`, where it
 //! goes `get/url.rs` and `get/proxy.rs`. What comes back exists only verified, and goes by
-//! `get/parts.rs`, many blocks at once, to `get/output.rs`.
+//! `get/parts.rs`, many blocks at once, to `get/output.rs`. Where FILE is, is `get/target.rs`; what is
+//! right in it already, `get/existing.rs`.
 
 mod ask;
 mod asked;
+mod existing;
 mod fetch;
 mod flow;
 mod levels;
@@ -24,6 +26,7 @@ mod peers;
 mod proxy;
 mod seed;
 mod servers;
+mod target;
 mod url;
 mod worker;
 
@@ -132,7 +135,7 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(path) = &options.output
         && let Some(blocks) = blocks_already_right(options, path, list.as_ref().ok())?
     {
-        output::settle(path)?;
+        existing::settle(path)?;
         let at_hand = Summary {
             at_hand: blocks,
             ..Summary::default()
@@ -278,7 +281,7 @@ fn tell(text: String) {
 fn under(options: &Options, hash: Hash, sources: &Arc<Sources>) -> Result<List> {
     let name = options.hashlist.to_string();
     let output = options.output.as_deref();
-    let beginnings = output.map(output::beginnings).unwrap_or_default();
+    let beginnings = output.map(existing::beginnings).unwrap_or_default();
     let levels = Levels::new(sources, &name, beginnings, options.retry);
     let root = levels.root(hash)?;
     Ok(List::under(root, &name, levels))
@@ -292,12 +295,12 @@ fn blocks_already_right(
     list: Option<&List>,
 ) -> Result<Option<u64>> {
     match &options.hashlist {
-        Hashlist::Root(hash) => Ok(output::has_root(path, hash).map(block::count)),
+        Hashlist::Root(hash) => Ok(existing::has_root(path, hash).map(block::count)),
         Hashlist::File(name) => {
             let Some(length) = list.and_then(List::length) else {
                 return Ok(None);
             };
-            let right = output::is_right(path, &mut List::open(name)?)?;
+            let right = existing::is_right(path, &mut List::open(name)?)?;
             Ok(right.then_some(length))
         }
     }

@@ -9,23 +9,15 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 
+use super::existing::read_right;
 use super::list::{List, Wanted};
 use super::parts::End;
-use super::seed::Seed;
+use super::target::{follow, part_of};
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
-use crate::file::read_at;
-use crate::hash::Hash;
+use crate::file::{sync, sync_name};
 use crate::lockfile::{self, Locking, is_named};
-use crate::root::Tree;
-use crate::sys;
-
-/// Symbolic links followed to the file that is to be written; the kernel's own limit.
-const MAX_LINKS: usize = 40;
-
-/// Bytes read at once where a whole file is read.
-const PIECE: usize = 64 * BLOCK_SIZE;
 
 pub enum Output {
     Stream(Stream),
@@ -79,149 +71,6 @@ impl Output {
             _ => Place::part(path).map(Output::Place),
         }
     }
-}
-
-/// Where `path` leads by symbolic links, the last of which may lead to nothing yet.
-fn follow(path: &Path) -> Result<PathBuf> {
-    let mut path = path.to_owned();
-    // What leads to a pipe, as /dev/stdout may, has no other name.
-    let is_place = |kind: fs::FileType| kind.is_file() || kind.is_block_device();
-    if fs::metadata(&path).is_ok_and(|metadata| !is_place(metadata.file_type())) {
-        return Ok(path);
-    }
-    for _ in 0..MAX_LINKS {
-        let Ok(target) = fs::read_link(&path) else {
-            return Ok(path);
-        };
-        // An absolute target replaces all of it.
-        path.pop();
-        path.push(target);
-    }
-    Err(Error::local(
-        "open",
-        path.display(),
-        "Too many levels of symbolic links",
-    ))
-}
-
-/// What may hold much of the file that is to be at `path`: FILE as it is, and as far as it came.
-pub fn beginnings(path: &Path) -> Vec<Seed> {
-    let Ok(target) = follow(path) else {
-        return Vec::new();
-    };
-    let part = part_of(&target);
-    let seeds = [target, part].map(|path| Seed::open(&path).ok());
-    seeds.into_iter().flatten().collect()
-}
-
-/// FILE.part
-fn part_of(target: &Path) -> PathBuf {
-    let mut path = target.as_os_str().to_owned();
-    path.push(".part");
-    path.into()
-}
-
-/// The bytes of FILE, if it is already the one that `root` stands for. What cannot be read is not.
-pub fn has_root(path: &Path, root: &Hash) -> Option<u64> {
-    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
-        return None;
-    }
-    let (mut file, mut tree, mut size) = (File::open(path).ok()?, Tree::default(), 0);
-    let mut buffer = vec![0; PIECE];
-    loop {
-        let length = block::fill(&mut file, &mut buffer).ok()?;
-        for bytes in buffer[..length].chunks(BLOCK_SIZE) {
-            tree.push(Hash::of(bytes), &mut |_| Ok(())).ok()?;
-        }
-        size += length as u64;
-        if length < buffer.len() {
-            let found = tree.finish(size, &mut |_| Ok(())).ok()?;
-            return (found == *root).then_some(size);
-        }
-    }
-}
-
-/// Whether FILE is already all that `list`, not yet read, says. Stops at the first difference.
-///
-/// # Errors
-/// As the list's.
-pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
-    // Anything but a file may wait to be opened.
-    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
-        return Ok(false);
-    }
-    let Ok(file) = File::open(path) else {
-        return Ok(false);
-    };
-    let mut buffer = [0; READ_SIZE];
-    let mut size = 0;
-    list.tell_last();
-    while let Some(wanted) = list.next()? {
-        let Some(block) = read_right(&file, &wanted, &mut buffer) else {
-            return Ok(false);
-        };
-        size += block.bytes().len() as u64;
-    }
-    Ok(file.metadata().is_ok_and(|metadata| metadata.len() == size))
-}
-
-/// Brings FILE, which is all there already, to the disk: whoever wrote it may have been killed before.
-///
-/// # Errors
-/// When the disk refuses.
-pub fn settle(path: &Path) -> Result<()> {
-    let path = follow(path)?;
-    match File::open(&path).and_then(|file| sync(&file)) {
-        // Where nothing is ever written there is nothing to sync (squashfs).
-        Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
-            Err(Error::io("sync", path.display(), &e))
-        }
-        _ => sync_name(&path),
-    }
-}
-
-/// What did not reach the disk reads as if it had, and the next sync says nothing of it: so nothing of
-/// it may be believed.
-fn sync(file: &File) -> io::Result<()> {
-    let synced = file.sync_all();
-    if synced.is_err() {
-        sys::forget_cached(file);
-    }
-    synced
-}
-
-/// Brings the name of a file to the disk.
-fn sync_name(path: &Path) -> Result<()> {
-    let directory = path
-        .parent()
-        .filter(|parent| *parent != "")
-        .unwrap_or(Path::new("."));
-    match File::open(directory).and_then(|directory| directory.sync_all()) {
-        // One that may be written but not read cannot be synced by itself.
-        Err(e)
-            if !matches!(
-                e.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
-            ) =>
-        {
-            Err(Error::io("sync", directory.display(), &e))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The block, if it lies at its own place in `file`.
-fn read_right<'b>(
-    file: &File,
-    wanted: &Wanted,
-    buffer: &'b mut [u8; READ_SIZE],
-) -> Option<Block<&'b [u8]>> {
-    let mut length = read_at(file, &mut buffer[..BLOCK_SIZE], wanted.offset());
-    if wanted.last && Hash::of(&buffer[..length]) != wanted.hash {
-        // It may be a short one, and the file or device goes on after it.
-        length = wanted.hash.length_in(&buffer[..length])?;
-    }
-    Block::verify(&buffer[..length], &wanted.hash)
 }
 
 /// Opens and locks what is to be written: a FILE.part, or what is mostly there already.

@@ -1,0 +1,102 @@
+//! What is there of FILE before the work: whether it is right already, and what of it is of use.
+//!
+//! This file only reads; FILE is written by `output.rs`.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use super::list::{List, Wanted};
+use super::seed::Seed;
+use super::target::{follow, part_of};
+use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
+use crate::error::{Error, Result};
+use crate::file::{read_at, sync, sync_name};
+use crate::hash::Hash;
+use crate::root::Tree;
+
+/// Bytes read at once where a whole file is read.
+const PIECE: usize = 64 * BLOCK_SIZE;
+
+/// What may hold much of the file that is to be at `path`: FILE as it is, and as far as it came.
+pub fn beginnings(path: &Path) -> Vec<Seed> {
+    let Ok(target) = follow(path) else {
+        return Vec::new();
+    };
+    let part = part_of(&target);
+    let seeds = [target, part].map(|path| Seed::open(&path).ok());
+    seeds.into_iter().flatten().collect()
+}
+
+/// The bytes of FILE, if it is already the one that `root` stands for. What cannot be read is not.
+pub fn has_root(path: &Path, root: &Hash) -> Option<u64> {
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return None;
+    }
+    let (mut file, mut tree, mut size) = (File::open(path).ok()?, Tree::default(), 0);
+    let mut buffer = vec![0; PIECE];
+    loop {
+        let length = block::fill(&mut file, &mut buffer).ok()?;
+        for bytes in buffer[..length].chunks(BLOCK_SIZE) {
+            tree.push(Hash::of(bytes), &mut |_| Ok(())).ok()?;
+        }
+        size += length as u64;
+        if length < buffer.len() {
+            let found = tree.finish(size, &mut |_| Ok(())).ok()?;
+            return (found == *root).then_some(size);
+        }
+    }
+}
+
+/// Whether FILE is already all that `list`, not yet read, says. Stops at the first difference.
+///
+/// # Errors
+/// As the list's.
+pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
+    // Anything but a file may wait to be opened.
+    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return Ok(false);
+    }
+    let Ok(file) = File::open(path) else {
+        return Ok(false);
+    };
+    let mut buffer = [0; READ_SIZE];
+    let mut size = 0;
+    list.tell_last();
+    while let Some(wanted) = list.next()? {
+        let Some(block) = read_right(&file, &wanted, &mut buffer) else {
+            return Ok(false);
+        };
+        size += block.bytes().len() as u64;
+    }
+    Ok(file.metadata().is_ok_and(|metadata| metadata.len() == size))
+}
+
+/// Brings FILE, which is all there already, to the disk: whoever wrote it may have been killed before.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn settle(path: &Path) -> Result<()> {
+    let path = follow(path)?;
+    match File::open(&path).and_then(|file| sync(&file)) {
+        // Where nothing is ever written there is nothing to sync (squashfs).
+        Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
+            Err(Error::io("sync", path.display(), &e))
+        }
+        _ => sync_name(&path),
+    }
+}
+
+/// The block, if it lies at its own place in `file`.
+pub fn read_right<'b>(
+    file: &File,
+    wanted: &Wanted,
+    buffer: &'b mut [u8; READ_SIZE],
+) -> Option<Block<&'b [u8]>> {
+    let mut length = read_at(file, &mut buffer[..BLOCK_SIZE], wanted.offset());
+    if wanted.last && Hash::of(&buffer[..length]) != wanted.hash {
+        // It may be a short one, and the file or device goes on after it.
+        length = wanted.hash.length_in(&buffer[..length])?;
+    }
+    Block::verify(&buffer[..length], &wanted.hash)
+}
