@@ -4,8 +4,10 @@
 
 use std::fmt::{self, Display};
 use std::io;
+use std::path::Path;
 
 use crate::console;
+use crate::file::directory_of;
 use crate::sys;
 
 /// Why a command ended without doing all it was asked.
@@ -47,16 +49,13 @@ impl Error {
         Error::local(action, object, Cause(cause))
     }
 
-    /// As [`Error::io`], for making a new file: there "no space" is mostly "no inodes".
-    pub fn create(object: impl Display, cause: &io::Error) -> Self {
-        if cause.kind() == io::ErrorKind::StorageFull {
-            return Error::local(
-                "create",
-                object,
-                "no inode, or no space, left for one more file; see df -i, and df",
-            );
+    /// The system refused to create, write or rename `path`. Exit code 1. Where something is full, it
+    /// says what, and how to go on.
+    pub fn storage(action: &str, path: &Path, cause: &io::Error) -> Self {
+        if cause.kind() != io::ErrorKind::StorageFull {
+            return Error::io(action, path.display(), cause);
         }
-        Error::io("create", object, cause)
+        Error::local(action, path.display(), full(path, action != "write"))
     }
 
     /// The command line is wrong. Exit code 2.
@@ -130,6 +129,29 @@ impl Error {
     }
 }
 
+/// Less than this is no room: more than a block, and what a file system needs to note it.
+const NO_ROOM: u64 = 64 * 1024;
+
+/// What was full when the system had no room at `path` for more bytes, or `for_a_name`: ext4's
+/// directories are full while the file system is not (at 81,920 names of blocks where its own blocks
+/// have 1 KiB, at 5.5 million with 4 KiB).
+fn full(path: &Path, for_a_name: bool) -> &'static str {
+    match sys::room(directory_of(path)) {
+        None => {
+            "No space left on device (see df, and df -i); make room and run the same command again to resume"
+        }
+        Some(room) if for_a_name && room.inodes == Some(0) => {
+            "No inode left on device (see df -i); remove files and run the same command again to resume"
+        }
+        Some(room) if for_a_name && room.bytes >= NO_ROOM => {
+            "its directory is full, the file system is not; on ext4 more names need tune2fs -O large_dir, or larger blocks"
+        }
+        Some(_) => {
+            "No space left on device (see df); make room and run the same command again to resume"
+        }
+    }
+}
+
 /// An [`io::Error`] in a user's words: without std's "(os error N)", and with what helps.
 pub struct Cause<'a>(pub &'a io::Error);
 
@@ -168,7 +190,11 @@ mod tests {
             text(&Error::io("write", "x", &full)),
             "write x: No space left on device; see df, and df -i"
         );
-        assert!(text(&Error::create("x", &full)).contains("inode"));
+        let nowhere = Path::new("/no/such/directory/x");
+        assert_eq!(
+            text(&Error::storage("create", nowhere, &full)),
+            "create /no/such/directory/x: No space left on device (see df, and df -i); make room and run the same command again to resume"
+        );
         let error = Error::usage("get", "unknown option '-x'");
         assert_eq!(
             (text(&error).as_str(), error.exit_code()),

@@ -7,7 +7,6 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::error::{Error, Result};
 use crate::sys;
 
 /// Opens a file, without waiting for the other end of a FIFO.
@@ -67,22 +66,32 @@ pub fn sync(file: &File) -> io::Result<()> {
     synced
 }
 
+/// The directory that holds the name `path`.
+pub fn directory_of(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| *parent != "");
+    parent.unwrap_or(Path::new("."))
+}
+
+/// Brings the names in a directory to the disk, where the file system can do that: one that cannot
+/// has its own way, and there is nothing else to be done.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn sync_directory(directory: &File) -> io::Result<()> {
+    match directory.sync_all() {
+        Err(e) if !sys::is_unsupported(&e) => Err(e),
+        _ => Ok(()),
+    }
+}
+
 /// Brings the name of a file to the disk.
-pub fn sync_name(path: &Path) -> Result<()> {
-    let directory = path
-        .parent()
-        .filter(|parent| *parent != "")
-        .unwrap_or(Path::new("."));
-    match File::open(directory).and_then(|directory| directory.sync_all()) {
+///
+/// # Errors
+/// When the disk refuses.
+pub fn sync_name(path: &Path) -> io::Result<()> {
+    match File::open(directory_of(path)).and_then(|directory| sync_directory(&directory)) {
         // One that may be written but not read cannot be synced by itself.
-        Err(e)
-            if !matches!(
-                e.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput
-            ) =>
-        {
-            Err(Error::io("sync", directory.display(), &e))
-        }
+        Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(e),
         _ => Ok(()),
     }
 }

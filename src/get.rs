@@ -24,6 +24,7 @@ mod output;
 mod parts;
 mod peers;
 mod proxy;
+mod rights;
 mod seed;
 mod servers;
 mod target;
@@ -56,6 +57,7 @@ use output::{Output, Place, Stream};
 use parts::Spare;
 use seed::Seed;
 use servers::Servers;
+use target::Target;
 pub use url::Url;
 use worker::{Shared, Sources, Workers};
 
@@ -132,22 +134,30 @@ pub fn run(options: &Options) -> Result<()> {
     report.has_servers = !(servers.is_empty() && options.mirrors.is_empty());
     let seeds: Result<Vec<Seed>> = options.seeds.iter().map(|path| Seed::open(path)).collect();
     let seeds = seeds?;
-    if let Some(path) = &options.output
-        && let Some(blocks) = blocks_already_right(options, path, list.as_ref().ok())?
+    let target = options.output.as_deref().map(Target::find).transpose()?;
+    if let Some(target) = &target
+        && let Some(blocks) = blocks_already_right(options, &target.path, list.as_ref().ok())?
     {
-        existing::settle(path)?;
+        existing::settle(&target.path)?;
         let at_hand = Summary {
             at_hand: blocks,
             ..Summary::default()
         };
         return report.done(at_hand, Tally::default());
     }
+    let beginnings = target
+        .as_ref()
+        .map(existing::beginnings)
+        .unwrap_or_default();
+    // Before anybody is asked: what cannot be written need not be fetched.
+    let output = Output::open(target, options.in_place)?;
     if let Some(interface) = options.lan {
         servers = servers_near(interface, servers, options.quiet);
         report.has_servers |= !servers.is_empty();
     }
     let sources = Arc::new(gather(options, servers, seeds)?);
-    let told = put_together(options, list, &sources, &mut report);
+    let list = list.or_else(|root| under(options, root, &sources, beginnings));
+    let told = put_together(options, list, output, &sources, &mut report);
     told.map_err(|error| match error.is_missing() {
         true => sources
             .servers
@@ -158,14 +168,15 @@ pub fn run(options: &Options) -> Result<()> {
     })
 }
 
-/// The work, once it is known that there is some: with a list, or the root of one.
+/// The work, once it is known that there is some: with a list, or what came of looking for one.
 fn put_together(
     options: &Options,
-    list: std::result::Result<List, Hash>,
+    list: Result<List>,
+    output: Output,
     sources: &Arc<Sources>,
     report: &mut Report,
 ) -> Result<()> {
-    let list = match list.or_else(|root| under(options, root, sources)) {
+    let list = match list {
         Err(error) if error.is_missing() => {
             let unlisted = Summary {
                 unlisted: Some(error),
@@ -177,7 +188,7 @@ fn put_together(
     };
     report.length = list.length();
     let last = list.last();
-    let (shared, mut stream) = open(options, list, sources)?;
+    let (shared, mut stream) = begin(options, list, output, sources)?;
     check_room(&shared, last)?;
     let workers = Workers::start(options.jobs, &shared)?;
     let flow = Flow::new(
@@ -192,7 +203,8 @@ fn put_together(
     if summary.missing == 0
         && let Some(place) = &shared.place
     {
-        place.finish(summary.size)?;
+        let grants_less = place.finish(summary.size)?;
+        report.warn_of_rights(grants_less);
     }
     report.done(summary, sources.fetcher.tally())
 }
@@ -231,17 +243,20 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
     })
 }
 
-/// Opens the output: the stream, if it is one. After all that may be wrong, so that this leaves no
-/// FILE.part; before the list under a root is fetched, since there may be no room for the file.
-fn open(
+/// Begins to fetch a list under a root: only once there is room for its file.
+fn begin(
     options: &Options,
     mut list: List,
+    output: Output,
     sources: &Arc<Sources>,
 ) -> Result<(Arc<Shared>, Option<Stream>)> {
-    let (place, stream) = match Output::open(options.output.as_deref(), options.in_place, &list)? {
+    let (place, stream) = match output {
         Output::Place(place) => (Some(place), None),
         Output::Stream(stream) => (None, Some(stream)),
     };
+    if let Some(place) = &place {
+        place.check_size(&list)?;
+    }
     list.begin()?;
     if place.is_some() {
         list.tell_last();
@@ -278,10 +293,13 @@ fn tell(text: String) {
 }
 
 /// The list under a root, once its root block is found.
-fn under(options: &Options, hash: Hash, sources: &Arc<Sources>) -> Result<List> {
+fn under(
+    options: &Options,
+    hash: Hash,
+    sources: &Arc<Sources>,
+    beginnings: Vec<Seed>,
+) -> Result<List> {
     let name = options.hashlist.to_string();
-    let output = options.output.as_deref();
-    let beginnings = output.map(existing::beginnings).unwrap_or_default();
     let levels = Levels::new(sources, &name, beginnings, options.retry);
     let root = levels.root(hash)?;
     Ok(List::under(root, &name, levels))
@@ -402,6 +420,16 @@ impl<'a> Report<'a> {
         }
         stats.into_iter().for_each(console::print_line);
         Ok(())
+    }
+
+    /// Says that FILE could not be given all the rights that it had.
+    fn warn_of_rights(&self, grants_less: bool) {
+        if let (true, Some(file)) = (grants_less, &self.options.output) {
+            console::complain(format_args!(
+                "keep the rights of {}: the owner, group, mode or ACL was refused, so fewer users may use it now",
+                file.display()
+            ));
+        }
     }
 
     fn missing(&self, summary: &Summary) -> Error {

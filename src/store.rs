@@ -21,15 +21,16 @@ mod filter;
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fmt::Display;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::block::{self, Block, READ_SIZE};
 use crate::error::{Error, Result};
+use crate::file;
 use crate::hash::Hash;
 use crate::lockfile::{self, Locking};
 use crate::sys;
@@ -77,16 +78,24 @@ impl BlockDir {
             io::ErrorKind::AlreadyExists => {
                 Error::local("create", self.path.display(), "Not a directory")
             }
-            _ => Error::create(self.path.display(), &e),
+            _ => Error::storage("create", &self.path, &e),
         })?;
         let open = File::open(&self.path);
         let directory =
             open.map_err(|e| Error::io("open block directory", self.path.display(), &e))?;
-        let dead = dead_owners(&self.path);
+        let user = sys::user();
+        let mut dead = dead_owners(&self.path, user);
+        let owner = claim(&self.path, &dead)?;
+        let uid = owner.lock.metadata().map_or(user, |lock| lock.uid());
+        if uid != user {
+            // NFS writes another user's name for root, and did so for the dead.
+            dead.append(&mut dead_owners(&self.path, uid));
+        }
         let mut writer = Writer {
             dir: self.clone(),
             directory,
-            owner: claim(&self.path, &dead)?,
+            owner,
+            uid,
             next: AtomicU32::new(0),
             staged: AtomicU32::new(1),
             put: None,
@@ -160,6 +169,8 @@ pub struct Writer {
     dir: BlockDir,
     directory: File,
     owner: Owner,
+    /// The user that the directory has files of this writer belong to.
+    uid: u32,
     /// Number of the next temporary.
     next: AtomicU32,
     /// Temporaries that are not yet renamed, and one more while there may be some of a dead writer
@@ -198,9 +209,7 @@ impl Writer {
     /// # Errors
     /// When the disk refuses.
     pub fn sync_names(&self) -> Result<()> {
-        self.directory
-            .sync_all()
-            .map_err(|e| self.error("sync", &e))
+        file::sync_directory(&self.directory).map_err(|e| self.error("sync", &e))
     }
 
     /// Whether there is nothing but temporaries.
@@ -262,7 +271,7 @@ impl Drop for Writer {
     /// Leaves no temporary behind where a batch was given up half-way, nor those of a writer that
     /// was being killed as this one began: the kernel lets go of a lock a little after the end.
     fn drop(&mut self) {
-        let _ = self.bury(&dead_owners(&self.dir.path));
+        let _ = self.bury(&dead_owners(&self.dir.path, self.uid));
         let left = self.staged.load(Relaxed) > 0;
         if !left
             || self
@@ -298,7 +307,7 @@ impl Hand<'_> {
         let written = file.write_all(block.bytes());
         #[cfg(not(target_os = "linux"))]
         let written = written.and_then(|()| file.sync_all());
-        written.map_err(|e| Error::io("write", self.temporary.path().display(), &e))?;
+        written.map_err(|e| Error::storage("write", self.temporary.path(), &e))?;
         if let Some(put) = &self.writer.put {
             put.add(&block.hash());
         }
@@ -324,7 +333,7 @@ impl Hand<'_> {
                 Ok(file) => return Ok((temporary, file)),
                 // Left by somebody whose lock file is gone. Numbers are plenty.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(Error::create(path.display(), &e)),
+                Err(e) => return Err(Error::storage("create", path, &e)),
             }
         }
     }
@@ -338,7 +347,7 @@ impl Hand<'_> {
         let from = self.temporary.temporary_path(owner, temporary);
         let to = self.block.block_path(hash);
         let renamed = fs::rename(from, to);
-        renamed.map_err(|e| Error::io("put in place", to.display(), &e))?;
+        renamed.map_err(|e| Error::storage("put in place", to, &e))?;
         self.writer.staged.fetch_sub(1, Relaxed);
         Ok(())
     }
@@ -374,12 +383,16 @@ fn owner_path(dir: &Path, number: u32) -> PathBuf {
     dir.join(format!("{TEMPORARY}{number}"))
 }
 
-/// Claims the numbers of all dead writers in `dir`.
-fn dead_owners(dir: &Path) -> Vec<Owner> {
+/// Claims the numbers of all dead writers in `dir` whose files belong to the user `uid`. Those of other
+/// users count as alive: only their owner can tell, and removes what they left.
+fn dead_owners(dir: &Path, uid: u32) -> Vec<Owner> {
+    let is_own = |there: &Metadata| match there.is_file() && there.uid() == uid {
+        true => Ok(()),
+        false => Err("it belongs to another user"),
+    };
     let claim = |number| {
         let path = owner_path(dir, number);
-        // One that cannot be opened or locked belongs to somebody else.
-        match lockfile::lock(OpenOptions::new().write(true), &path) {
+        match lockfile::lock(OpenOptions::new().write(true), &path, is_own) {
             Ok(Locking::Locked(lock)) => Some(Owner { number, path, lock }),
             _ => None,
         }
@@ -390,14 +403,16 @@ fn dead_owners(dir: &Path) -> Vec<Owner> {
 /// Claims a number for this process: that of a dead writer, which needs no new file where there
 /// may be no room for one, else a free one.
 fn claim(dir: &Path, dead: &[Owner]) -> Result<Owner> {
-    let failed = |path: &Path, e| Error::create(path.display(), &e);
+    let failed = |path: &Path, e| Error::storage("create", path, &e);
     if let Some(first) = dead.first() {
         return first.share().map_err(|e| failed(&first.path, e));
     }
     for number in 0..MAX_WRITERS {
         let path = owner_path(dir, number);
         let mut new = OpenOptions::new();
-        let made = lockfile::lock(new.write(true).create_new(true), &path);
+        // Who may open it may lock it, and so have it taken for a living writer's.
+        new.write(true).create_new(true).mode(0o600);
+        let made = lockfile::lock(&mut new, &path, |_| Ok(()));
         match made.map_err(|e| failed(&path, e))? {
             Locking::Locked(lock) => return Ok(Owner { number, path, lock }),
             // It is removed or renamed meanwhile, and so may be each of the names in it.
@@ -406,7 +421,7 @@ fn claim(dir: &Path, dead: &[Owner]) -> Result<Owner> {
                 let _ = fs::remove_file(&path);
                 return Err(Error::io("lock", path.display(), &e));
             }
-            Locking::Held | Locking::Present(_) | Locking::Moved => {}
+            Locking::Held | Locking::Present(_) | Locking::Moved | Locking::Refused(_) => {}
         }
     }
     let cause = format_args!("{MAX_WRITERS} writers are at work in it");

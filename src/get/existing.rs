@@ -3,28 +3,24 @@
 //! This file only reads; FILE is written by `output.rs`.
 
 use std::fs::{self, File};
-use std::io;
 use std::path::Path;
 
 use super::list::{List, Wanted};
 use super::seed::Seed;
-use super::target::{follow, part_of};
+use super::target::Target;
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::file::{read_at, sync, sync_name};
 use crate::hash::Hash;
 use crate::root::Tree;
+use crate::sys;
 
 /// Bytes read at once where a whole file is read.
 const PIECE: usize = 64 * BLOCK_SIZE;
 
-/// What may hold much of the file that is to be at `path`: FILE as it is, and as far as it came.
-pub fn beginnings(path: &Path) -> Vec<Seed> {
-    let Ok(target) = follow(path) else {
-        return Vec::new();
-    };
-    let part = part_of(&target);
-    let seeds = [target, part].map(|path| Seed::open(&path).ok());
+/// What may hold much of the file that is to be `target`: FILE as it is, and as far as it came.
+pub fn beginnings(target: &Target) -> Vec<Seed> {
+    let seeds = [&target.path, &target.part()].map(|path| Seed::open(path).ok());
     seeds.into_iter().flatten().collect()
 }
 
@@ -77,14 +73,12 @@ pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
 /// # Errors
 /// When the disk refuses.
 pub fn settle(path: &Path) -> Result<()> {
-    let path = follow(path)?;
-    match File::open(&path).and_then(|file| sync(&file)) {
+    let synced = match File::open(path).and_then(|file| sync(&file)) {
         // Where nothing is ever written there is nothing to sync (squashfs).
-        Err(e) if e.kind() != io::ErrorKind::InvalidInput => {
-            Err(Error::io("sync", path.display(), &e))
-        }
-        _ => sync_name(&path),
-    }
+        Err(e) if !sys::is_unsupported(&e) => Err(e),
+        _ => sync_name(path),
+    };
+    synced.map_err(|e| Error::io("sync", path.display(), &e))
 }
 
 /// The block, if it lies at its own place in `file`.

@@ -4,20 +4,22 @@
 //! file is put together beside its place, in `FILE.part`, and renamed when it is complete; until
 //! then FILE is as it was. A block device, or a file where that is asked for, is written in place.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, fchown};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::existing::read_right;
 use super::list::{List, Wanted};
 use super::parts::End;
-use super::target::{follow, part_of};
+use super::rights;
+use super::target::{self, Target};
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::file::{sync, sync_name};
 use crate::lockfile::{self, Locking, is_named};
+use crate::sys;
 
 pub enum Output {
     Stream(Stream),
@@ -45,55 +47,104 @@ impl Stream {
 }
 
 impl Output {
+    /// Opens `target`, or standard output where there is none. Nothing is written to it yet.
+    ///
     /// # Errors
-    /// When the output cannot be written to, is too small, or is another psync's.
-    pub fn open(path: Option<&Path>, in_place: bool, list: &List) -> Result<Self> {
-        let path = match path {
-            Some(path) => follow(path)?,
-            None => return Ok(Output::Stream(Stream::Stdout(Stdout::new()?))),
+    /// When it cannot be written to, will not be replaceable, or is another psync's.
+    pub fn open(target: Option<Target>, in_place: bool) -> Result<Self> {
+        let Some(target) = target else {
+            return Ok(Output::Stream(Stream::Stdout(Stdout::new()?)));
         };
-        let kind = match fs::metadata(&path) {
-            Ok(metadata) => Some(metadata.file_type()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(Error::io("open", path.display(), &e)),
+        target.check(in_place)?;
+        let place = match target.kind {
+            target::Kind::Stream => {
+                let file = OpenOptions::new().write(true).open(&target.path);
+                let file = file.map_err(|e| Error::io("open", target.path.display(), &e))?;
+                return Ok(Output::Stream(Stream::File(file, target.path)));
+            }
+            target::Kind::BlockDevice => Place::device(target.path),
+            _ if in_place => Place::in_place(target.path),
+            _ => Place::part(target),
         };
-        match kind {
-            Some(kind) if kind.is_dir() => {
-                Err(Error::local("write", path.display(), "Is a directory"))
+        place.map(Output::Place)
+    }
+}
+
+/// Opens and locks what is mostly there already: it is written where it lies, and made where there is
+/// nothing. Without that last it may be another user's, in a sticky directory (fs.protected_regular).
+fn open_in_place(path: &Path, is_new: bool) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(is_new);
+    let locking = lockfile::lock(&mut options, path, |_| Ok(()));
+    locked(locking.map_err(|e| Error::storage("open", path, &e))?, path)
+}
+
+/// Opens and locks a block device, unless it is mounted or in use otherwise: whatever that is would be
+/// destroyed.
+fn open_device(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.custom_flags(sys::O_EXCL | sys::O_NOFOLLOW);
+    let opened = options.open(path).map_err(|e| match e.kind() {
+        io::ErrorKind::ResourceBusy => {
+            let cause = "it is mounted or in use; unmount it first";
+            Error::local("write", path.display(), cause)
+        }
+        _ => Error::io("open", path.display(), &e),
+    });
+    let locking = lockfile::lock_open(opened?, path);
+    locked(
+        locking.map_err(|e| Error::io("lock", path.display(), &e))?,
+        path,
+    )
+}
+
+/// Opens and locks FILE.part: a new one, or what a run before this one left.
+fn open_part(path: &Path) -> Result<File> {
+    let failed = |e| Error::storage("create", path, &e);
+    let mut new = OpenOptions::new();
+    new.read(true)
+        .write(true)
+        .create_new(true)
+        .mode(rights::PRIVATE);
+    let mut old = OpenOptions::new();
+    old.read(true).write(true);
+    loop {
+        match lockfile::lock(&mut new, path, |_| Ok(())).map_err(failed)? {
+            Locking::Present(_) => {}
+            Locking::Absent(e) => return Err(failed(e)),
+            locking => return locked(locking, path),
+        }
+        let check = |there: &Metadata| rights::check_part(there, path);
+        match lockfile::lock(&mut old, path, check).map_err(failed)? {
+            // Renamed by another psync that has just finished: there is a new one to be made.
+            Locking::Moved | Locking::Absent(_) => {}
+            locking => {
+                let file = locked(locking, path)?;
+                // Of an older version it may be open to others. Some file systems have no modes.
+                let _ = file.set_permissions(Permissions::from_mode(rights::PRIVATE));
+                return Ok(file);
             }
-            Some(kind) if kind.is_block_device() => Place::device(path, list).map(Output::Place),
-            Some(kind) if !kind.is_file() => {
-                let file = OpenOptions::new().write(true).open(&path);
-                let file = file.map_err(|e| Error::io("open", path.display(), &e))?;
-                Ok(Output::Stream(Stream::File(file, path)))
-            }
-            _ if in_place => Place::in_place(path).map(Output::Place),
-            _ => Place::part(path).map(Output::Place),
         }
     }
 }
 
-/// Opens and locks what is to be written: a FILE.part, or what is mostly there already.
-fn open_locked(options: &mut OpenOptions, path: &Path, is_part: bool) -> Result<File> {
-    let failed = |cause: &io::Error| match is_part {
-        true => Error::create(path.display(), cause),
-        false => Error::io("open", path.display(), cause),
-    };
-    let refused = |cause| Err(Error::local("write", path.display(), cause));
-    loop {
-        match lockfile::lock(options, path).map_err(|e| failed(&e))? {
-            Locking::Locked(file) => return Ok(file),
-            Locking::Held => return refused("another psync is writing it"),
-            Locking::Moved if path.is_symlink() => {
-                return refused("it is a symbolic link; remove it");
-            }
-            // Renamed by another psync that has just finished: there is a new one to be made.
-            Locking::Moved => {}
-            Locking::Absent(e) | Locking::Present(e) => return Err(failed(&e)),
-            Locking::Unlockable(e) => return Err(Error::io("lock", path.display(), &e)),
+fn locked(locking: Locking, path: &Path) -> Result<File> {
+    let cause = match locking {
+        Locking::Locked(file) => return Ok(file),
+        Locking::Held => "another psync is writing it".to_owned(),
+        Locking::Moved => REPLACED.to_owned(),
+        Locking::Refused(reason) => format!("{reason}; remove it, or choose another FILE"),
+        Locking::Absent(e) | Locking::Present(e) => {
+            return Err(Error::io("open", path.display(), &e));
         }
-    }
+        Locking::Unlockable(e) => return Err(Error::io("lock", path.display(), &e)),
+    };
+    Err(Error::local("write", path.display(), cause))
 }
+
+/// Of what goes by the name now, nothing is known.
+const REPLACED: &str = "it was replaced or removed meanwhile; run the same command again";
 
 /// A file or device that is written block by block, each at its place. Locked against a second
 /// psync; shared by all workers, who look in it, but only one writes.
@@ -107,11 +158,12 @@ pub struct Place {
 
 enum Kind {
     /// FILE.part, to become `target`, which until then is as it was: `before`, where it can be
-    /// read, with this owner and mode.
+    /// read.
     Part {
         target: PathBuf,
         before: Option<File>,
-        metadata: Option<Box<Metadata>>,
+        /// What a new FILE's mode is to be.
+        new_mode: u32,
     },
     InPlace,
     /// Its size in bytes.
@@ -119,9 +171,10 @@ enum Kind {
 }
 
 impl Place {
-    fn part(target: PathBuf) -> Result<Self> {
-        let path = part_of(&target);
-        let before = match File::open(&target) {
+    fn part(target: Target) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        let flags = sys::O_NOFOLLOW | sys::O_NONBLOCK;
+        let before = match options.read(true).custom_flags(flags).open(&target.path) {
             Ok(file) => Some(file),
             // One that may be written but not read is of no use, and in nobody's way.
             Err(e)
@@ -132,45 +185,60 @@ impl Place {
             {
                 None
             }
-            Err(e) => return Err(Error::io("read", target.display(), &e)),
+            Err(e) => return Err(Error::io("read", target.path.display(), &e)),
         };
-        let metadata = match fs::metadata(&target) {
-            Ok(metadata) => Some(Box::new(metadata)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            // With a mode of its own, what was private would not be any more.
-            Err(e) => return Err(Error::io("read", target.display(), &e)),
-        };
+        let path = target.part();
         let kind = Kind::Part {
-            target,
             before,
-            metadata,
+            target: target.path,
+            new_mode: rights::ALL_READ_AND_WRITE & !sys::masked_bits(),
         };
-        Place::lock(path, kind)
+        Place::new(open_part(&path)?, path, kind)
     }
 
     fn in_place(path: PathBuf) -> Result<Self> {
-        Place::lock(path, Kind::InPlace)
+        let is_new = fs::symlink_metadata(&path).is_err();
+        Place::new(open_in_place(&path, is_new)?, path, Kind::InPlace)
     }
 
-    fn device(path: PathBuf, list: &List) -> Result<Self> {
-        let mut place = Place::lock(path, Kind::InPlace)?;
-        let size = place.file.seek(SeekFrom::End(0));
-        let size = size.map_err(|e| Error::io("read the size of", place.path.display(), &e))?;
-        place.had = size;
-        place.kind = Kind::Device(size);
-        // The last block may be as short as a byte: see `is_tight`.
+    fn device(path: PathBuf) -> Result<Self> {
+        let mut file = open_device(&path)?;
+        let size = file.seek(SeekFrom::End(0));
+        let size = size.map_err(|e| Error::io("read the size of", path.display(), &e))?;
+        Ok(Place {
+            file,
+            path,
+            kind: Kind::Device(size),
+            had: size,
+        })
+    }
+
+    fn new(file: File, path: PathBuf, kind: Kind) -> Result<Self> {
+        let metadata = file.metadata();
+        let metadata = metadata.map_err(|e| Error::io("read", path.display(), &e))?;
+        Ok(Place {
+            had: metadata.len(),
+            file,
+            path,
+            kind,
+        })
+    }
+
+    /// # Errors
+    /// When the file of `list` has no room here. Its last block may be as short as a byte, where that
+    /// is not known: see [`Place::is_tight`].
+    pub fn check_size(&self, list: &List) -> Result<()> {
+        let Kind::Device(size) = self.kind else {
+            return Ok(());
+        };
         let shortest = || match list.length()? {
             0 => Some(0),
             blocks => Some(block::offset(blocks - 1) + 1),
         };
-        if list
-            .size()
-            .or_else(shortest)
-            .is_some_and(|least| least > size)
-        {
-            return Err(place.too_small(size));
+        match list.size().or_else(shortest) {
+            Some(least) if least > size => Err(self.too_small(size)),
+            _ => Ok(()),
         }
-        Ok(place)
     }
 
     /// Whether it depends on the length of the last of so many blocks if there is room for all.
@@ -192,30 +260,6 @@ impl Place {
     fn too_small(&self, size: u64) -> Error {
         let cause = format_args!("it has {size} bytes, too few for the file").to_string();
         Error::local("write", self.path.display(), cause)
-    }
-
-    fn lock(path: PathBuf, kind: Kind) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        if let Kind::Part {
-            metadata: Some(metadata),
-            ..
-        } = &kind
-        {
-            // As private as FILE from the first byte on.
-            options.mode(metadata.mode() & 0o777);
-        }
-        let file = open_locked(&mut options, &path, matches!(kind, Kind::Part { .. }))?;
-        let metadata = file.metadata();
-        let had = metadata
-            .map_err(|e| Error::io("read", path.display(), &e))?
-            .len();
-        Ok(Place {
-            file,
-            path,
-            kind,
-            had,
-        })
     }
 
     /// FILE as it was, whose blocks may be of use at other places.
@@ -256,7 +300,23 @@ impl Place {
     pub fn write(&self, first: u64, end: End, bytes: &[u8]) -> Result<()> {
         self.check_room(&end.wanted, end.length)?;
         let written = self.file.write_all_at(bytes, block::offset(first));
-        written.map_err(|e| Error::io("write", self.path.display(), &e))
+        written.map_err(|e| self.write_failed(&e))
+    }
+
+    /// A full disk stays full as long as FILE.part is there, which is kept for the next run.
+    fn write_failed(&self, cause: &io::Error) -> Error {
+        const SECTOR: u64 = 512;
+        let taken = self
+            .file
+            .metadata()
+            .map_or(0, |there| there.blocks() * SECTOR);
+        if cause.kind() != io::ErrorKind::StorageFull || taken == 0 {
+            return Error::storage("write", &self.path, cause);
+        }
+        let cause = format_args!(
+            "No space left on device (see df), of which it takes {taken} bytes; make room and run the same command again to resume"
+        );
+        Error::local("write", self.path.display(), cause)
     }
 
     /// As [`Place::write`], of nothing but zeros. What was never written reads as zeros, and takes
@@ -279,24 +339,24 @@ impl Place {
         Ok(())
     }
 
-    /// All of its `size` bytes are there: brings them to the disk and FILE into its place.
+    /// All of its `size` bytes are there: brings them to the disk and FILE into its place. Tells whether
+    /// FILE grants less than it did.
     ///
     /// # Errors
     /// When the disk refuses; then FILE is as it was.
-    pub fn finish(&self, size: u64) -> Result<()> {
+    pub fn finish(&self, size: u64) -> Result<bool> {
         let failed = |action| move |e: io::Error| Error::io(action, self.path.display(), &e);
         if !matches!(self.kind, Kind::Device(_)) {
-            self.file.set_len(size).map_err(failed("write"))?;
+            self.file.set_len(size).map_err(|e| self.write_failed(&e))?;
         }
+        let mut grants_less = false;
         if let Kind::Part {
-            metadata: Some(metadata),
-            ..
+            target, new_mode, ..
         } = &self.kind
         {
-            // Its owner first, since that may clear bits of the mode. Only root can, and none must.
-            let _ = fchown(&self.file, Some(metadata.uid()), Some(metadata.gid()));
-            let set = self.file.set_permissions(metadata.permissions());
-            set.map_err(failed("set the mode of"))?;
+            let passed_on = rights::pass_on(target, &self.file, &self.path, *new_mode);
+            grants_less =
+                passed_on.map_err(|e| Error::io("keep the rights of", target.display(), &e))?;
         }
         if let Err(e) = sync(&self.file) {
             // The next run could not tell what of it is right.
@@ -307,14 +367,24 @@ impl Place {
         }
         // What goes by the name now must be what was written, not another's.
         if !is_named(&self.file, &self.path).map_err(failed("read"))? {
-            let cause = "it was replaced or removed meanwhile; run the same command again";
-            return Err(Error::local("write", self.path.display(), cause));
+            return Err(Error::local("write", self.path.display(), REPLACED));
         }
         if let Kind::Part { target, .. } = &self.kind {
             fs::rename(&self.path, target)
-                .map_err(|e| Error::io("put in place", target.display(), &e))?;
-            sync_name(target)?;
+                .map_err(|e| Error::storage("put in place", target, &e))?;
+            sync_name(target).map_err(|e| Error::io("sync", target.display(), &e))?;
         }
-        Ok(())
+        Ok(grants_less)
+    }
+}
+
+impl Drop for Place {
+    /// Leaves no FILE.part behind that holds nothing.
+    fn drop(&mut self) {
+        let is_empty = || self.file.metadata().is_ok_and(|there| there.len() == 0);
+        let is_part = matches!(self.kind, Kind::Part { .. });
+        if is_part && is_empty() && is_named(&self.file, &self.path).unwrap_or(false) {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }

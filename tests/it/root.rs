@@ -18,10 +18,12 @@ const MIB: usize = 1 << 20;
 #[ignore = "mounts"]
 fn root_a_full_disk_says_what_is_full_and_the_next_run_completes() {
     let bytes = random(20 * MIB, 1);
-    let space = &["psync: ", "No space left on device; see df, and df -i\n"];
+    let resume = "make room and run the same command again to resume\n";
+    let space = &["psync: ", "No space left on device (see df); ", resume];
     let inodes = &[
         "psync: create ",
-        "no inode, or no space, left for one more file; see df -i, and df\n",
+        "No inode left on device (see df -i); ",
+        "run the same command again to resume\n",
     ];
     // Room for some of the blocks, the rest taken by something that can go.
     let ballast = |mount: &Mount, mib: usize, files: usize| {

@@ -22,6 +22,7 @@ mod story;
 mod strace;
 mod streams;
 mod tempdir;
+mod users;
 
 pub use client::*;
 pub use content::*;
@@ -42,3 +43,4 @@ pub use story::*;
 pub use strace::*;
 pub use streams::*;
 pub use tempdir::*;
+pub use users::*;
