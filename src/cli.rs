@@ -343,6 +343,7 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     let output = words.name(["-o", "--output"], "-o")?;
     let output = output.filter(|output| output.as_os_str() != "-");
     let in_place = words.flag("--in-place");
+    let dry_run = words.flag(["-n", "--dry-run"]);
     let keep = words.flag(["-k", "--keep"]);
     let seeds = words.paths("--seed")?;
     let server_lists = words.paths("--servers")?;
@@ -382,6 +383,7 @@ fn parse_get(words: &mut Words) -> Result<Command> {
         hashlist,
         output,
         in_place,
+        dry_run,
         dir,
         keep,
         seeds,

@@ -12,6 +12,7 @@
 
 mod ask;
 mod asked;
+mod dry_run;
 mod existing;
 mod fetch;
 mod flow;
@@ -48,6 +49,7 @@ use crate::hash::Hash;
 use crate::lan;
 use crate::progress::Progress;
 use crate::store::BlockDir;
+use dry_run::Count;
 use fetch::{Fetcher, Tally};
 use flow::{Flow, Summary};
 use levels::Levels;
@@ -79,6 +81,8 @@ pub struct Options {
     /// None: standard output.
     pub output: Option<PathBuf>,
     pub in_place: bool,
+    /// Whether it is only counted what is here and what is missing.
+    pub dry_run: bool,
     /// Looked in first. None where no directory is known.
     pub dir: Option<BlockDir>,
     /// Whether what is fetched goes into `dir`.
@@ -91,6 +95,22 @@ pub struct Options {
     pub quiet: bool,
     pub verbose: bool,
     pub stats: bool,
+}
+
+impl Options {
+    /// With nobody to ask, and no place where anything is kept.
+    fn alone(self) -> Self {
+        Options {
+            servers: Vec::new(),
+            server_lists: Vec::new(),
+            lan: None,
+            mirrors: Vec::new(),
+            peers: false,
+            keep: false,
+            retry: 0,
+            ..self
+        }
+    }
 }
 
 /// Where the hashes come from.
@@ -114,7 +134,11 @@ impl fmt::Display for Hashlist {
 /// # Errors
 /// Exit code 2 for a list that is not one, before anything is fetched where it is a file; 3 for
 /// blocks that nobody has; 1 for what fails on this machine.
-pub fn run(options: &Options) -> Result<()> {
+pub fn run(options: Options) -> Result<()> {
+    let options = &match options.dry_run {
+        true => options.alone(),
+        false => options,
+    };
     let mut report = Report::new(options);
     if let (Some(output), Hashlist::File(name)) = (&options.output, &options.hashlist)
         && file::is_same(output, Path::new(name))
@@ -135,6 +159,10 @@ pub fn run(options: &Options) -> Result<()> {
     let seeds: Result<Vec<Seed>> = options.seeds.iter().map(|path| Seed::open(path)).collect();
     let seeds = seeds?;
     let target = options.output.as_deref().map(Target::find).transpose()?;
+    if options.dry_run {
+        let count = count(options, list, seeds, target.as_ref())?;
+        return report.counted(&count);
+    }
     if let Some(target) = &target
         && let Some(blocks) = blocks_already_right(options, &target.path, list.as_ref().ok())?
     {
@@ -166,6 +194,29 @@ pub fn run(options: &Options) -> Result<()> {
             .fold(error, Error::and),
         false => error,
     })
+}
+
+/// What is here of the file, for `--dry-run`.
+fn count(
+    options: &Options,
+    list: std::result::Result<List, Hash>,
+    seeds: Vec<Seed>,
+    target: Option<&Target>,
+) -> Result<Count> {
+    if let (Some(target), Err(root)) = (target, &list)
+        && let Some(size) = existing::has_root(&target.path, root)
+    {
+        return Ok(Count::complete(block::count(size)));
+    }
+    let sources = Arc::new(gather(options, Vec::new(), seeds)?);
+    let beginnings = target.map(existing::beginnings).unwrap_or_default();
+    let mut list = match list.or_else(|root| under(options, root, &sources, beginnings)) {
+        Err(error) if error.is_missing() => return Ok(Count::without_root()),
+        list => list?,
+    };
+    list.begin()?;
+    let progress = Progress::new(!options.quiet, false);
+    dry_run::count(&mut list, &sources, target, progress)
 }
 
 /// The work, once it is known that there is some: with a list, or what came of looking for one.
@@ -395,12 +446,7 @@ impl<'a> Report<'a> {
             ..
         } = summary;
         let (blocks, seconds) = (summary.blocks(), self.started.elapsed());
-        let is_list = matches!(options.hashlist, Hashlist::File(_));
-        if blocks == 0 && is_list && !options.quiet {
-            console::complain(format_args!(
-                "get {name}: the hashlist is empty, so the file is; a failed download of the list looks the same"
-            ));
-        }
+        self.warn_of_emptiness(blocks);
         if options.verbose {
             console::complain(format_args!(
                 "get {name}: {blocks} blocks: {at_hand} at hand, {fetched} fetched, {missing} missing"
@@ -420,6 +466,45 @@ impl<'a> Report<'a> {
         }
         stats.into_iter().for_each(console::print_line);
         Ok(())
+    }
+
+    fn warn_of_emptiness(&self, blocks: u64) {
+        let is_list = matches!(self.options.hashlist, Hashlist::File(_));
+        if blocks == 0 && is_list && !self.options.quiet {
+            console::complain(format_args!(
+                "get {}: the hashlist is empty, so the file is; a failed download of the list looks the same",
+                self.name
+            ));
+        }
+    }
+
+    /// Says what `--dry-run` found.
+    ///
+    /// # Errors
+    /// Exit code 3 when blocks are missing, or FILE is not yet what the list says.
+    fn counted(&self, count: &Count) -> Result<()> {
+        let Count {
+            blocks,
+            local,
+            missing,
+            bytes,
+            is_complete,
+        } = count;
+        self.warn_of_emptiness(*blocks);
+        let line = format!("blocks={blocks} local={local} missing={missing} bytes={bytes}\n");
+        console::Stdout::new()?.write(line.as_bytes())?;
+        let cause = match &self.options.output {
+            _ if *blocks == 0 && *missing > 0 => "its root block is not here".to_owned(),
+            _ if *missing > 0 => format!("{missing} of {blocks} blocks are not here"),
+            Some(file) if !is_complete => {
+                let file = file.display();
+                format!(
+                    "{file} is not complete, though all blocks are here; run the same command without --dry-run"
+                )
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::missing("get", &self.name, cause))
     }
 
     /// Says that FILE could not be given all the rights that it had.

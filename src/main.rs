@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             Command::Print(text) => console::Stdout::new()?.write(text.as_bytes()),
             Command::Export(options) => export::run(&options),
             Command::Server(options) => server::run(options),
-            Command::Get(options) => get::run(&options),
+            Command::Get(options) => get::run(options),
         }
     });
     match done {

@@ -243,6 +243,16 @@ impl List {
         self.under.as_ref().map(|(root, _)| root.size)
     }
 
+    /// Bytes of the file, at least, where that is known beforehand: the last block may be as short as
+    /// a byte.
+    pub fn least_size(&self) -> Option<u64> {
+        let shortest = || match self.length? {
+            0 => Some(0),
+            blocks => Some(block::offset(blocks - 1) + 1),
+        };
+        self.size().or_else(shortest)
+    }
+
     /// The last line, where it is known beforehand.
     pub fn last(&self) -> Option<Wanted> {
         self.last

@@ -231,12 +231,8 @@ impl Place {
         let Kind::Device(size) = self.kind else {
             return Ok(());
         };
-        let shortest = || match list.length()? {
-            0 => Some(0),
-            blocks => Some(block::offset(blocks - 1) + 1),
-        };
-        match list.size().or_else(shortest) {
-            Some(least) if least > size => Err(self.too_small(size)),
+        match list.least_size() {
+            Some(least) if least > size => Err(Target::too_small(&self.path, size)),
             _ => Ok(()),
         }
     }
@@ -251,15 +247,10 @@ impl Place {
     pub fn check_room(&self, wanted: &Wanted, length: usize) -> Result<()> {
         match self.kind {
             Kind::Device(size) if wanted.offset() + length as u64 > size => {
-                Err(self.too_small(size))
+                Err(Target::too_small(&self.path, size))
             }
             _ => Ok(()),
         }
-    }
-
-    fn too_small(&self, size: u64) -> Error {
-        let cause = format_args!("it has {size} bytes, too few for the file").to_string();
-        Error::local("write", self.path.display(), cause)
     }
 
     /// FILE as it was, whose blocks may be of use at other places.

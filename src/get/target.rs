@@ -69,6 +69,12 @@ impl Target {
         path.into()
     }
 
+    /// What is said of a device with too few bytes.
+    pub fn too_small(path: &Path, size: u64) -> Error {
+        let cause = format_args!("it has {size} bytes, too few for the file").to_string();
+        Error::local("write", path.display(), cause)
+    }
+
     /// Whether FILE can be made, or replaced by FILE.part.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ mod dist;
 mod export;
 mod fleet;
 mod get_answers;
+mod get_dry_run;
 mod get_hashlist;
 mod get_jobs;
 mod get_local;

@@ -1,0 +1,204 @@
+//! `get --dry-run`: what of the file is here, and what a get would have to fetch.
+//!
+//! This file counts. It opens everything for reading only, and asks no server.
+
+use std::fs::File;
+
+use super::existing::read_right;
+use super::list::{List, Wanted};
+use super::seed::Seed;
+use super::target::{Kind, Target};
+use super::worker::Sources;
+use crate::block::{self, BLOCK_SIZE, READ_SIZE};
+use crate::error::{Error, Result};
+use crate::file;
+use crate::hash::Hash;
+use crate::progress::Progress;
+use crate::store::{BlockDir, View};
+
+/// What there is of a file's blocks. Those of its lists are not counted.
+#[derive(Default)]
+pub struct Count {
+    pub blocks: u64,
+    pub local: u64,
+    pub missing: u64,
+    /// To be fetched, at most: the last block may be shorter than it is counted.
+    pub bytes: u64,
+    /// Whether FILE is all that the list says, and no more.
+    pub is_complete: bool,
+}
+
+impl Count {
+    /// Of a file of which not even the root block is here.
+    pub fn without_root() -> Self {
+        Count {
+            missing: 1,
+            bytes: BLOCK_SIZE as u64,
+            ..Count::default()
+        }
+    }
+
+    /// Of a FILE that is right.
+    pub fn complete(blocks: u64) -> Self {
+        Count {
+            blocks,
+            local: blocks,
+            is_complete: true,
+            ..Count::default()
+        }
+    }
+
+    fn add_missing(&mut self, bytes: u64) {
+        self.blocks += 1;
+        self.missing += 1;
+        self.bytes += bytes;
+    }
+}
+
+/// Looks for each block of `list` in `target`, if any, and in the local `sources`.
+///
+/// # Errors
+/// As the list's; when FILE is there and cannot be read, or is a device that is too small.
+pub fn count(
+    list: &mut List,
+    sources: &Sources,
+    target: Option<&Target>,
+    mut progress: Progress,
+) -> Result<Count> {
+    let mut here = Here::new(sources, target)?;
+    let (mut count, mut size, mut in_place) = (Count::default(), 0, 0);
+    here.check_room(list.least_size().unwrap_or(0))?;
+    list.tell_last();
+    loop {
+        let wanted = match list.next() {
+            Ok(Some(wanted)) => wanted,
+            Ok(None) => break,
+            // The rest of the list is not here either, and the root tells how long it is.
+            Err(error) if error.is_missing() => {
+                let (length, size) = (list.length(), list.size());
+                for number in list.given()..length.unwrap_or(0) {
+                    count.add_missing(block_length(number, size));
+                }
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        let length = here.in_place(&wanted);
+        in_place += u64::from(length.is_some());
+        match length.map_or_else(|| here.find(&wanted), |length| Ok(Some(length)))? {
+            Some(length) => {
+                size = wanted.offset() + length as u64;
+                count.blocks += 1;
+                count.local += 1;
+            }
+            None => {
+                let length = block_length(wanted.number, list.size());
+                size = wanted.offset() + 1;
+                count.add_missing(length);
+            }
+        }
+        progress.draw(count.blocks, list.length(), String::new);
+    }
+    here.check_room(size)?;
+    // A stream has nothing that could be right before.
+    let is_stream = target.is_some_and(|target| matches!(target.kind, Kind::Stream));
+    count.is_complete = is_stream || in_place == count.blocks && here.ends_at(size);
+    Ok(count)
+}
+
+/// Bytes of a block of a file of this size, or of one of which that is not known.
+fn block_length(number: u64, size: Option<u64>) -> u64 {
+    let left = size.map(|size| size.saturating_sub(block::offset(number)));
+    left.map_or(BLOCK_SIZE as u64, |left| left.min(BLOCK_SIZE as u64))
+}
+
+/// Where blocks may be without asking anybody.
+struct Here<'a> {
+    target: Option<&'a Target>,
+    /// FILE, if it is there, and its bytes.
+    file: Option<File>,
+    size: u64,
+    /// A device goes on after the file.
+    is_device: bool,
+    /// FILE.part, in which blocks are found at their own places.
+    part: Option<File>,
+    view: Option<View>,
+    seeds: Vec<&'a Seed>,
+    /// FILE, whose blocks are found at other places too.
+    before: Option<Seed>,
+    zeros: Hash,
+    buffer: Box<[u8; READ_SIZE]>,
+}
+
+impl<'a> Here<'a> {
+    fn new(sources: &'a Sources, target: Option<&'a Target>) -> Result<Self> {
+        let mut here = Here {
+            target,
+            file: None,
+            size: 0,
+            is_device: false,
+            part: None,
+            view: sources.dir.as_ref().map(BlockDir::view),
+            seeds: sources.seeds.iter().collect(),
+            before: None,
+            zeros: Hash::of(&[0; BLOCK_SIZE]),
+            buffer: Box::new([0; READ_SIZE]),
+        };
+        let Some(target) = target else {
+            return Ok(here);
+        };
+        here.part = file::open(&target.part()).ok().map(|(part, _)| part);
+        here.is_device = matches!(target.kind, Kind::BlockDevice);
+        if here.is_device || matches!(target.kind, Kind::Regular(_)) {
+            let failed = |e| Error::io("read", target.path.display(), &e);
+            let (file, _) = file::open(&target.path).map_err(failed)?;
+            here.size = file::size(&file).map_err(failed)?;
+            here.before = Seed::new(file.try_clone().map_err(failed)?).ok();
+            here.file = Some(file);
+        }
+        Ok(here)
+    }
+
+    /// The length of the block, if FILE has it at its place.
+    fn in_place(&mut self, wanted: &Wanted) -> Option<usize> {
+        let block = read_right(self.file.as_ref()?, wanted, &mut self.buffer)?;
+        Some(block.bytes().len())
+    }
+
+    /// The length of the block, if it is elsewhere.
+    fn find(&mut self, wanted: &Wanted) -> Result<Option<usize>> {
+        let (hash, buffer) = (&wanted.hash, &mut self.buffer);
+        if *hash == self.zeros {
+            return Ok(Some(BLOCK_SIZE));
+        }
+        if let Some(part) = &self.part
+            && let Some(block) = read_right(part, wanted, buffer)
+        {
+            return Ok(Some(block.bytes().len()));
+        }
+        if let Some(view) = &mut self.view {
+            let failed = |e| Error::io("read block", hash, &e);
+            if let Some(block) = view.read(hash, buffer).map_err(failed)? {
+                return Ok(Some(block.bytes().len()));
+            }
+        }
+        let mut seeds = self.seeds.iter().copied().chain(&self.before);
+        Ok(seeds.find_map(|seed| Some(seed.find(hash, buffer)?.bytes().len())))
+    }
+
+    /// Whether FILE is there and has so many bytes.
+    fn ends_at(&self, size: u64) -> bool {
+        self.file.is_some() && (self.is_device || self.size == size)
+    }
+
+    /// # Errors
+    /// When FILE is a device, and has no room for so many bytes.
+    fn check_room(&self, least: u64) -> Result<()> {
+        match &self.target {
+            Some(target) if self.is_device && least > self.size => {
+                Err(Target::too_small(&target.path, self.size))
+            }
+            _ => Ok(()),
+        }
+    }
+}
