@@ -49,13 +49,17 @@ impl Error {
         Error::local(action, object, Cause(cause))
     }
 
-    /// The system refused to create, write or rename `path`. Exit code 1. Where something is full, it
-    /// says what, and how to go on.
+    /// The system refused to create, write, sync or rename `path`. Exit code 1. Where something is full,
+    /// it says what, and how to go on.
     pub fn storage(action: &str, path: &Path, cause: &io::Error) -> Self {
         if cause.kind() != io::ErrorKind::StorageFull {
             return Error::io(action, path.display(), cause);
         }
-        Error::local(action, path.display(), full(path, action != "write"))
+        Error::local(
+            action,
+            path.display(),
+            full(path, matches!(action, "create" | "put in place")),
+        )
     }
 
     /// The command line is wrong. Exit code 2.
@@ -141,10 +145,10 @@ fn full(path: &Path, for_a_name: bool) -> &'static str {
             "No space left on device (see df, and df -i); make room and run the same command again to resume"
         }
         Some(room) if for_a_name && room.inodes == Some(0) => {
-            "No inode left on device (see df -i); remove files and run the same command again to resume"
+            "No space left on device: no inode is left (see df -i); remove files and run the same command again to resume"
         }
         Some(room) if for_a_name && room.bytes >= NO_ROOM => {
-            "its directory is full, the file system is not; on ext4 more names need tune2fs -O large_dir, or larger blocks"
+            "No space left on device: the directory is full, the file system is not; on ext4, tune2fs -O large_dir or larger blocks make room for more names"
         }
         Some(_) => {
             "No space left on device (see df); make room and run the same command again to resume"

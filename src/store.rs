@@ -263,7 +263,7 @@ impl Writer {
     }
 
     fn error(&self, action: &str, cause: &io::Error) -> Error {
-        Error::io(action, self.dir.path.display(), cause)
+        Error::storage(action, &self.dir.path, cause)
     }
 }
 

@@ -354,7 +354,7 @@ impl Place {
             if let Kind::Part { .. } = self.kind {
                 let _ = fs::remove_file(&self.path);
             }
-            return Err(failed("sync")(e));
+            return Err(Error::storage("sync", &self.path, &e));
         }
         // What goes by the name now must be what was written, not another's.
         if !is_named(&self.file, &self.path).map_err(failed("read"))? {

@@ -1018,7 +1018,7 @@ fn root_no_inode_for_the_part_is_told() {
     let server = to.sample.honest();
     let out = to.get(&server).run();
     let stderr = format!(
-        "psync: create {}: No inode left on device (see df -i); remove files and run the same command again to resume\n",
+        "psync: create {}: No space left on device: no inode is left (see df -i); remove files and run the same command again to resume\n",
         to.part().display()
     );
     out.fails(1, &stderr);

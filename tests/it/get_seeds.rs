@@ -593,12 +593,12 @@ fn root_a_full_block_directory_is_told_and_with_room_made_the_same_command_goes_
         (
             "size=2m",
             true,
-            "No space left on device; see df, and df -i\n",
+            "No space left on device (see df); make room and run the same command again to resume\n",
         ),
         (
             "size=2m,nr_inodes=64",
             false,
-            "no inode, or no space, left for one more file; see df -i, and df\n",
+            "No space left on device: no inode is left (see df -i); remove files and run the same command again to resume\n",
         ),
     ] {
         let sample = Sample::new(200);

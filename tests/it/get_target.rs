@@ -399,7 +399,7 @@ fn root_a_full_directory_is_told_and_what_to_do() {
     }
     let bytes = random(64 * BLOCK_SIZE, 9);
     let export = || psync!("export", "-d", &dir).stdin(&bytes).run();
-    let told = ": its directory is full, the file system is not; on ext4 more names need tune2fs -O large_dir, or larger blocks\n";
+    let told = ": No space left on device: the directory is full, the file system is not; on ext4, tune2fs -O large_dir or larger blocks make room for more names\n";
     let out = export().fails_naming(1, &["psync: ", told]);
     assert_eq!(out.stderr.lines().count(), 1, "{out}");
     assert!(hashlist(&bytes).as_bytes().starts_with(&out.stdout));

@@ -22,7 +22,7 @@ fn root_a_full_disk_says_what_is_full_and_the_next_run_completes() {
     let space = &["psync: ", "No space left on device (see df); ", resume];
     let inodes = &[
         "psync: create ",
-        "No inode left on device (see df -i); ",
+        "No space left on device: no inode is left (see df -i); ",
         "run the same command again to resume\n",
     ];
     // Room for some of the blocks, the rest taken by something that can go.

@@ -408,7 +408,7 @@ fn whatever_the_disk_refuses_is_told_and_cleared_up() {
             "ENOSPC",
             1,
             "sync",
-            "No space left on device; see df, and df -i",
+            "No space left on device (see df); make room",
         ),
         ("fsync", "EIO", 1, "sync", "Input/output error"),
         (
@@ -423,14 +423,14 @@ fn whatever_the_disk_refuses_is_told_and_cleared_up() {
             "ENOSPC",
             150,
             "put in place",
-            "No space left on device; see df, and df -i",
+            "No space left on device: the directory is full",
         ),
         (
             "?open,openat",
             "ENOSPC",
             60,
             "create",
-            "no inode, or no space, left for one more file; see df -i, and df",
+            "No space left on device: the directory is full",
         ),
         ("write", "EDQUOT", 1, "write", ""),
         (
@@ -438,7 +438,7 @@ fn whatever_the_disk_refuses_is_told_and_cleared_up() {
             "ENOSPC",
             99,
             "write",
-            "No space left on device; see df, and df -i",
+            "No space left on device (see df); make room",
         ),
     ] {
         let dir = TempDir::new();
