@@ -1,24 +1,26 @@
-//! The command line: help texts, and words to typed options. Only this file uses `pico_args`.
+//! The command line: help texts, the options of each command, and words to typed options. Only this
+//! file uses `pico_args`; how people type options is `cli/split.rs`.
 //!
 //! Pure: from a vector of words and a closure for the environment, so all of it is tested
 //! without a process. It opens nothing.
+
+mod split;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
-
-use pico_args::Keys;
 
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::seconds::{self, Seconds};
 use crate::store::BlockDir;
 use crate::{export, get, server};
+use split::{Spec, Takes};
 
 const HELP: &str = concat!(
     "psync ",
@@ -154,6 +156,9 @@ Output:
                          is right in either is not fetched. A block device is
                          updated in place, only the blocks that differ
         --in-place       with -o: update a regular FILE in place, no FILE.part
+    -n, --dry-run        ask no server and write nothing: print blocks=N local=N
+                         missing=N bytes=N. Exit 0 if nothing is missing and,
+                         with -o, FILE is right and complete: else 3
 
 Blocks at hand:
     -d, --dir DIR        block directory to look in first
@@ -204,6 +209,51 @@ const VERSION: &str = concat!("psync ", env!("CARGO_PKG_VERSION"), "\n");
 const EXPORT: &str = "export";
 const SERVER: &str = "server";
 const GET: &str = "get";
+
+/// The options of each command, in the order of its help.
+const EXPORT_OPTIONS: &[Spec] = &[
+    Spec(Some(b'd'), "--dir", Takes::Value),
+    Spec(None, "--root", Takes::Nothing),
+    Spec(None, "--no-store", Takes::Nothing),
+    Spec(None, "--no-sync", Takes::Nothing),
+];
+const SERVER_OPTIONS: &[Spec] = &[
+    Spec(Some(b'd'), "--dir", Takes::Value),
+    Spec(None, "--file", Takes::Value),
+    Spec(None, "--peers", Takes::Value),
+    Spec(None, LAN, Takes::Inline),
+    Spec(None, "--max-conns", Takes::Value),
+    Spec(None, "--timeout", Takes::Value),
+    Spec(Some(b'v'), "--verbose", Takes::Nothing),
+];
+const GET_OPTIONS: &[Spec] = &[
+    Spec(Some(b'o'), "--output", Takes::Value),
+    Spec(None, "--in-place", Takes::Nothing),
+    Spec(Some(b'n'), "--dry-run", Takes::Nothing),
+    Spec(Some(b'd'), "--dir", Takes::Value),
+    Spec(Some(b'k'), "--keep", Takes::Nothing),
+    Spec(None, "--seed", Takes::Value),
+    Spec(None, "--servers", Takes::Value),
+    Spec(None, "--peers", Takes::Nothing),
+    Spec(None, LAN, Takes::Inline),
+    Spec(Some(b'm'), "--mirror", Takes::Value),
+    Spec(None, "--spread", Takes::Nothing),
+    Spec(Some(b'j'), "--jobs", Takes::Value),
+    Spec(None, "--timeout", Takes::Value),
+    Spec(None, "--connect-timeout", Takes::Value),
+    Spec(None, "--retry", Takes::Value),
+    Spec(Some(b'q'), "--quiet", Takes::Nothing),
+    Spec(Some(b'v'), "--verbose", Takes::Nothing),
+    Spec(None, "--stats", Takes::Nothing),
+];
+const COMMON_OPTIONS: &[Spec] = &[
+    Spec(Some(b'h'), "--help", Takes::Nothing),
+    Spec(Some(b'V'), "--version", Takes::Nothing),
+];
+
+/// The local network: the interface that the system chooses, or that of an address.
+const LAN: &str = "--lan";
+const LAN_VALUE: &str = "--lan=";
 
 /// A server's connections at once, where the command line does not say, and at most: more than a box
 /// has descriptors is a slip of the finger.
@@ -263,9 +313,9 @@ pub fn parse(
         _ => words.remove(0).to_string_lossy().into_owned(),
     };
     match command.as_str() {
-        EXPORT => Words::new(EXPORT, words, &env).parse(EXPORT_HELP, parse_export),
-        SERVER => Words::new(SERVER, words, &env).parse(SERVER_HELP, parse_server),
-        GET => Words::new(GET, words, &env).parse(GET_HELP, parse_get),
+        EXPORT => Words::new(EXPORT, words, EXPORT_OPTIONS, &env).parse(EXPORT_HELP, parse_export),
+        SERVER => Words::new(SERVER, words, SERVER_OPTIONS, &env).parse(SERVER_HELP, parse_server),
+        GET => Words::new(GET, words, GET_OPTIONS, &env).parse(GET_HELP, parse_get),
         "-h" | "--help" => Ok(Command::Print(HELP)),
         "-V" | "--version" => Ok(Command::Print(VERSION)),
         option if option.starts_with('-') => {
@@ -276,11 +326,11 @@ pub fn parse(
 }
 
 fn parse_export(words: &mut Words) -> Result<Command> {
-    let dir = words.name(["-d", "--dir"], "-d")?;
+    let dir = words.name("--dir", "-d")?;
     let store = !words.flag("--no-store");
     let durable = !words.flag("--no-sync");
     let root = words.flag("--root");
-    let mut operands = words.operands()?.into_iter();
+    let mut operands = words.operands().into_iter();
     let input = operands.next().filter(|file| file != "-");
     let input = input.map(|file| words.path(file, "FILE")).transpose()?;
     words.refuse(operands.next())?;
@@ -296,20 +346,15 @@ fn parse_export(words: &mut Words) -> Result<Command> {
 }
 
 fn parse_server(words: &mut Words) -> Result<Command> {
-    let dir = words.name(["-d", "--dir"], "-d")?;
+    let dir = words.name("--dir", "-d")?;
     let files = words.paths("--file")?;
-    let peers = words.paths(PEERS)?.pop();
-    let max_connections = words.number(
-        "--max-conns",
-        "--max-conns",
-        1..=MOST_CONNECTIONS,
-        MAX_CONNECTIONS,
-    )?;
+    let peers = words.paths("--peers")?.pop();
+    let max_connections = words.number("--max-conns", 1..=MOST_CONNECTIONS, MAX_CONNECTIONS)?;
     let timeout = words.seconds("--timeout", SERVER_TIMEOUT)?;
-    let verbose = words.flag(["-v", "--verbose"]);
+    let verbose = words.flag("--verbose");
     let lan = words.lan()?;
     let mut addresses = Vec::new();
-    for word in words.operands()? {
+    for word in words.operands() {
         let address = word.to_str().and_then(server::Address::parse);
         addresses.push(
             address.ok_or_else(|| words.wrong(&word, "ADDR is HOST:PORT, [v6]:PORT or :PORT"))?,
@@ -337,26 +382,26 @@ fn parse_server(words: &mut Words) -> Result<Command> {
 }
 
 fn parse_get(words: &mut Words) -> Result<Command> {
-    let dir = words.name(["-d", "--dir"], "-d")?;
+    let dir = words.name("--dir", "-d")?;
     let timeout = words.seconds("--timeout", GET_TIMEOUT)?;
     let connect_timeout = words.seconds("--connect-timeout", CONNECT_TIMEOUT)?;
-    let output = words.name(["-o", "--output"], "-o")?;
+    let output = words.name("--output", "-o")?;
     let output = output.filter(|output| output.as_os_str() != "-");
     let in_place = words.flag("--in-place");
-    let dry_run = words.flag(["-n", "--dry-run"]);
-    let keep = words.flag(["-k", "--keep"]);
+    let dry_run = words.flag("--dry-run");
+    let keep = words.flag("--keep");
     let seeds = words.paths("--seed")?;
     let server_lists = words.paths("--servers")?;
-    let mirrors = words.values(["-m", "--mirror"])?;
+    let mirrors = words.values("--mirror")?;
     let spread = words.flag("--spread");
-    let peers = words.flag(PEERS);
-    let jobs = words.number(["-j", "--jobs"], "--jobs", 1..=MAX_JOBS, JOBS)?;
-    let retry = words.number("--retry", "--retry", 0..=MAX_RETRY, RETRY)?;
-    let quiet = words.flag(["-q", "--quiet"]);
-    let verbose = words.flag(["-v", "--verbose"]);
+    let peers = words.flag("--peers");
+    let jobs = words.number("--jobs", 1..=MAX_JOBS, JOBS)?;
+    let retry = words.number("--retry", 0..=MAX_RETRY, RETRY)?;
+    let quiet = words.flag("--quiet");
+    let verbose = words.flag("--verbose");
     let stats = words.flag("--stats");
     let lan = words.lan()?;
-    let mut operands = words.operands()?;
+    let mut operands = words.operands();
     let Some(hashlist) = operands.pop() else {
         return Err(words.usage("HASHLIST is missing"));
     };
@@ -400,26 +445,26 @@ fn parse_get(words: &mut Words) -> Result<Command> {
 /// A command's words, from which options are taken until only operands are left.
 struct Words<'a> {
     command: &'static str,
+    /// The options alone, as `split` has them.
     args: pico_args::Arguments,
-    /// What came after `--`.
-    rest: Vec<OsString>,
+    operands: Vec<OsString>,
+    problem: Option<String>,
     env: &'a dyn Fn(&str) -> Option<OsString>,
 }
 
 impl<'a> Words<'a> {
     fn new(
         command: &'static str,
-        mut words: Vec<OsString>,
+        words: Vec<OsString>,
+        options: &[Spec],
         env: &'a dyn Fn(&str) -> Option<OsString>,
     ) -> Self {
-        let end = words.iter().position(|word| word == "--");
-        let rest = end.map_or_else(Vec::new, |end| words.split_off(end).split_off(1));
-        let split = |word| split_value(word, command);
-        let args = pico_args::Arguments::from_vec(words.into_iter().flat_map(split).collect());
+        let split = split::split(words, &[options, COMMON_OPTIONS]);
         Words {
             command,
-            args,
-            rest,
+            args: pico_args::Arguments::from_vec(split.options),
+            operands: split.operands,
+            problem: split.problem,
             env,
         }
     }
@@ -429,40 +474,37 @@ impl<'a> Words<'a> {
         help: &'static str,
         parse: fn(&mut Words) -> Result<Command>,
     ) -> Result<Command> {
-        if self.flag(["-h", "--help"]) {
+        if self.flag("--help") {
             return Ok(Command::Print(help));
         }
-        if self.flag(["-V", "--version"]) {
+        if self.flag("--version") {
             return Ok(Command::Print(VERSION));
+        }
+        if let Some(problem) = self.problem.take() {
+            return Err(self.usage(problem));
         }
         parse(&mut self)
     }
 
     /// Whether the flag was given, however often.
-    fn flag(&mut self, keys: impl Into<Keys> + Copy) -> bool {
+    fn flag(&mut self, key: &'static str) -> bool {
         let mut given = false;
-        while self.args.contains(keys) {
+        while self.args.contains(key) {
             given = true;
         }
         given
     }
 
     /// The value of an option, the last one where it was given more than once.
-    fn value(&mut self, keys: impl Into<Keys> + Copy) -> Result<Option<OsString>> {
-        Ok(self.values(keys)?.pop())
+    fn value(&mut self, key: &'static str) -> Result<Option<OsString>> {
+        Ok(self.values(key)?.pop())
     }
 
     /// All values of an option that may be given any number of times.
-    fn values(&mut self, keys: impl Into<Keys> + Copy) -> Result<Vec<OsString>> {
-        let take = |value: &OsStr| Ok::<_, String>(value.to_owned());
-        self.args
-            .values_from_os_str(keys, take)
-            .map_err(|e| match e {
-                pico_args::Error::OptionWithoutAValue(key) => {
-                    self.usage(format_args!("{key}: its value is missing"))
-                }
-                e => self.usage(e),
-            })
+    fn values(&mut self, key: &'static str) -> Result<Vec<OsString>> {
+        let take = |value: &OsStr| Ok::<_, String>(split::value(value));
+        let values = self.args.values_from_os_str(key, take);
+        values.map_err(|e| self.usage(e))
     }
 
     fn paths(&mut self, key: &'static str) -> Result<Vec<PathBuf>> {
@@ -491,8 +533,8 @@ impl<'a> Words<'a> {
     }
 
     /// The value of an option that names a file or directory.
-    fn name(&mut self, keys: impl Into<Keys> + Copy, name: &str) -> Result<Option<PathBuf>> {
-        let value = self.value(keys)?;
+    fn name(&mut self, key: &'static str, name: &str) -> Result<Option<PathBuf>> {
+        let value = self.value(key)?;
         value.map(|value| self.path(value, name)).transpose()
     }
 
@@ -508,15 +550,14 @@ impl<'a> Words<'a> {
         seconds.ok_or_else(|| self.wrong(&value, due))
     }
 
-    /// The number that an option takes, or this one without it; `name` is what a refusal calls it.
+    /// The number that an option takes, or this one without it.
     fn number<T: FromStr + PartialOrd + Display>(
         &mut self,
-        keys: impl Into<Keys> + Copy,
-        name: &str,
+        key: &'static str,
         range: RangeInclusive<T>,
         without: T,
     ) -> Result<T> {
-        let Some(value) = self.value(keys)? else {
+        let Some(value) = self.value(key)? else {
             return Ok(without);
         };
         let text = value
@@ -525,11 +566,7 @@ impl<'a> Words<'a> {
         let number = text
             .and_then(|text| text.parse().ok())
             .filter(|number| range.contains(number));
-        let due = format!(
-            "{name} takes a number, {} to {}",
-            range.start(),
-            range.end()
-        );
+        let due = format!("{key} takes a number, {} to {}", range.start(), range.end());
         number.ok_or_else(|| self.wrong(&value, due))
     }
 
@@ -545,17 +582,12 @@ impl<'a> Words<'a> {
     }
 
     /// What is left once every option is taken.
-    fn operands(&mut self) -> Result<Vec<OsString>> {
-        let args = std::mem::replace(&mut self.args, pico_args::Arguments::from_vec(Vec::new()));
-        let mut words = args.finish();
-        if let Some(option) = words
-            .iter()
-            .find(|word| word.len() > 1 && word.as_bytes().starts_with(b"-"))
-        {
-            return Err(self.usage(format_args!("unknown option '{}'", option.display())));
-        }
-        words.append(&mut self.rest);
-        Ok(words)
+    fn operands(&mut self) -> Vec<OsString> {
+        debug_assert!(
+            self.args.clone().finish().is_empty(),
+            "the command takes all options of its table"
+        );
+        std::mem::take(&mut self.operands)
     }
 
     fn refuse(&self, leftover: Option<OsString>) -> Result<()> {
@@ -587,45 +619,6 @@ impl<'a> Words<'a> {
     fn usage(&self, problem: impl Display) -> Error {
         Error::usage(self.command, problem)
     }
-}
-
-/// Long options that take a value.
-const VALUED: [&str; 12] = [
-    "--connect-timeout",
-    "--dir",
-    "--file",
-    "--jobs",
-    "--max-conns",
-    "--mirror",
-    "--output",
-    PEERS,
-    "--retry",
-    "--seed",
-    "--servers",
-    "--timeout",
-];
-
-/// An option that takes a value, but only within its word; and what it is called when it has one,
-/// which is no word of any command line.
-const LAN: &str = "--lan";
-const LAN_VALUE: &str = "--lan=";
-/// A file's name to `server`, a flag to `get`.
-const PEERS: &str = "--peers";
-
-/// `--option=value` as two words, which is the form that `pico_args` takes any value in.
-fn split_value(word: OsString, command: &str) -> Vec<OsString> {
-    let bytes = word.as_bytes();
-    let Some(at) = bytes.iter().position(|&c| c == b'=') else {
-        return vec![word];
-    };
-    let (key, value) = (OsStr::from_bytes(&bytes[..at]), &bytes[at + 1..]);
-    let key = match key == LAN {
-        true => OsStr::new(LAN_VALUE),
-        false if key == PEERS && command != SERVER => return vec![word],
-        false if VALUED.iter().any(|valued| key == *valued) => key,
-        false => return vec![word],
-    };
-    vec![key.to_owned(), OsString::from_vec(value.to_vec())]
 }
 
 #[cfg(test)]
@@ -716,6 +709,81 @@ mod tests {
         assert!(options.files == ["a", "b"].map(PathBuf::from) && !options.dir_named);
     }
 
+    fn get(line: &str) -> get::Options {
+        match read(line) {
+            Ok(Command::Get(options)) => options,
+            Ok(_) => panic!("{line} is not a get"),
+            Err(error) => panic!("{line}: {error:?}"),
+        }
+    }
+
+    #[test]
+    fn short_options_may_be_joined() {
+        for line in [
+            "-kqj8 -of list",
+            "-kqj 8 -o f list",
+            "list -qk --jobs=8 --output f",
+            "-kqof list -j8",
+        ] {
+            let options = get(&format!("psync get {line}"));
+            assert_eq!((options.jobs, options.output), (8, Some("f".into())));
+            assert!(options.keep && options.quiet && options.servers.is_empty());
+        }
+        assert_eq!(get("psync get -o -k list").output, Some("-k".into()));
+        assert_eq!(get("psync get -o -- list").output, Some("--".into()));
+        assert_eq!(get("psync get -o -- -- -k").output, Some("--".into()));
+        // Standard output, in each form.
+        for line in ["-o-", "-o -", "--output=-"] {
+            assert_eq!(get(&format!("psync get {line} list")).output, None);
+        }
+        assert_eq!(export("psync export -db f").store.unwrap().path(), "b");
+        let Ok(Command::Server(options)) = read("psync server -vdb :1") else {
+            panic!()
+        };
+        assert!(options.verbose && options.dir.unwrap().path() == "b");
+    }
+
+    /// Also that a command takes all options of its table: see `operands`.
+    #[test]
+    fn each_table_has_the_options_of_the_help() {
+        for (command, help, table, operand) in [
+            (EXPORT, EXPORT_HELP, EXPORT_OPTIONS, "file"),
+            (SERVER, SERVER_HELP, SERVER_OPTIONS, ":1"),
+            (GET, GET_HELP, GET_OPTIONS, "list"),
+        ] {
+            let heads = help.lines().map(str::trim_start);
+            let heads = heads.filter(|line| line.starts_with('-'));
+            let mut listed: Vec<_> = heads
+                .map(|line| line.split("  ").next().unwrap().to_owned())
+                .collect();
+            for Spec(letter, name, takes) in table.iter().chain(COMMON_OPTIONS) {
+                let letter = letter.map(|c| format!("-{}, ", char::from(c)));
+                let head = letter.unwrap_or_default() + name;
+                let is_it = |listed: &String| match (listed.strip_prefix(&head), takes) {
+                    (Some(value), Takes::Value) => value.starts_with(' '),
+                    (rest, _) => rest == Some(""),
+                };
+                let at = listed.iter().position(is_it);
+                listed.remove(at.unwrap_or_else(|| panic!("{head} is not in {listed:?}")));
+                if *takes == Takes::Inline {
+                    assert!(help.contains(&format!("{name}=")), "{name}");
+                }
+                let value = match *name {
+                    "--mirror" => "http://h/f",
+                    _ => "7",
+                };
+                let mut line = format!("psync {command} {operand} {name}");
+                if *takes == Takes::Value {
+                    line.extend(["=", value]);
+                }
+                // Which needs a FILE.
+                let line = line.replace("--in-place", "--in-place -o f");
+                assert!(read(&line).is_ok(), "{line}");
+            }
+            assert!(listed.is_empty(), "{command} has no {listed:?}");
+        }
+    }
+
     #[test]
     fn lan_has_a_value_only_within_its_word() {
         let any = Some(Ipv4Addr::UNSPECIFIED);
@@ -751,6 +819,11 @@ mod tests {
             ("psync frob", "unknown command 'frob'"),
             ("psync --frob", "unknown option '--frob'"),
             ("psync export -x", "unknown option '-x'"),
+            ("psync get -qxj8", "unknown option '-x' in '-qxj8'"),
+            ("psync get -j8x list", "'8x': --jobs takes a number, 1 to"),
+            ("psync get -qj list", "'list': --jobs takes a number"),
+            ("psync get -qj", "-j: its value is missing"),
+            ("psync server -dv", "ADDR is missing"),
             ("psync export a b", "unexpected word 'b'"),
             ("psync export -d", "-d: its value is missing"),
             (

@@ -48,6 +48,8 @@ fn help_is_on_stdout_wherever_it_is_asked_for() {
                 &["a", "-h"][..],
                 &["--help", "--frob"],
                 &["-d", "x", "a", "b", "c", "--help"],
+                &["-dx", "--frob", "-h"],
+                &["-hx"],
             ] {
                 assert_eq!(help(psync(command).args(more), title), text);
             }
@@ -196,6 +198,7 @@ fn a_link_is_its_command() {
 #[test]
 fn a_usage_error_is_one_line_that_names_the_word() {
     let number = |word: &str| format!("'{word}': --max-conns takes a number, 1 to 100000");
+    let jobs = |word: &str| format!("'{word}': --jobs takes a number, 1 to 256");
     let seconds =
         |word: &str, option: &str| format!("'{word}': {option} takes seconds, 0.001 to 86400");
     let server =
@@ -210,13 +213,18 @@ fn a_usage_error_is_one_line_that_names_the_word() {
         ("", "--", "unknown option '--'".into()),
         ("export", "-x", "unknown option '-x'".into()),
         ("export", "--frob=1", "unknown option '--frob=1'".into()),
-        ("export", "-xyz a", "unknown option '-xyz'".into()),
+        ("export", "-xyz a", "unknown option '-x' in '-xyz'".into()),
+        ("export", "-rd x a", "unknown option '-r' in '-rd'".into()),
+        ("export", "--root=x a", "unknown option '--root=x'".into()),
         ("export", "a b", "unexpected word 'b'".into()),
         ("export", "- b", "unexpected word 'b'".into()),
         ("export", "-d", "-d: its value is missing".into()),
         ("export", "a --dir", "--dir: its value is missing".into()),
         ("export", "-v", "unknown option '-v'".into()),
         ("server", "", "ADDR is missing, such as :8080".into()),
+        ("server", "-vd", "-d: its value is missing".into()),
+        ("server", ":1 -vq", "unknown option '-q' in '-vq'".into()),
+        ("server", "-dv", "ADDR is missing, such as :8080".into()),
         (
             "server",
             ":1 --max-conns",
@@ -232,6 +240,19 @@ fn a_usage_error_is_one_line_that_names_the_word() {
         ("get", "--timeout", "--timeout: its value is missing".into()),
         ("get", "--frob list", "unknown option '--frob'".into()),
         ("get", "host list -x", "unknown option '-x'".into()),
+        ("get", "-qxj8 list", "unknown option '-x' in '-qxj8'".into()),
+        ("get", "--quiet=x list", "unknown option '--quiet=x'".into()),
+        ("get", "-q=x list", "unknown option '-=' in '-q=x'".into()),
+        ("get", "--peers=x list", "unknown option '--peers=x'".into()),
+        ("get", "--out f list", "unknown option '--out'".into()),
+        ("get", "list -qo", "-o: its value is missing".into()),
+        ("get", "-j8x list", jobs("8x")),
+        ("get", "-qj list", jobs("list")),
+        ("get", "-j=8 list", jobs("=8")),
+        ("get", "-j -q list", jobs("-q")),
+        ("get", "-j -- list", jobs("--")),
+        ("get", "-ofile", "HASHLIST is missing".into()),
+        ("get", "-o --", "HASHLIST is missing".into()),
     ];
     for word in [
         "0",
@@ -311,6 +332,98 @@ fn a_usage_error_is_one_line_that_names_the_word() {
     }
 }
 
+/// Words of `psync get`, in which a list, a server and a directory stand, and the files that come of them.
+#[test]
+fn get_takes_options_as_people_type_them() {
+    let sample = Sample::new(3);
+    let (server, list) = (sample.honest(), sample.list.display().to_string());
+    let url = server.url();
+    for (words, file, kept) in [
+        (&["-o", "out", "-j", "8"][..], "out", false),
+        (&["-oout", "-j8"], "out", false),
+        (&["-qj8", "-oout"], "out", false),
+        (&["-kqo", "out", "-db"], "out", true),
+        (&["-kqoout", "-d", "b"], "out", true),
+        (&["--output=out", "--dir=b", "-qk"], "out", true),
+        (&["--output", "out", "--jobs", "8"], "out", false),
+        // A value is a value whatever it looks like.
+        (&["-o", "-k", "-db"], "-k", false),
+        (&["-qo", "--help"], "--help", false),
+        (&["-o", "--"], "--", false),
+        (&["-o", "--", "-kdb", "--"], "--", true),
+        (&["--output", "-V"], "-V", false),
+        (&["--output=--keep"], "--keep", false),
+        // As getopt has it, all that follows the letter.
+        (&["-o=out"], "=out", false),
+        (&["-o-k"], "-k", false),
+    ] {
+        let dir = TempDir::new();
+        let run = psync!("get").args(words).args([&url, &list]).cwd(&dir);
+        let out = run.run().ok();
+        assert!(out.stdout.is_empty(), "{words:?}");
+        assert!(fs::read(dir.join(file)).unwrap() == sample.bytes);
+        let names = if kept { vec![file, "b"] } else { vec![file] };
+        let due: BTreeSet<_> = names.into_iter().map(str::to_owned).collect();
+        assert_eq!(BTreeSet::from_iter(dir.names()), due, "{words:?}");
+        if kept {
+            assert_stored(dir.join("b"), &hashlist(&sample.bytes));
+        }
+    }
+    // And before the other words, between them and after them.
+    let out = psync!("get", &url, "-qj8", &list, "-v").run();
+    assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+}
+
+#[test]
+fn export_takes_options_as_people_type_them() {
+    let sample = Sample::new(3);
+    let list = hashlist(&sample.bytes);
+    for (words, stored) in [
+        (&["-db"][..], "b"),
+        (&["-d", "b", "--no-sync"], "b"),
+        (&["--dir=b", "-"], "b"),
+        (&["-d", "--root"], "--root"),
+        (&["-d--root"], "--root"),
+        (&["-d", "--", "--", "-"], "--"),
+        (&["-d=b"], "=b"),
+    ] {
+        let dir = TempDir::new();
+        let run = psync!("export").args(words).cwd(&dir);
+        let out = run.stdin(&sample.bytes).run().ok();
+        assert!(out.text() == list, "{words:?}");
+        assert_eq!(dir.names(), [stored], "{words:?}");
+        assert_stored(dir.join(stored), &list);
+    }
+}
+
+#[test]
+fn server_takes_options_as_people_type_them() {
+    let (dir, block) = (TempDir::new(), random(BLOCK_SIZE, 1));
+    for name in ["b", "-v", "--", "=b"] {
+        write_blocks(dir.join(name), &block);
+    }
+    let target = format!("/{}", hash_hex(&block));
+    for (words, logs) in [
+        (&["-db"][..], false),
+        (&["-vdb"], true),
+        (&["-vd", "b"], true),
+        (&["-v", "--dir=b", "--max-conns=7"], true),
+        (&["-d", "-v"], false),
+        (&["-d-v"], false),
+        (&["-vd", "--"], true),
+        (&["-d=b"], false),
+        (&["-db", "--"], false),
+    ] {
+        let run = psync!("server").args(words).arg("127.0.0.1:0");
+        let server = Server::of(run.cwd(&dir));
+        assert_eq!(get(server.addr(), &target).status, 200, "{words:?}");
+        if logs {
+            server.wait_stderr(|log| line_count(log) == 1);
+        }
+        assert_eq!(!server.stop().is_empty(), logs, "{words:?}");
+    }
+}
+
 #[test]
 fn empty_words_are_named_too() {
     for (args, problem) in [
@@ -347,6 +460,14 @@ fn empty_words_are_named_too() {
         (&["get", ""], "HASHLIST is empty; see psync get --help"),
         (
             &["get", "-o", "", "list"],
+            "-o is empty; see psync get --help",
+        ),
+        (
+            &["get", "-qo", "", "list"],
+            "-o is empty; see psync get --help",
+        ),
+        (
+            &["get", "--output=", "list"],
             "-o is empty; see psync get --help",
         ),
         (
