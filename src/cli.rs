@@ -54,6 +54,9 @@ Options:
     -h, --help       this text; also of each command
     -V, --version    name and version
 
+Options may stand anywhere among the words; -- ends them. Short ones may be
+joined to each other and to a value: -qj8 is -q -j 8.
+
 A link to this program named psync-export, psync-server or psync-get is that
 command. The block directory is -d DIR, else $PSYNC_DIR, else
 $HOME/.psync/blocks.

@@ -19,9 +19,30 @@ _psync_words() {
     done
 }
 
+# What the option $2 of the command $1 takes, as kind: a directory, a file, any other word, or nothing.
+_psync_takes() {
+    case $1,$2 in
+        *,-d | *,--dir) kind=-d ;;
+        server,--file | server,--peers | get,-o | get,--output | get,--seed | get,--servers) kind=-f ;;
+        server,--max-conns | *,--timeout | get,--connect-timeout | get,-j | get,--jobs | get,--retry | \
+            get,-m | get,--mirror) kind=word ;;
+        *) kind='' ;;
+    esac
+}
+
+# The same of -abc, joined letters, as kind: of the first that takes anything. What stands up to it is head.
+_psync_joined() {
+    local at
+    for ((at = 1; at < ${#2}; at++)); do
+        head=${2:0:at+1}
+        _psync_takes "$1" "-${2:at:1}"
+        [[ ! $kind ]] || return
+    done
+}
+
 _psync() {
-    local command=${COMP_WORDS[0]##*/} first=1 current=${COMP_WORDS[COMP_CWORD]} before='' prefix='' inline=''
-    local options i
+    local command=${COMP_WORDS[0]##*/} first=1 current=${COMP_WORDS[COMP_CWORD]} prefix='' inline=''
+    local options i word kind='' head=''
     COMPREPLY=()
     case $command in
         psync-*) command=${command#psync-} ;;
@@ -47,36 +68,44 @@ _psync() {
     esac
     options+=' -h --help -V --version'
 
+    # In order, as psync reads them: kind is what the word before takes, if it still takes it; inline, that
+    # it does within its own word, which bash has cut at the = unless it was told not to.
     for ((i = first; i < COMP_CWORD; i++)); do
-        if [[ ${COMP_WORDS[i]} == -- ]]; then
-            [[ $command == server ]] || _psync_files "$current" -f ''
-            return
+        word=${COMP_WORDS[i]}
+        if [[ $word == = && ${COMP_WORDS[i - 1]} == --?* && ! $inline ]]; then
+            inline=y
+        elif [[ $kind || $inline ]]; then
+            kind='' inline=''
+        else
+            case $word in
+                --)
+                    [[ $command == server ]] || _psync_files "$current" -f ''
+                    return
+                    ;;
+                --*) _psync_takes "$command" "$word" ;;
+                -?*)
+                    _psync_joined "$command" "$word"
+                    [[ $word == "$head" ]] || kind=''
+                    ;;
+            esac
         fi
     done
-    # The option whose value this word may be: --seed VALUE, or --seed=VALUE, which bash has cut into
-    # three words unless it was told not to.
-    ((COMP_CWORD == first)) || before=${COMP_WORDS[COMP_CWORD - 1]}
-    if [[ $current == = ]]; then
+    if [[ $current == = && $COMP_CWORD -gt $first && ${COMP_WORDS[COMP_CWORD - 1]} == --?* && ! $inline ]]; then
         current='' inline=y
-    elif [[ $before == = ]]; then
-        before=${COMP_WORDS[COMP_CWORD - 2]} inline=y
-    elif [[ $current == --*=* ]]; then
-        before=${current%%=*} prefix=$before= current=${current#*=} inline=y
+    elif [[ ! $kind && ! $inline && $current == --*=* ]]; then
+        prefix=${current%%=*}= current=${current#*=} inline=y
+        _psync_takes "$command" "${prefix%=}"
+    elif [[ ! $kind && ! $inline && $current == -[!-]?* ]]; then
+        _psync_joined "$command" "$current"
+        prefix=$head current=${current#"$head"} inline=y
     fi
-    case $command,$before in
-        *,-d | *,--dir) _psync_files "$current" -d "$prefix" ;;
-        *,--file | *,-o | *,--output | *,--seed | *,--servers | server,--peers)
-            _psync_files "$current" -f "$prefix"
-            ;;
-        *,--max-conns | *,--timeout | *,--connect-timeout | *,-j | *,--jobs | *,--retry | *,-m | *,--mirror) ;;
-        *) # No option's value, unless --lan's address.
-            case $inline,$command,$current in
-                y,*) ;;
-                ,*,-*) _psync_words "$current" "$options" ;;
-                ,server,*) ;;
-                *) _psync_files "$current" -f '' ;;
-            esac
-            ;;
+    case $kind,$inline,$command,$current in
+        -*) _psync_files "$current" "$kind" "$prefix" ;;
+        # No more than a word, or --lan's address.
+        word,* | ,y,*) ;;
+        *,-*) _psync_words "$current" "$options" ;;
+        *,server,*) ;;
+        *) _psync_files "$current" -f '' ;;
     esac
 }
 

@@ -12,9 +12,9 @@ function __psync_is
     test "$command[1]" = "$argv[1]"
 end
 
-# What fish itself has for this knows nothing of --dir=DIR.
+# What fish itself has for this knows nothing of --dir=DIR and -dDIR.
 function __psync_directories
-    __fish_complete_directories (commandline -ct | string replace -r '^--dir=' '')
+    __fish_complete_directories (commandline -ct | string replace -r '^(--dir=|-[^-d]*d)' '')
 end
 
 for program in psync psync-export psync-server psync-get

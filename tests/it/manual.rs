@@ -272,7 +272,10 @@ impl Place {
                 word => {
                     // A file is named with what stands before it, a directory with a slash.
                     let file = word.split_once('=').map_or(word, |(_, file)| file);
-                    let file = file.trim_end_matches('/').to_owned();
+                    let file = file.trim_end_matches('/');
+                    let is_joined = |name: &&str| file.starts_with('-') && file.ends_with(name);
+                    let name = [FILE, DIRECTORY].into_iter().find(is_joined);
+                    let file = name.unwrap_or(file).to_owned();
                     answers.last_mut().unwrap().insert(file);
                 }
             }
@@ -350,6 +353,12 @@ impl Due {
         exactly.insert(format!("{program} "), operand.clone());
         exactly.insert(format!("{program} -- "), operand.clone());
         exactly.insert(format!("{program} -- -"), set(&[]));
+        // Letters that take nothing, joined.
+        let flags = options.iter().filter(|(long, (kind, _))| {
+            kind.value == Value::None && !["--help", "--version"].contains(&long.as_str())
+        });
+        let letters = flags.filter_map(|(_, (kind, _))| kind.short.as_deref());
+        let letters: String = letters.flat_map(|short| short.chars().skip(1)).collect();
         for (long, (Kind { short, value }, _)) in options {
             if ["--help", "--version"].contains(&long.as_str()) {
                 continue;
@@ -365,6 +374,16 @@ impl Due {
                     self.some_options.insert(format!("{program} {form} -"));
                 } else if minds_values {
                     exactly.insert(format!("{program} {form} -"), set(&[]));
+                }
+            }
+            if let (Some(values), Some(short)) = (&values, short) {
+                // The last of joined letters takes the next word, or the rest of its own.
+                let last = &short[1..];
+                exactly.insert(format!("{program} -{letters}{last} "), values.clone());
+                exactly.insert(format!("{program} {short}x "), operand.clone());
+                for value in values.iter().filter(|_| minds_values) {
+                    let begun = format!("{program} {short}{}", &value[..1]);
+                    exactly.insert(begun, set(&[value]));
                 }
             }
             if values.is_some() || minds_values {
@@ -398,8 +417,7 @@ fn check(ask: fn(&[String]) -> Answers, minds_values: bool) {
     }
 }
 
-#[test]
-fn bash_completes_what_help_names() {
+fn bash(queries: &[String]) -> Answers {
     // What bash does: looks up the function by the program's last name, cuts words at each =.
     const SCRIPT: &str = r#"
         . "$COMPLETIONS/psync.bash"
@@ -413,13 +431,42 @@ fn bash_completes_what_help_names() {
             printf '%s\n' "${COMPREPLY[@]}" .
         done < "$QUERIES" | grep -v '^$'
     "#;
-    let bash = |queries: &[String]| {
-        let place = Place::new(queries);
-        let run = tool!("bash", "--norc", "-uc", SCRIPT);
-        place.shell(run).run().ok();
-        place.answers(queries)
-    };
+    let place = Place::new(queries);
+    let run = tool!("bash", "--norc", "-uc", SCRIPT);
+    place.shell(run).run().ok();
+    place.answers(queries)
+}
+
+#[test]
+fn bash_completes_what_help_names() {
     check(bash, true);
+}
+
+/// As psync reads them: a word after an option that takes a value is that value.
+#[test]
+fn bash_takes_words_in_order() {
+    let all = forms(&help("get"));
+    let files = set(&[FILE, DIRECTORY]);
+    let rows = [
+        ("psync get -o -- -", &all),
+        ("psync get -o -- ", &files),
+        ("psync get -o -j ", &files),
+        ("psync get -o -d -", &all),
+        ("psync get -o --jobs x -", &all),
+        ("psync get --dir=x -", &all),
+        ("psync get --output=-- -", &all),
+        ("psync get --lan=x -", &all),
+        ("psync get -qj 8 -", &all),
+        ("psync get -d -o -d ", &set(&[DIRECTORY])),
+        ("psync get -qo -- -d ", &set(&[DIRECTORY])),
+        ("psync get -qk", &set(&[])),
+        ("psync get -j8", &set(&[])),
+    ];
+    let queries = rows.map(|(query, _)| query.to_owned());
+    let answers = bash(&queries);
+    for (query, due) in rows {
+        assert_eq!(&answers[query], due, "of '{query}'");
+    }
 }
 
 #[test]
