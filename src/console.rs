@@ -3,6 +3,7 @@
 //! std's `print!` panics on a closed pipe and its stdout is line-buffered, a system call a line:
 //! here nothing panics and every write is one that the caller asked for.
 
+use std::env;
 use std::fmt::Display;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
@@ -81,10 +82,12 @@ pub fn print_line(mut line: String) {
     write_stderr(&line);
 }
 
-/// Whether there is somebody to see progress. Not where standard output goes to the same terminal,
-/// as `to_stdout` says that something does: that is progress enough.
+/// Whether there is somebody to see progress. Not at a terminal that would show escape codes as they
+/// are, nor where standard output goes to the same terminal, as `to_stdout` says that something does:
+/// that is progress enough.
 pub fn is_watched(to_stdout: bool) -> bool {
-    io::stderr().is_terminal() && !(to_stdout && io::stdout().is_terminal())
+    let is_dumb = || env::var_os("TERM").is_some_and(|term| term == "dumb");
+    io::stderr().is_terminal() && !is_dumb() && !(to_stdout && io::stdout().is_terminal())
 }
 
 /// Shows a progress line in place of the last, cut to the terminal's width. Empty to take it away.

@@ -211,6 +211,50 @@ fn nothing_is_drawn_for_the_quiet_or_where_stderr_is_no_terminal() {
     assert_eq!(fs::read(log).unwrap(), b"");
 }
 
+/// One that shows escape codes as they are: an editor's, or at the end of a serial line.
+#[test]
+fn a_dumb_terminal_is_shown_messages_alone() {
+    let sample = Sample::new(19);
+    let (server, file) = (unhurried(&sample), sample.dir.file("file", &sample.bytes));
+    let list = sample.list.display();
+    let get = format!("get -v -j 1 {server} '{list}' >\"$OUT\"");
+    let got = format!("psync: get {list}: 20 blocks: 0 at hand, 20 fetched, 0 missing\r\n");
+    let export = format!("export --no-store '{}' >\"$OUT\"", file.display());
+    for (words, told) in [(get, &*got), (export, "")] {
+        let screen = |term: &str| {
+            let (script, _typist) = at_terminal(&format!("exec \"$PSYNC\" {words}"));
+            let script = script.env("TERM", term);
+            let out = script.env("OUT", sample.dir.join("out")).run();
+            assert_eq!(out.status, 0, "{out}");
+            out.text().to_owned()
+        };
+        assert_eq!(screen("dumb"), told, "{words}");
+        assert!(screen("xterm").contains(CLEAR), "{words}");
+    }
+}
+
+#[test]
+fn a_server_at_a_dumb_terminal_draws_nothing() {
+    let sample = Sample::new(19);
+    let (file, out) = (
+        sample.dir.file("file", &sample.bytes),
+        sample.dir.join("out"),
+    );
+    let command = "exec \"$PSYNC\" server -v --file \"$FILE\" 127.0.0.1:0 >\"$OUT\"";
+    let (script, _typist) = at_terminal(command);
+    let script = script.env("TERM", "dumb").env("FILE", &file);
+    let running = script.env("OUT", &out).start();
+    let listening = || fs::read_to_string(&out).unwrap_or_default();
+    wait_until("it listens", || listening().ends_with('\n'));
+    let addr = listening()["listening on ".len()..].trim().parse().unwrap();
+    let last = format!("/{}", sample.hash(19));
+    wait_until("the index", || get(addr, &last).status == 200);
+    // What is drawn is drawn before that.
+    let logged = |screen: &[u8]| String::from_utf8_lossy(screen).contains("\" 200 ");
+    let screen = running.wait_stdout(logged);
+    assert!(!screen.contains(&b'\x1b'), "{screen:?}");
+}
+
 /// Each on a line of its own, which nothing was drawn on.
 #[test]
 fn messages_are_not_mixed_with_progress() {
