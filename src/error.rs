@@ -166,6 +166,8 @@ impl Display for Cause<'_> {
         f.write_str(text)?;
         if self.0.kind() == io::ErrorKind::StorageFull {
             f.write_str("; see df, and df -i")?;
+        } else if self.0.kind() == io::ErrorKind::FileTooLarge {
+            f.write_str("; see ulimit -f, and what its file system allows")?;
         } else if sys::is_descriptor_shortage(self.0) {
             f.write_str("; see ulimit -n")?;
         }
@@ -198,6 +200,11 @@ mod tests {
         assert_eq!(
             text(&Error::storage("create", nowhere, &full)),
             "create /no/such/directory/x: No space left on device (see df, and df -i); make room and run the same command again to resume"
+        );
+        let large = io::Error::from_raw_os_error(27);
+        assert_eq!(
+            text(&Error::io("write", "x", &large)),
+            "write x: File too large; see ulimit -f, and what its file system allows"
         );
         let error = Error::usage("get", "unknown option '-x'");
         assert_eq!(

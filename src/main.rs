@@ -31,6 +31,7 @@ use std::process::ExitCode;
 use cli::Command;
 
 fn main() -> ExitCode {
+    sys::ignore_file_size_signal();
     let done = cli::parse(std::env::args_os(), |name| std::env::var_os(name)).and_then(|command| {
         match command {
             Command::Print(text) => console::Stdout::new()?.write(text.as_bytes()),

@@ -36,10 +36,24 @@ pub const O_NONBLOCK: i32 = match LINUX {
     false => 0x4,
 };
 
+/// What a write beyond the limit of a file's size (`ulimit -f`) raises, before it fails (signal(7)).
+const SIGXFSZ: i32 = if LINUX && MIPS { 31 } else { 25 };
+
+/// Has a write beyond the limit of a file's size fail, as one to a full disk does, where the signal
+/// would end the program without a word. A program that this one started would inherit that.
+#[allow(unsafe_code)]
+pub fn ignore_file_size_signal() {
+    unsafe extern "C" {
+        fn signal(number: i32, handler: usize) -> usize;
+    }
+    const SIG_IGN: usize = 1;
+    // SAFETY: SIG_IGN is no function that a signal could interrupt anything with.
+    unsafe { signal(SIGXFSZ, SIG_IGN) };
+}
+
 /// Refuses to open a symbolic link (open(2)); numbers as with [`O_NONBLOCK`].
 pub const O_NOFOLLOW: i32 = match LINUX {
     true if cfg!(any(target_arch = "arm", target_arch = "aarch64")) || POWERPC => 0o100_000,
-    true if SPARC => 0x2_0000,
     true => 0o400_000,
     false => 0x100,
 };

@@ -1,5 +1,5 @@
 //! The process around psync: standard streams that are closed or full, no environment, no current
-//! directory, few descriptors, little memory; and the Makefile's ways to install and to show it.
+//! directory, few descriptors, little memory, small files; and the Makefile's ways to install and to show it.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -252,6 +252,151 @@ fn slow_make_demo_shows_the_main_job_on_any_file() {
         text.ends_with("compare:  the same, byte for byte\n"),
         "{text}"
     );
+}
+
+/// With files of so many blocks at most (`ulimit -f` counts by 512 bytes).
+fn small_files(blocks: usize) -> impl Fn(Run) -> Run {
+    move |run| run.sh(&format!("ulimit -f {}", blocks * BLOCK_SIZE / 512))
+}
+
+fn too_large(action: &str) -> String {
+    format!("psync: {action}: File too large; see ulimit -f, and what its file system allows\n")
+}
+
+#[test]
+fn a_file_size_limit_ends_an_export_as_a_full_disk_does() {
+    let (dir, bytes) = (TempDir::new(), random(100 * BLOCK_SIZE, 7));
+    let (home, file) = (dir.join("b"), dir.file("file", &bytes));
+    let export = || psync!("export", "-d", &home, &file);
+    // Of the block directory: not one more block, and those that are there stay.
+    let stored = write_blocks(&home, &bytes[..3 * BLOCK_SIZE]);
+    let out = export().sh("ulimit -f 4").run();
+    let told = out.fails_naming(1, &[": File too large; see ulimit -f, and "]);
+    assert!(told.stderr.starts_with("psync: write ") && told.stderr.lines().count() == 1);
+    assert!(told.stdout.is_empty() && strangers(&home).is_empty());
+    assert_stored(&home, &stored);
+    // Of the list: what it holds is right, and its blocks are there.
+    let list = File::create(dir.join("list")).unwrap();
+    let out = small_files(1)(export()).stdout_to(list).run();
+    out.fails(1, &too_large("write standard output"));
+    let list = fs::read_to_string(dir.join("list")).unwrap();
+    let due = hashlist(&bytes);
+    assert!(list.len() == BLOCK_SIZE && due.starts_with(&list));
+    assert_stored(&home, &due);
+    assert!(strangers(&home).is_empty());
+    let out = export().run().ok();
+    assert!(out.text() == due);
+}
+
+#[test]
+fn a_file_size_limit_ends_a_get_as_a_full_disk_does() {
+    let sample = Sample::new(100);
+    let (server, dir) = (sample.honest(), TempDir::new());
+    let (file, part) = (dir.file("file", "old"), dir.join("file.part"));
+    let get = || sample.get(&[&server]).arg("--stats");
+    // Of FILE.part: FILE stays, and the same command goes on.
+    let out = small_files(40)(get().arg("-o").arg(&file)).run();
+    out.fails(1, &too_large(&format!("write {}", part.display())));
+    assert_eq!(fs::read(&file).unwrap(), b"old");
+    assert!(fs::read(&part).unwrap() == sample.bytes[..40 * BLOCK_SIZE]);
+    let out = get().arg("-o").arg(&file).run();
+    assert_eq!((out.status, out.stat("local")), (0, 40), "{out}");
+    assert!(fs::read(&file).unwrap() == sample.bytes && !part.exists());
+    // Of FILE in place.
+    let place = dir.join("place");
+    let in_place = || get().arg("--in-place").arg("-o").arg(&place);
+    let out = small_files(40)(in_place()).run();
+    out.fails(1, &too_large(&format!("write {}", place.display())));
+    let out = in_place().run();
+    assert_eq!((out.status, out.stat("local")), (0, 40), "{out}");
+    assert!(fs::read(&place).unwrap() == sample.bytes);
+    // Of standard output.
+    let to = dir.join("stdout");
+    let out = small_files(40)(get().stdout_to(File::create(&to).unwrap())).run();
+    out.fails(1, &too_large("write standard output"));
+    assert!(fs::read(&to).unwrap() == sample.bytes[..40 * BLOCK_SIZE]);
+}
+
+#[test]
+fn a_file_size_limit_loses_nothing_that_is_kept() {
+    let sample = Sample::new(100);
+    let (server, dir) = (sample.honest(), TempDir::new());
+    let home = dir.join("b");
+    let get = || {
+        sample
+            .get(&[&server])
+            .args(["--stats", "-k", "-d"])
+            .arg(&home)
+    };
+    // Not one block.
+    let out = get().sh("ulimit -f 4").run();
+    out.fails_naming(
+        1,
+        &[
+            "psync: write ",
+            "/.psync-0-0: File too large; see ulimit -f",
+        ],
+    );
+    assert!(fs::read_dir(&home).unwrap().next().is_none());
+    // All that were fetched until the output was too large.
+    let file = dir.join("file");
+    let out = small_files(40)(get().arg("-o").arg(&file)).run();
+    out.fails(1, &too_large(&format!("write {}.part", file.display())));
+    assert_stored(&home, &hashlist(&sample.bytes[..40 * BLOCK_SIZE]));
+    assert!(strangers(&home).is_empty());
+    fs::remove_file(dir.join("file.part")).unwrap();
+    let out = get().arg("-o").arg(&file).run();
+    assert!(out.status == 0 && out.stat("local") >= 40, "{out}");
+    assert!(fs::read(&file).unwrap() == sample.bytes);
+}
+
+/// Zeros are not written: the file is made that long at the end.
+#[test]
+fn a_file_size_limit_holds_for_what_is_never_written() {
+    let dir = TempDir::new();
+    let bytes = vec![0; 100 * BLOCK_SIZE];
+    let (list, file) = (dir.file("list", hashlist(&bytes)), dir.join("file"));
+    let get = || psync!("get", "-o", &file, &list);
+    let out = small_files(40)(get()).run();
+    out.fails(1, &too_large(&format!("write {}.part", file.display())));
+    get().run().ok();
+    assert!(fs::read(&file).unwrap() == bytes);
+}
+
+/// With a root, --peers and -o, which has the list in a file while it runs.
+#[test]
+fn a_file_size_limit_of_the_list_is_told_too() {
+    let (dir, rooted) = (TempDir::new(), Rooted::new(&random(100 * BLOCK_SIZE, 9)));
+    let blocks = rooted.map();
+    let server = HostileServer::http(move |request| Reply::honest(&blocks, request));
+    let get = psync!("get", "--peers", "-o", dir.join("file"), server.to_string());
+    let get = get.arg(&rooted.root).env("TMPDIR", &dir);
+    let out = small_files(1)(get).run();
+    out.fails_naming(
+        1,
+        &[
+            "psync: write ",
+            "/.psync-",
+            ": File too large; see ulimit -f",
+        ],
+    );
+    assert!(!dir.join("file").exists());
+}
+
+#[test]
+fn a_log_that_has_reached_the_file_size_limit_costs_its_lines_alone() {
+    let (dir, target) = one_block();
+    let log = File::create(dir.join("log")).unwrap();
+    let run = small_files(1)(psync!("server", "-v", "-d", &dir, "127.0.0.1:0"));
+    let server = Server::of(run.stderr_to(log));
+    let long = format!("/{}", "x".repeat(3_000));
+    for _ in 0..5 {
+        assert_eq!(get(server.addr(), &long).status, 404);
+        assert_eq!(get(server.addr(), &target).status, 200);
+    }
+    let length = || fs::metadata(dir.join("log")).unwrap().len();
+    wait_until("the limit", || length() == BLOCK_SIZE as u64);
+    assert_eq!(get(server.addr(), &target).status, 200);
 }
 
 /// `0>FILE` for `0<FILE` is a slip that must not end as the list of an empty file.
