@@ -15,7 +15,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::block::{self, READ_SIZE};
 use crate::error::{Error, Result};
@@ -61,27 +61,44 @@ fn is_same(one: Option<&Arc<Served>>, other: &Arc<Served>) -> bool {
 }
 
 /// What tells a file from another, and from itself before it was changed: device, inode, size, and
-/// the time of the last change.
-type Mark = (u64, u64, u64, i64, i64);
+/// the times of the last change. Who keeps the mtime (`cp -p`, `rsync -t`) cannot keep the ctime. That
+/// changes with mode, owner and links too: then a file is read anew for nothing, and served meanwhile.
+/// A block device has the size 0 and the times of its node, which tell only of what was written by
+/// that name.
+type Mark = (u64, u64, u64, [(i64, i64); 2]);
 
 fn mark(metadata: &Metadata) -> Mark {
     (
         metadata.dev(),
         metadata.ino(),
         metadata.size(),
-        metadata.mtime(),
-        metadata.mtime_nsec(),
+        times(metadata),
     )
+}
+
+/// The mtime and the ctime, in seconds and nanoseconds.
+fn times(metadata: &Metadata) -> [(i64, i64); 2] {
+    [
+        (metadata.mtime(), metadata.mtime_nsec()),
+        (metadata.ctime(), metadata.ctime_nsec()),
+    ]
 }
 
 /// Whether one more change would show in the mark: not soon after the last, as clocks have ticks,
 /// of two seconds on FAT.
 fn shows_changes(metadata: &Metadata) -> bool {
-    let age = metadata
-        .modified()
-        .ok()
+    !times(metadata).into_iter().any(is_recent)
+}
+
+/// Whether this time was less than a look ago.
+fn is_recent((seconds, nanoseconds): (i64, i64)) -> bool {
+    let since_1970 = u64::try_from(seconds).ok().zip(nanoseconds.try_into().ok());
+    let age = since_1970
+        .and_then(|(seconds, nanoseconds)| {
+            UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
+        })
         .and_then(|then| then.elapsed().ok());
-    age.is_none_or(|age| age >= WATCH)
+    age.is_some_and(|age| age < WATCH)
 }
 
 /// A file that was opened to be indexed.
