@@ -392,6 +392,7 @@ fn dead_owners(dir: &Path, uid: u32) -> Vec<Owner> {
     };
     let claim = |number| {
         let path = owner_path(dir, number);
+        path.symlink_metadata().ok()?;
         match lockfile::lock(OpenOptions::new().write(true), &path, is_own) {
             Ok(Locking::Locked(lock)) => Some(Owner { number, path, lock }),
             _ => None,

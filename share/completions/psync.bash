@@ -61,7 +61,7 @@ _psync() {
         export) options='-d --dir --root --no-store --no-sync' ;;
         server) options='-d --dir --file --peers --lan --max-conns --timeout -v --verbose' ;;
         get)
-            options='-o --output --in-place -d --dir -k --keep --seed --servers --peers --lan -m --mirror
+            options='-o --output --in-place -n --dry-run -d --dir -k --keep --seed --servers --peers --lan -m --mirror
                 --spread -j --jobs --timeout --connect-timeout --retry -q --quiet -v --verbose --stats'
             ;;
         *) return ;;

@@ -46,6 +46,7 @@ for program in psync psync-export psync-server psync-get
     set -l get '__psync_is get'
     complete -c $program -n $get -s o -l output -rF -d 'Write a file, all or nothing'
     complete -c $program -n $get -l in-place -d 'Update a regular file in place too'
+    complete -c $program -n $get -s n -l dry-run -d 'Only count what is here and what is missing'
     complete -c $program -n $get -s d -l dir -xa '(__psync_directories)' -d 'Block directory'
     complete -c $program -n $get -s k -l keep -d 'Keep what is fetched in the block directory'
     complete -c $program -n $get -l seed -rF -d 'Take blocks from a file'

@@ -202,7 +202,8 @@ fn replace_acls(part: &File, part_path: &Path, acls: &[Attribute]) -> bool {
 }
 
 /// Sets the mode where it is another one, and returns what it is then. Some file systems refuse that,
-/// or ignore it: nothing to fail for where no right is left that is not in `mode`.
+/// or ignore it: nothing to fail for where no right is left that is not in `mode`. A disk that fails
+/// is.
 fn set_mode(part: &File, mode: u32) -> io::Result<u32> {
     let bits = || part.metadata().map(|there| there.mode() & MODE);
     if bits()? == mode {
@@ -210,10 +211,17 @@ fn set_mode(part: &File, mode: u32) -> io::Result<u32> {
     }
     let set = part.set_permissions(Permissions::from_mode(mode));
     let now = bits()?;
-    match now & !mode {
-        0 => Ok(now),
-        _ => Err(set.err().unwrap_or(io::ErrorKind::Unsupported.into())),
+    let grants_more = now & !mode != 0;
+    match set {
+        Ok(()) if grants_more => Err(io::ErrorKind::Unsupported.into()),
+        Err(e) if grants_more || !is_refusal(&e) => Err(e),
+        _ => Ok(now),
     }
+}
+
+/// Whether a call is not for this user or this file system, and all else is well.
+fn is_refusal(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied || sys::is_unsupported(error)
 }
 
 /// A file system without modes leaves the file as it is.

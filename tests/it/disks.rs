@@ -119,7 +119,7 @@ fn runs_out(story: &Story, place: &Place, world: &World, take: &dyn Fn(usize) ->
             story.assert_sound(place, world, &out.stdout);
             let is_enough = out.status == 0;
             if !is_enough {
-                let out = out.fails_naming(1, &["psync: ", " left ", "; see df"]);
+                let out = out.fails_naming(1, &["psync: ", " left ", "(see df"]);
                 assert_eq!(out.stderr.lines().count(), 1, "{out}");
             }
             remove(&ballast);

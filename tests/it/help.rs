@@ -94,6 +94,7 @@ fn help_names_every_option_of_the_command() {
             &[
                 "-o, --output FILE",
                 "--in-place",
+                "-n, --dry-run",
                 "-d, --dir DIR",
                 "-k, --keep",
                 "--seed FILE",
