@@ -270,16 +270,9 @@ fn root_a_device_is_verified() {
     tool!("mkfs.ext4", "-q", &device.device).run().ok();
     let image = device.read();
     let whole = world.dir.file("whole", hashlist(&image));
-    let at = TempDir::new();
-    let options = ["-o", "ro,noload"].iter();
-    tool!("mount")
-        .args(options)
-        .arg(&device.device)
-        .arg(&at)
-        .run()
-        .ok();
+    let mount = Mount::of(&device.device, "ro,noload");
     let mounted = get().arg(&whole).run();
-    tool!("umount", &at).run().ok();
+    mount.unmount();
     assert_eq!(
         mounted.ok().text(),
         "blocks=2048 local=2048 missing=0 bytes=0\n"

@@ -112,10 +112,12 @@ fn what_cannot_be_looked_up_is_no_new_file() {
     for error in ["EACCES", "EIO", "ELOOP"] {
         let world = World::new();
         let file = world.dir.file("file", "old");
+        let link = world.sample.dir.join("link");
+        symlink(&file, &link).unwrap();
         let inject = format!("inject=?statx,?newfstatat,?fstatat64,?lstat,?lstat64:error={error}");
         let words = ["-f", "-qq", "-o", "/dev/null", "-e", &inject, "-P"];
-        let words = words.into_iter().chain(file.to_str());
-        let out = world.get(&file).under("strace", words).run();
+        let words = words.into_iter().chain(link.to_str());
+        let out = world.get(&link).under("strace", words).run();
         assert_eq!((out.status, world.server.connections()), (1, 0), "{out}");
         assert_eq!(fs::read(&file).unwrap(), b"old");
         assert_eq!(names(&world.dir), ["file"]);
@@ -171,12 +173,11 @@ fn root_a_device_in_use_is_refused() {
         }
     };
     tool!("mkfs.ext4", "-q", &device.device).run().ok();
-    let at = TempDir::new();
-    tool!("mount", &device.device, &at).run().ok();
-    fs::write(at.join("kept"), "kept").unwrap();
+    let mount = Mount::of(&device.device, "rw");
+    fs::write(mount.at.join("kept"), "kept").unwrap();
     refused();
-    assert_eq!(fs::read(at.join("kept")).unwrap(), b"kept");
-    tool!("umount", &at).run().ok();
+    assert_eq!(fs::read(mount.at.join("kept")).unwrap(), b"kept");
+    mount.unmount();
     tool!("mkswap", &device.device).run();
     if tool!("swapon", &device.device).run().status == 0 {
         refused();

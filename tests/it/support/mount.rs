@@ -29,6 +29,17 @@ impl Mount {
         }
     }
 
+    /// What lies on a device.
+    pub fn of(device: &Path, options: &str) -> Mount {
+        let mount = Mount {
+            at: TempDir::new(),
+            image: None,
+            _images: TempDir::new(),
+        };
+        tool!("mount", "-o", options, device, &mount.at).run().ok();
+        mount
+    }
+
     /// In a file, by way of a loop device.
     pub fn made_by(mkfs: &str, words: &[&str], mib: usize) -> Mount {
         Self::made_in(TempDir::new(), mkfs, words, mib)
