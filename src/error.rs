@@ -52,14 +52,14 @@ impl Error {
     /// The system refused to create, write, sync or rename `path`. Exit code 1. Where something is full,
     /// it says what, and how to go on.
     pub fn storage(action: &str, path: &Path, cause: &io::Error) -> Self {
-        if cause.kind() != io::ErrorKind::StorageFull {
-            return Error::io(action, path.display(), cause);
-        }
-        Error::local(
-            action,
-            path.display(),
-            full(path, matches!(action, "create" | "put in place")),
-        )
+        let full = match cause.kind() {
+            io::ErrorKind::StorageFull => full(path, matches!(action, "create" | "put in place")),
+            io::ErrorKind::QuotaExceeded => {
+                "Disk quota exceeded (see quota); make room and run the same command again to resume"
+            }
+            _ => return Error::io(action, path.display(), cause),
+        };
+        Error::local(action, path.display(), full)
     }
 
     /// The command line is wrong. Exit code 2.

@@ -26,6 +26,20 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
+/// Opens a regular file to read it. What is none is not even opened, since that may have effects: a
+/// FIFO's writer would be let go, a watchdog begin to count.
+///
+/// # Errors
+/// When it is not there, is no regular file, or is a link, or cannot be read.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    if !fs::symlink_metadata(path)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut options = OpenOptions::new();
+    let flags = sys::O_NONBLOCK | sys::O_NOFOLLOW;
+    options.read(true).custom_flags(flags).open(path)
+}
+
 /// Bytes of an open file. Not from its metadata: a block device's says 0.
 ///
 /// # Errors

@@ -16,6 +16,7 @@ mod dry_run;
 mod existing;
 mod fetch;
 mod flow;
+mod in_use;
 mod levels;
 mod list;
 mod local;
@@ -173,10 +174,10 @@ pub fn run(options: Options) -> Result<()> {
         };
         return report.done(at_hand, Tally::default());
     }
-    let beginnings = target
-        .as_ref()
-        .map(existing::beginnings)
-        .unwrap_or_default();
+    let beginnings = match (&target, &list) {
+        (Some(target), Err(_)) => existing::beginnings(target),
+        _ => Vec::new(),
+    };
     // Before anybody is asked: what cannot be written need not be fetched.
     let output = Output::open(target, options.in_place)?;
     if let Some(interface) = options.lan {
@@ -209,14 +210,17 @@ fn count(
         return Ok(Count::complete(block::count(size)));
     }
     let sources = Arc::new(gather(options, Vec::new(), seeds)?);
-    let beginnings = target.map(existing::beginnings).unwrap_or_default();
-    let mut list = match list.or_else(|root| under(options, root, &sources, beginnings)) {
+    let below = |root| {
+        let beginnings = target.map(existing::beginnings).unwrap_or_default();
+        under(options, root, &sources, beginnings)
+    };
+    let mut list = match list.or_else(below) {
         Err(error) if error.is_missing() => return Ok(Count::without_root()),
         list => list?,
     };
     list.begin()?;
     let progress = Progress::new(!options.quiet, false);
-    dry_run::count(&mut list, &sources, target, progress)
+    dry_run::count(&mut list, &sources, target, options.in_place, progress)
 }
 
 /// The work, once it is known that there is some: with a list, or what came of looking for one.
@@ -302,7 +306,7 @@ fn begin(
     sources: &Arc<Sources>,
 ) -> Result<(Arc<Shared>, Option<Stream>)> {
     let (place, stream) = match output {
-        Output::Place(place) => (Some(place), None),
+        Output::Place(place) => (Some(*place), None),
         Output::Stream(stream) => (None, Some(stream)),
     };
     if let Some(place) = &place {

@@ -39,8 +39,8 @@ use filter::Filter;
 /// First characters of every temporary name; no hash begins so.
 const TEMPORARY: &str = ".psync-";
 
-/// Writers in one directory at once. Each start looks at every number, a microsecond each.
-const MAX_WRITERS: u32 = 64;
+/// Writers of one user in one directory at once. Each start looks at every number, a microsecond each.
+const MAX_WRITERS: usize = 64;
 
 /// A block directory, which need not exist as long as it is only read.
 #[derive(Clone)]
@@ -390,15 +390,27 @@ fn dead_owners(dir: &Path, uid: u32) -> Vec<Owner> {
         true => Ok(()),
         false => Err("it belongs to another user"),
     };
-    let claim = |number| {
-        let path = owner_path(dir, number);
-        path.symlink_metadata().ok()?;
-        match lockfile::lock(OpenOptions::new().write(true), &path, is_own) {
-            Ok(Locking::Locked(lock)) => Some(Owner { number, path, lock }),
+    let claim = |(number, path, is_taken): (u32, PathBuf, bool)| {
+        let lock = || lockfile::lock(OpenOptions::new().write(true), &path, is_own);
+        match is_taken.then(lock) {
+            Some(Ok(Locking::Locked(lock))) => Some(Owner { number, path, lock }),
             _ => None,
         }
     };
-    (0..MAX_WRITERS).filter_map(claim).collect()
+    numbers(dir, uid).filter_map(claim).collect()
+}
+
+/// The numbers that writers of the user `uid` may have, the first that no other user has taken: each with
+/// the path of its lock, and whether that is there.
+fn numbers(dir: &Path, uid: u32) -> impl Iterator<Item = (u32, PathBuf, bool)> {
+    let look = move |number| {
+        let path = owner_path(dir, number);
+        match fs::symlink_metadata(&path) {
+            Ok(there) => (there.uid() == uid).then_some((number, path, true)),
+            Err(_) => Some((number, path, false)),
+        }
+    };
+    (0..).filter_map(look).take(MAX_WRITERS)
 }
 
 /// Claims a number for this process: that of a dead writer, which needs no new file where there
@@ -408,8 +420,7 @@ fn claim(dir: &Path, dead: &[Owner]) -> Result<Owner> {
     if let Some(first) = dead.first() {
         return first.share().map_err(|e| failed(&first.path, e));
     }
-    for number in 0..MAX_WRITERS {
-        let path = owner_path(dir, number);
+    for (number, path, _) in numbers(dir, sys::user()).filter(|(.., is_taken)| !is_taken) {
         let mut new = OpenOptions::new();
         // Who may open it may lock it, and so have it taken for a living writer's.
         new.write(true).create_new(true).mode(0o600);

@@ -3,16 +3,13 @@
 //! This is the only file with `unsafe`. It holds which descriptors were closed at the start, and knows
 //! nothing of blocks.
 
-use std::ffi::{CStr, CString};
-#[cfg(target_os = "linux")]
-use std::ffi::{c_char, c_void};
+use std::ffi::{CStr, CString, c_char};
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::TcpStream;
 #[cfg(target_os = "linux")]
 use std::os::fd::AsRawFd;
-#[cfg(target_os = "linux")]
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
@@ -78,6 +75,26 @@ unsafe extern "C" {
 pub fn user() -> u32 {
     // SAFETY: it takes nothing and cannot fail.
     unsafe { geteuid() }
+}
+
+/// Whether this user may make, rename and remove names in a directory, as far as modes, ACLs and mounts
+/// tell (access(2)).
+///
+/// # Errors
+/// Why not.
+#[allow(unsafe_code)]
+pub fn may_write_in(directory: &Path) -> io::Result<()> {
+    unsafe extern "C" {
+        fn access(path: *const c_char, mode: i32) -> i32;
+    }
+    const W_OK: i32 = 2;
+    const X_OK: i32 = 1;
+    let directory = c_path(directory)?;
+    // SAFETY: `directory` ends with NUL.
+    match unsafe { access(directory.as_ptr(), W_OK | X_OK) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The bits of a mode that the user takes from each new file. To be called while there is one thread:
@@ -229,6 +246,14 @@ pub fn is_shortage(error: &io::Error) -> bool {
     is_descriptor_shortage(error) || error.kind() == io::ErrorKind::OutOfMemory
 }
 
+/// ENODATA, which std has no name for: a file without the attribute that is asked for.
+const NO_SUCH_ATTRIBUTE: i32 = if SPARC { 111 } else { 61 };
+
+/// Whether a file has no attribute of that name, or its file system none at all.
+pub fn is_no_attribute(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(NO_SUCH_ATTRIBUTE) || error.kind() == io::ErrorKind::Unsupported
+}
+
 /// Whether the file system has no such call: EINVAL from CIFS, EOPNOTSUPP or ENOSYS from others.
 pub fn is_unsupported(error: &io::Error) -> bool {
     matches!(
@@ -276,7 +301,6 @@ pub fn terminal_width() -> Option<usize> {
 }
 
 /// A path as the C library takes it.
-#[cfg(target_os = "linux")]
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
 }
@@ -292,13 +316,13 @@ unsafe extern "C" {
     fn lgetxattr(
         path: *const c_char,
         name: *const c_char,
-        value: *mut c_void,
+        value: *mut std::ffi::c_void,
         size: usize,
     ) -> isize;
     fn fsetxattr(
         fd: i32,
         name: *const c_char,
-        value: *const c_void,
+        value: *const std::ffi::c_void,
         size: usize,
         flags: i32,
     ) -> i32;

@@ -63,9 +63,10 @@ pub fn count(
     list: &mut List,
     sources: &Sources,
     target: Option<&Target>,
+    is_in_place: bool,
     mut progress: Progress,
 ) -> Result<Count> {
-    let mut here = Here::new(sources, target)?;
+    let mut here = Here::new(sources, target, is_in_place)?;
     let (mut count, mut size, mut in_place) = (Count::default(), 0, 0);
     here.check_room(list.least_size().unwrap_or(0))?;
     list.tell_last();
@@ -100,9 +101,7 @@ pub fn count(
         progress.draw(count.blocks, list.length(), String::new);
     }
     here.check_room(size)?;
-    // A stream has nothing that could be right before.
-    let is_stream = target.is_some_and(|target| matches!(target.kind, Kind::Stream));
-    count.is_complete = is_stream || in_place == count.blocks && here.ends_at(size);
+    count.is_complete = in_place == count.blocks && here.ends_at(size);
     Ok(count)
 }
 
@@ -131,12 +130,13 @@ struct Here<'a> {
 }
 
 impl<'a> Here<'a> {
-    fn new(sources: &'a Sources, target: Option<&'a Target>) -> Result<Self> {
+    fn new(sources: &'a Sources, target: Option<&'a Target>, is_in_place: bool) -> Result<Self> {
+        let is_device = target.is_some_and(|there| matches!(there.kind, Kind::BlockDevice(_)));
         let mut here = Here {
             target,
             file: None,
             size: 0,
-            is_device: false,
+            is_device,
             part: None,
             view: sources.dir.as_ref().map(BlockDir::view),
             seeds: sources.seeds.iter().collect(),
@@ -147,14 +147,17 @@ impl<'a> Here<'a> {
         let Some(target) = target else {
             return Ok(here);
         };
-        here.part = file::open(&target.part()).ok().map(|(part, _)| part);
-        here.is_device = matches!(target.kind, Kind::BlockDevice);
-        if here.is_device || matches!(target.kind, Kind::Regular(_)) {
+        if let Some(file) = target.open_to_read()? {
             let failed = |e| Error::io("read", target.path.display(), &e);
-            let (file, _) = file::open(&target.path).map_err(failed)?;
             here.size = file::size(&file).map_err(failed)?;
-            here.before = Seed::new(file.try_clone().map_err(failed)?).ok();
+            // What is written in place is not read at other places.
+            if !is_device && !is_in_place {
+                here.before = Seed::new(file.try_clone().map_err(failed)?).ok();
+            }
             here.file = Some(file);
+        }
+        if !is_device && !is_in_place {
+            here.part = file::open_regular(&target.part()).ok();
         }
         Ok(here)
     }

@@ -10,7 +10,7 @@ use super::seed::Seed;
 use super::target::Target;
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Error, Result};
-use crate::file::{read_at, sync, sync_name};
+use crate::file::{self, read_at, sync, sync_name};
 use crate::hash::Hash;
 use crate::root::Tree;
 use crate::sys;
@@ -18,10 +18,13 @@ use crate::sys;
 /// Bytes read at once where a whole file is read.
 const PIECE: usize = 64 * BLOCK_SIZE;
 
-/// What may hold much of the file that is to be `target`: FILE as it is, and as far as it came.
+/// What may hold much of the file that is to be `target`: FILE as it is, and as far as it came. What
+/// cannot be read is left out.
 pub fn beginnings(target: &Target) -> Vec<Seed> {
-    let seeds = [&target.path, &target.part()].map(|path| Seed::open(path).ok());
-    seeds.into_iter().flatten().collect()
+    let file = target.open_to_read().ok().flatten();
+    let part = file::open_regular(&target.part()).ok();
+    let seeds = [file, part].into_iter().flatten();
+    seeds.filter_map(|file| Seed::new(file).ok()).collect()
 }
 
 /// The bytes of FILE, if it is already the one that `root` stands for. What cannot be read is not.

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::existing::read_right;
+use super::in_use;
 use super::list::{List, Wanted};
 use super::parts::End;
 use super::rights;
@@ -23,7 +24,7 @@ use crate::sys;
 
 pub enum Output {
     Stream(Stream),
-    Place(Place),
+    Place(Box<Place>),
 }
 
 /// Standard output, a FIFO or a character device: blocks in order.
@@ -33,6 +34,19 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// # Errors
+    /// When it cannot be written to, or is another one by now: a name in a directory that others may
+    /// write to.
+    fn open(target: Target) -> Result<Self> {
+        let failed = |e| Error::io("open", target.path.display(), &e);
+        let file = OpenOptions::new().write(true).open(&target.path);
+        let file = file.map_err(failed)?;
+        if !target.is_as_found(file.metadata()) {
+            return Err(Error::local("write", target.path.display(), REPLACED));
+        }
+        Ok(Stream::File(file, target.path))
+    }
+
     /// # Errors
     /// When the other end is gone, or the disk is full.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -56,51 +70,25 @@ impl Output {
             return Ok(Output::Stream(Stream::Stdout(Stdout::new()?)));
         };
         target.check(in_place)?;
-        let place = match target.kind {
-            target::Kind::Stream => {
-                let file = OpenOptions::new().write(true).open(&target.path);
-                let file = file.map_err(|e| Error::io("open", target.path.display(), &e))?;
-                return Ok(Output::Stream(Stream::File(file, target.path)));
+        let place = match &target.kind {
+            target::Kind::Stream(_) => return Stream::open(target).map(Output::Stream),
+            target::Kind::BlockDevice(there) => Place::device(&target, there),
+            target::Kind::Regular(there) if in_place => {
+                in_use::check_loops(&target.path, there)?;
+                Place::in_place(target)
             }
-            target::Kind::BlockDevice => Place::device(target.path),
-            _ if in_place => Place::in_place(target.path),
+            target::Kind::New if in_place => Place::in_place(target),
             _ => Place::part(target),
         };
-        place.map(Output::Place)
+        place.map(|place| Output::Place(Box::new(place)))
     }
 }
 
-/// Opens and locks what is mostly there already: it is written where it lies, and made where there is
-/// nothing. Without that last it may be another user's, in a sticky directory (fs.protected_regular).
-fn open_in_place(path: &Path, is_new: bool) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(is_new);
-    let locking = lockfile::lock(&mut options, path, |_| Ok(()));
-    locked(locking.map_err(|e| Error::storage("open", path, &e))?, path)
-}
-
-/// Opens and locks a block device, unless it is mounted or in use otherwise: whatever that is would be
-/// destroyed.
-fn open_device(path: &Path) -> Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    options.custom_flags(sys::O_EXCL | sys::O_NOFOLLOW);
-    let opened = options.open(path).map_err(|e| match e.kind() {
-        io::ErrorKind::ResourceBusy => {
-            let cause = "it is mounted or in use; unmount it first";
-            Error::local("write", path.display(), cause)
-        }
-        _ => Error::io("open", path.display(), &e),
-    });
-    let locking = lockfile::lock_open(opened?, path);
-    locked(
-        locking.map_err(|e| Error::io("lock", path.display(), &e))?,
-        path,
-    )
-}
-
-/// Opens and locks FILE.part: a new one, or what a run before this one left.
-fn open_part(path: &Path) -> Result<File> {
+/// Opens and locks FILE.part: a new one, or what a run before this one left, if `check` finds that it may.
+fn open_part(
+    path: &Path,
+    check: &dyn Fn(&Metadata) -> std::result::Result<(), &'static str>,
+) -> Result<File> {
     let failed = |e| Error::storage("create", path, &e);
     let mut new = OpenOptions::new();
     new.read(true)
@@ -113,18 +101,29 @@ fn open_part(path: &Path) -> Result<File> {
         match lockfile::lock(&mut new, path, |_| Ok(())).map_err(failed)? {
             Locking::Present(_) => {}
             Locking::Absent(e) => return Err(failed(e)),
-            locking => return locked(locking, path),
-        }
-        let check = |there: &Metadata| rights::check_part(there, path);
-        match lockfile::lock(&mut old, path, check).map_err(failed)? {
-            // Renamed by another psync that has just finished: there is a new one to be made.
-            Locking::Moved | Locking::Absent(_) => {}
             locking => {
+                if let Locking::Unlockable(_) = locking {
+                    let _ = fs::remove_file(path);
+                }
+                return locked(locking, path);
+            }
+        }
+        match lockfile::lock(&mut old, path, check) {
+            // Renamed by another psync that has just finished: there is a new one to be made.
+            Ok(Locking::Moved | Locking::Absent(_)) => {}
+            Ok(locking) => {
                 let file = locked(locking, path)?;
-                // Of an older version it may be open to others. Some file systems have no modes.
-                let _ = file.set_permissions(Permissions::from_mode(rights::PRIVATE));
+                rights::make_private(&file, path);
                 return Ok(file);
             }
+            // Killed when it was complete, it may be one that its owner only reads.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                let locking = lockfile::lock(OpenOptions::new().read(true), path, check);
+                let file = locked(locking.map_err(failed)?, path)?;
+                let private = Permissions::from_mode(rights::PRIVATE);
+                file.set_permissions(private).map_err(|_| failed(e))?;
+            }
+            Err(e) => return Err(failed(e)),
         }
     }
 }
@@ -141,6 +140,10 @@ fn locked(locking: Locking, path: &Path) -> Result<File> {
         Locking::Unlockable(e) => return Err(Error::io("lock", path.display(), &e)),
     };
     Err(Error::local("write", path.display(), cause))
+}
+
+fn rights_failed(target: &Target, cause: &io::Error) -> Error {
+    Error::io("keep the rights of", target.path.display(), cause)
 }
 
 /// Of what goes by the name now, nothing is known.
@@ -160,7 +163,7 @@ enum Kind {
     /// FILE.part, to become `target`, which until then is as it was: `before`, where it can be
     /// read.
     Part {
-        target: PathBuf,
+        target: Target,
         before: Option<File>,
         /// What a new FILE's mode is to be.
         new_mode: u32,
@@ -172,37 +175,37 @@ enum Kind {
 
 impl Place {
     fn part(target: Target) -> Result<Self> {
-        let mut options = OpenOptions::new();
-        let flags = sys::O_NOFOLLOW | sys::O_NONBLOCK;
-        let before = match options.read(true).custom_flags(flags).open(&target.path) {
-            Ok(file) => Some(file),
-            // One that may be written but not read is of no use, and in nobody's way.
-            Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied
-                ) =>
-            {
-                None
-            }
-            Err(e) => return Err(Error::io("read", target.path.display(), &e)),
-        };
+        let before = target.open_to_read()?;
+        rights::check_readable(&target).map_err(|e| rights_failed(&target, &e))?;
+        let new_mode = rights::ALL_READ_AND_WRITE & !sys::masked_bits();
         let path = target.part();
+        let file = open_part(&path, &|there| rights::check_part(there, &target, new_mode))?;
         let kind = Kind::Part {
+            target,
             before,
-            target: target.path,
-            new_mode: rights::ALL_READ_AND_WRITE & !sys::masked_bits(),
+            new_mode,
         };
-        Place::new(open_part(&path)?, path, kind)
+        Place::new(file, path, kind)
     }
 
-    fn in_place(path: PathBuf) -> Result<Self> {
-        let is_new = fs::symlink_metadata(&path).is_err();
-        Place::new(open_in_place(&path, is_new)?, path, Kind::InPlace)
+    /// What is there already is opened and not made: it may be another user's, in a sticky directory
+    /// (fs.protected_regular).
+    fn in_place(target: Target) -> Result<Self> {
+        let is_new = matches!(target.kind, target::Kind::New);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(is_new);
+        let locking = lockfile::lock(&mut options, &target.path, |_| Ok(()));
+        let failed = |e| Error::storage("open", &target.path, &e);
+        let file = locked(locking.map_err(failed)?, &target.path)?;
+        Place::new(file, target.path, Kind::InPlace)
     }
 
-    fn device(path: PathBuf) -> Result<Self> {
-        let mut file = open_device(&path)?;
+    fn device(target: &Target, there: &Metadata) -> Result<Self> {
+        let path = target.path.clone();
+        let device = in_use::open_device(&path, there)?;
+        let locking = lockfile::lock_open(device, &path);
+        let locking = locking.map_err(|e| Error::io("lock", path.display(), &e))?;
+        let mut file = locked(locking, &path)?;
         let size = file.seek(SeekFrom::End(0));
         let size = size.map_err(|e| Error::io("read the size of", path.display(), &e))?;
         Ok(Place {
@@ -301,11 +304,13 @@ impl Place {
             .file
             .metadata()
             .map_or(0, |there| there.blocks() * SECTOR);
-        if cause.kind() != io::ErrorKind::StorageFull || taken == 0 {
-            return Error::storage("write", &self.path, cause);
-        }
-        let cause = format_args!(
-            "No space left on device (see df), of which it takes {taken} bytes; make room and run the same command again to resume"
+        let full = match cause.kind() {
+            io::ErrorKind::StorageFull if taken > 0 => "No space left on device (see df)",
+            io::ErrorKind::QuotaExceeded if taken > 0 => "Disk quota exceeded (see quota)",
+            _ => return Error::storage("write", &self.path, cause),
+        };
+        let cause = format!(
+            "{full}, of which it takes {taken} bytes; make room and run the same command again to resume"
         );
         Error::local("write", self.path.display(), cause)
     }
@@ -345,9 +350,11 @@ impl Place {
             target, new_mode, ..
         } = &self.kind
         {
+            if !target.is_as_found(fs::symlink_metadata(&target.path)) {
+                return Err(Error::local("replace", target.path.display(), REPLACED));
+            }
             let passed_on = rights::pass_on(target, &self.file, &self.path, *new_mode);
-            grants_less =
-                passed_on.map_err(|e| Error::io("keep the rights of", target.display(), &e))?;
+            grants_less = passed_on.map_err(|e| rights_failed(target, &e))?;
         }
         if let Err(e) = sync(&self.file) {
             // The next run could not tell what of it is right.
@@ -361,9 +368,9 @@ impl Place {
             return Err(Error::local("write", self.path.display(), REPLACED));
         }
         if let Kind::Part { target, .. } = &self.kind {
-            fs::rename(&self.path, target)
-                .map_err(|e| Error::storage("put in place", target, &e))?;
-            sync_name(target).map_err(|e| Error::io("sync", target.display(), &e))?;
+            let failed = |e| Error::storage("put in place", &target.path, &e);
+            fs::rename(&self.path, &target.path).map_err(failed)?;
+            sync_name(&target.path).map_err(|e| Error::io("sync", target.path.display(), &e))?;
         }
         Ok(grants_less)
     }

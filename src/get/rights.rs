@@ -10,13 +10,16 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
+use super::target::{Kind, Target};
 use crate::file::directory_of;
 use crate::sys;
 
-/// A file's ACL, and the one that a directory gives to new files in it (acl(5)), as attributes: 4
-/// bytes of version, then 8 for each entry, little-endian: tag, permissions, id.
+/// A file's ACL, and the one that a directory gives to new files in it (acl(5)), as attributes.
 const ACL: &CStr = c"system.posix_acl_access";
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
+/// Bytes of their version, and then of each entry: tag, permissions, id, little-endian.
+const VERSION: usize = 4;
+const ENTRY: usize = 8;
 /// All ACLs, those of NFS and others too, have names that begin so.
 const ACLS: &[u8] = b"system.";
 /// Lets a program do what otherwise only root may (capabilities(7)).
@@ -36,12 +39,13 @@ pub const ALL_READ_AND_WRITE: u32 = 0o666;
 /// The bits by which users write that do not own the file.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Whether a FILE.part that a run before this one seems to have left is to be trusted: one that
-/// another user can write would become FILE with what is written to it later.
+/// Whether a FILE.part that a run before this one seems to have left is to be trusted: not where users
+/// can write to it later who cannot write to FILE. It belongs to this user and no other may write it,
+/// or it was killed when it had been given the rights of FILE, or those of a new one.
 ///
 /// # Errors
 /// Why not.
-pub fn check_part(there: &Metadata, path: &Path) -> Result<(), &'static str> {
+pub fn check_part(there: &Metadata, target: &Target, new_mode: u32) -> Result<(), &'static str> {
     if there.is_symlink() {
         return Err("it is a symbolic link");
     }
@@ -51,21 +55,25 @@ pub fn check_part(there: &Metadata, path: &Path) -> Result<(), &'static str> {
     if there.nlink() != 1 {
         return Err("it has another name, a hard link");
     }
-    let is_anothers = there.uid() != sys::user();
-    if !is_anothers && there.mode() & OTHERS_WRITE == 0 {
+    let (uid, gid, mode) = match &target.kind {
+        Kind::Regular(file) => (file.uid(), file.gid(), file.mode()),
+        _ => (sys::user(), there.gid(), new_mode),
+    };
+    let writers = |allowed: u32| there.mode() & OTHERS_WRITE & !allowed;
+    let allowed = if there.gid() == gid { mode } else { 0 };
+    let is_own = [sys::user(), uid].contains(&there.uid());
+    if is_own && writers(allowed) == 0 {
         return Ok(());
     }
     // Some file systems have users or modes of their own for all files: FAT as it is mounted, NFS
     // for root.
-    let new = new_file(directory_of(path));
-    if new
-        .is_ok_and(|new| new.uid() == there.uid() && there.mode() & OTHERS_WRITE & !new.mode() == 0)
-    {
+    let new = new_file(directory_of(&target.path));
+    if new.is_ok_and(|new| new.uid() == there.uid() && writers(new.mode()) == 0) {
         return Ok(());
     }
-    Err(match is_anothers {
-        true => "it belongs to another user",
-        false => "other users may write it",
+    Err(match is_own {
+        true => "other users may write it",
+        false => "it belongs to another user",
     })
 }
 
@@ -88,53 +96,77 @@ struct Rights {
     gid: u32,
     mode: u32,
     acls: Vec<Attribute>,
+    /// Whether each could be read.
+    has_all_acls: bool,
     others: Vec<Attribute>,
 }
 
 type Attribute = (CString, Vec<u8>);
 
-/// Gives the rights of `file` to `part`, which is named `part_path` and is to replace it. A new file
-/// gets `new_mode` and what the directory's default ACL leaves of it. Tells whether `part` grants less
-/// than `file` did.
+/// Looks at the rights of FILE, if it is there, before the work.
 ///
 /// # Errors
-/// When the rights of `file` cannot be read, or `part` would grant more.
-pub fn pass_on(file: &Path, part: &File, part_path: &Path, new_mode: u32) -> io::Result<bool> {
-    match Rights::of(file)? {
-        Some(rights) => rights.give(part, part_path),
-        None => {
-            give_new(part, part_path, new_mode);
-            Ok(false)
-        }
+/// When they cannot be read.
+pub fn check_readable(target: &Target) -> io::Result<()> {
+    match target.kind {
+        Kind::Regular(_) => Rights::of(&target.path).map(drop),
+        _ => Ok(()),
     }
 }
 
+/// Gives the rights of FILE, the `target`, to `part`, which is named `part_path` and is to replace it. A
+/// new FILE gets `new_mode` and what the directory's default ACL leaves of it. Tells whether `part`
+/// grants less than FILE does.
+///
+/// # Errors
+/// When the rights of FILE cannot be read, or `part` would grant more.
+pub fn pass_on(target: &Target, part: &File, part_path: &Path, new_mode: u32) -> io::Result<bool> {
+    if let Kind::Regular(_) = target.kind {
+        return Rights::of(&target.path)?.give(part, part_path);
+    }
+    give_new(part, part_path, new_mode);
+    Ok(false)
+}
+
 impl Rights {
-    /// Those of the file `path`, none where there is none.
-    fn of(path: &Path) -> io::Result<Option<Self>> {
-        let metadata = match fs::symlink_metadata(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            metadata => metadata?,
+    /// Those of the file `path` at this moment.
+    ///
+    /// # Errors
+    /// When the disk fails. What the file system refuses to tell is no error, and nothing is granted
+    /// by it.
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        let (mut acls, mut others, mut has_all_acls) = (Vec::new(), Vec::new(), true);
+        let mut names = match sys::attribute_names(path) {
+            Err(e) if !is_refusal(&e) => return Err(e),
+            names => names.unwrap_or_default(),
         };
-        let (mut acls, mut others) = (Vec::new(), Vec::new());
-        for name in sys::attribute_names(path)? {
+        // Some file systems do not list it.
+        names.retain(|name| **name != *ACL);
+        names.push(ACL.to_owned());
+        for name in names {
+            let is_acl = name.as_bytes().starts_with(ACLS);
             let is_of_the_content = |start: &&[u8]| name.as_bytes().starts_with(start);
-            if name.as_bytes().starts_with(ACLS) {
-                let acl = sys::attribute(path, &name)?;
-                acls.push((name, acl));
-            } else if !OF_THE_CONTENT.iter().any(is_of_the_content)
-                && let Ok(value) = sys::attribute(path, &name)
-            {
-                others.push((name, value));
+            if OF_THE_CONTENT.iter().any(is_of_the_content) {
+                continue;
+            }
+            match sys::attribute(path, &name) {
+                Ok(value) if !is_acl => others.push((name, value)),
+                Ok(acl) if *name == *ACL && is_mode(&acl) => {}
+                Ok(acl) => acls.push((name, acl)),
+                Err(e) if !is_acl || sys::is_no_attribute(&e) => {}
+                Err(e) if is_refusal(&e) => has_all_acls = false,
+                Err(e) => return Err(e),
             }
         }
-        Ok(Some(Rights {
+        Ok(Rights {
             uid: metadata.uid(),
             gid: metadata.gid(),
             mode: metadata.mode() & MODE,
             acls,
+            has_all_acls,
             others,
-        }))
+        })
     }
 
     /// In this order: a change of the owner clears bits of the mode, and capabilities; attributes can
@@ -151,8 +183,8 @@ impl Rights {
         let mut mode = narrowed(self.mode, same_owner, same_group);
         // The entry for the group would be about another group.
         let acls = if same_group { &self.acls[..] } else { &[] };
-        let has_acls = replace_acls(part, part_path, acls) && acls.len() == self.acls.len();
-        if !has_acls {
+        let has_all_acls = self.has_all_acls && acls.len() == self.acls.len();
+        if !(replace_acls(part, part_path, acls) && has_all_acls) {
             mode &= OWNER;
         }
         Ok(set_mode(part, mode)? != self.mode)
@@ -192,13 +224,28 @@ fn narrowed(mode: u32, same_owner: bool, same_group: bool) -> u32 {
 fn replace_acls(part: &File, part_path: &Path, acls: &[Attribute]) -> bool {
     let is_left = || {
         sys::remove_attribute(part, ACL);
-        sys::attribute(part_path, ACL).is_ok()
+        sys::attribute(part_path, ACL).is_ok_and(|acl| !is_mode(&acl))
     };
     if !acls.iter().any(|(name, _)| **name == *ACL) && is_left() {
         return false;
     }
     let set = |(name, acl): &Attribute| sys::set_attribute(part, name, acl).is_ok();
     acls.iter().all(set)
+}
+
+/// Whether an ACL says no more than a mode: it has three entries, for the owner, the group and others.
+/// Some file systems always show one.
+fn is_mode(acl: &[u8]) -> bool {
+    acl.len() <= VERSION + 3 * ENTRY
+}
+
+/// Takes from a FILE.part that a run before this one left what others may do with it, and what it was
+/// given when it was complete: FILE may have other rights now. Some file systems have no modes.
+pub fn make_private(part: &File, part_path: &Path) {
+    let _ = part.set_permissions(Permissions::from_mode(PRIVATE));
+    for name in sys::attribute_names(part_path).unwrap_or_default() {
+        sys::remove_attribute(part, &name);
+    }
 }
 
 /// Sets the mode where it is another one, and returns what it is then. Some file systems refuse that,
@@ -221,7 +268,11 @@ fn set_mode(part: &File, mode: u32) -> io::Result<u32> {
 
 /// Whether a call is not for this user or this file system, and all else is well.
 fn is_refusal(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied || sys::is_unsupported(error)
+    let kinds = [
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::ArgumentListTooLong,
+    ];
+    kinds.contains(&error.kind()) || sys::is_unsupported(error)
 }
 
 /// A file system without modes leaves the file as it is.
@@ -235,8 +286,6 @@ fn give_new(part: &File, part_path: &Path, mode: u32) {
 /// The ACL of a file that is created with `mode` in a directory with this default ACL (acl(5), "Object
 /// creation and default ACLs").
 fn inherited(mut acl: Vec<u8>, mode: u32) -> Vec<u8> {
-    const VERSION: usize = 4;
-    const ENTRY: usize = 8;
     const USER_OBJ: u8 = 0x01;
     const GROUP_OBJ: u8 = 0x04;
     const MASK: u8 = 0x10;

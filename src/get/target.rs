@@ -3,20 +3,18 @@
 //!
 //! This file reads names and metadata, and writes nothing.
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::fs::{self, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::file::directory_of;
+use crate::file::{self, directory_of};
 use crate::sys;
 
-/// Symbolic links followed to the file that is to be written; the kernel's own limit.
-const MAX_LINKS: usize = 40;
+/// Symbolic links looked at on the way to the file that is to be written, at most. The kernel follows 40,
+/// and one of them may be looked at again for each name behind it.
+const MAX_LINKS: usize = 400;
 
 /// The bit of a directory's mode by which each user removes only files of his own.
 const STICKY: u32 = 0o1000;
@@ -29,9 +27,9 @@ pub struct Target {
 
 pub enum Kind {
     /// A FIFO, a character device, or what a link in /proc leads to: blocks in order.
-    Stream,
-    BlockDevice,
-    Regular(Metadata),
+    Stream(Box<Metadata>),
+    BlockDevice(Box<Metadata>),
+    Regular(Box<Metadata>),
     /// There is nothing yet.
     New,
 }
@@ -41,25 +39,62 @@ impl Target {
     /// When the name leads nowhere, to a directory, or by a link that another user may have laid.
     pub fn find(path: &Path) -> Result<Self> {
         let real = follow(path)?;
-        // What leads to a pipe, as /dev/stdout may, has no other name.
-        let (path, named) = match fs::metadata(path) {
-            Ok(there) if is_stream(&there) => (path.to_owned(), Ok(there)),
-            _ => {
-                let named = fs::symlink_metadata(&real);
-                (real, named)
+        let failed = |e| Error::io("open", path.display(), &e);
+        let there = match fs::metadata(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let (path, kind) = (real, Kind::New);
+                return Ok(Target { path, kind });
             }
+            there => Box::new(there.map_err(failed)?),
         };
-        let kind = match named {
-            Ok(there) if there.is_dir() => {
-                return Err(Error::local("write", path.display(), "Is a directory"));
+        let kind = there.file_type();
+        if kind.is_dir() {
+            return Err(Error::local("write", path.display(), "Is a directory"));
+        }
+        if !kind.is_file() && !kind.is_block_device() {
+            // What leads to a pipe, as /dev/stdout may, has no other name.
+            let (path, kind) = (path.to_owned(), Kind::Stream(there));
+            return Ok(Target { path, kind });
+        }
+        if !fs::symlink_metadata(&real).is_ok_and(|named| is_same(&named, &there)) {
+            let cause = "it leads to a file that has no name here";
+            return Err(Error::local("open", path.display(), cause));
+        }
+        let kind = match kind.is_file() {
+            true => Kind::Regular(there),
+            false => Kind::BlockDevice(there),
+        };
+        Ok(Target { path: real, kind })
+    }
+
+    /// Whether `now`, what is there or was opened, is what was found. Otherwise it is not known what
+    /// rights FILE is to have, nor whether it is to be written at all.
+    pub fn is_as_found(&self, now: io::Result<Metadata>) -> bool {
+        match (&self.kind, now) {
+            (Kind::New, Err(e)) => e.kind() == io::ErrorKind::NotFound,
+            (Kind::New, Ok(_)) | (_, Err(_)) => false,
+            (Kind::Stream(old) | Kind::BlockDevice(old) | Kind::Regular(old), Ok(now)) => {
+                is_same(old, &now)
             }
-            Ok(there) if there.file_type().is_block_device() => Kind::BlockDevice,
-            Ok(there) if there.is_file() => Kind::Regular(there),
-            Ok(_) => Kind::Stream,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Kind::New,
-            Err(e) => return Err(Error::io("open", path.display(), &e)),
+        }
+    }
+
+    /// FILE to be read, if it is there and has blocks that can be found. One that may be written but not
+    /// read is of no use, and in nobody's way.
+    ///
+    /// # Errors
+    /// When the disk fails; when a device cannot be read, which is what is asked of it.
+    pub fn open_to_read(&self) -> Result<Option<File>> {
+        let opened = match &self.kind {
+            Kind::Stream(_) | Kind::New => return Ok(None),
+            Kind::BlockDevice(_) => file::open(&self.path).map(|(device, _)| device),
+            Kind::Regular(_) => match file::open_regular(&self.path) {
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
+                opened => opened,
+            },
         };
-        Ok(Target { path, kind })
+        let failed = |e| Error::io("read", self.path.display(), &e);
+        opened.map(Some).map_err(failed)
     }
 
     /// Where FILE is put together.
@@ -80,30 +115,37 @@ impl Target {
     /// # Errors
     /// When the system will refuse it at the end.
     pub fn check(&self, in_place: bool) -> Result<()> {
-        let old = match &self.kind {
-            Kind::Stream | Kind::BlockDevice => return Ok(()),
+        let lost = match &self.kind {
+            Kind::Stream(_) | Kind::BlockDevice(_) => return Ok(()),
             Kind::Regular(_) if in_place => return Ok(()),
-            Kind::Regular(old) => Some(old),
-            Kind::New => None,
+            Kind::Regular(_) => "it is a file among the devices, and the next boot loses it",
+            Kind::New => "there is no such device, and a new file in /dev would be lost",
         };
         let directory = directory_of(&self.path);
         if is_among_devices(directory) {
-            let cause = "there is no such device, and a new file in /dev would be lost";
-            return Err(Error::local("create", self.path.display(), cause));
+            return Err(Error::local("create", self.path.display(), lost));
         }
-        match old.and_then(|old| self.obstacle(old, directory)) {
-            None => Ok(()),
-            Some(obstacle) => {
-                let cause = format!("{obstacle}{}", self.advice());
-                Err(Error::local("replace", self.path.display(), cause))
-            }
+        if let Some(obstacle) = self.obstacle(directory) {
+            let cause = format!("{obstacle}{}", self.advice());
+            return Err(Error::local("replace", self.path.display(), cause));
         }
+        let may_write = sys::may_write_in(directory);
+        may_write.map_err(|e| Error::io("create", self.part().display(), &e))
     }
 
     /// What keeps the kernel from renaming another file to FILE.
-    fn obstacle(&self, old: &Metadata, directory: &Path) -> Option<&'static str> {
-        let (file, names) = (sys::fixed(&self.path), sys::fixed(directory));
-        let user = sys::user();
+    fn obstacle(&self, directory: &Path) -> Option<&'static str> {
+        let names = sys::fixed(directory);
+        if names.immutable {
+            return Some("its directory is immutable (chattr +i)");
+        }
+        if names.append_only {
+            return Some("its directory is append-only (chattr +a)");
+        }
+        let Kind::Regular(old) = &self.kind else {
+            return None;
+        };
+        let (file, user) = (sys::fixed(&self.path), sys::user());
         let is_anothers = |parent: Metadata| {
             let owners = [0, parent.uid(), old.uid()];
             parent.mode() & STICKY != 0 && !owners.contains(&user)
@@ -114,11 +156,7 @@ impl Target {
             Some("it is immutable (chattr +i)")
         } else if file.append_only {
             Some("it is append-only (chattr +a)")
-        } else if names.immutable {
-            Some("its directory is immutable (chattr +i)")
-        } else if names.append_only {
-            Some("its directory is append-only (chattr +a)")
-        } else if fs::symlink_metadata(directory).is_ok_and(is_anothers) {
+        } else if fs::metadata(directory).is_ok_and(is_anothers) {
             Some("it belongs to another user, in a sticky directory")
         } else {
             None
@@ -136,9 +174,8 @@ impl Target {
     }
 }
 
-fn is_stream(there: &Metadata) -> bool {
-    let kind = there.file_type();
-    !(kind.is_file() || kind.is_dir() || kind.is_block_device())
+fn is_same(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// Whether a new file in `directory` would lie in memory among the devices, for want of one: in /dev,
@@ -148,51 +185,55 @@ fn is_among_devices(directory: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).ok().map(|there| there.dev());
     let real = fs::canonicalize(directory).unwrap_or_default();
     let (here, dev) = (device(&real), device(Path::new("/dev")));
-    let is_below = real.starts_with("/dev") && !real.starts_with("/dev/shm");
+    if here.is_none() || here != dev || real.starts_with("/dev/shm") {
+        return false;
+    }
     let is_mounted = dev != device(Path::new("/"));
-    here.is_some() && here == dev && (is_below || is_mounted && !real.starts_with("/dev"))
+    real.starts_with("/dev") || is_mounted && real.iter().any(|name| name == "dev")
 }
 
-/// Where `path` leads by symbolic links, the last of which may lead to nothing yet. The kernel's own
-/// rule for links in directories that all may write to depends on a setting (fs.protected_symlinks),
-/// so it is applied here, at each link on the way.
+/// Where `path` leads by symbolic links, the last of which may lead to nothing yet. Only the last name is
+/// replaced by what it leads to: the way there is the kernel's, since a link of /proc may lead where no
+/// path of this process does.
 fn follow(path: &Path) -> Result<PathBuf> {
-    let failed = |e: &io::Error| Error::io("open", path.display(), e);
-    let mut rest = components(path);
-    let (mut at, mut links) = (PathBuf::new(), 0);
-    while let Some(name) = rest.pop_front() {
-        let next = at.join(&name);
-        let there = match fs::symlink_metadata(&next) {
-            Ok(there) => there,
-            Err(e) if e.kind() == io::ErrorKind::NotFound && rest.is_empty() => return Ok(next),
-            Err(e) => return Err(failed(&e)),
-        };
-        if !there.is_symlink() {
-            at = next;
-            continue;
+    check_links(path, &mut 0)?;
+    let mut path = path.to_owned();
+    loop {
+        match fs::symlink_metadata(&path) {
+            Ok(there) if there.is_symlink() => {}
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("open", path.display(), &e));
+            }
+            _ => return Ok(path),
         }
-        check_link(&next, &there)?;
-        links += 1;
-        if links > MAX_LINKS {
-            let cause = "Too many levels of symbolic links";
-            return Err(Error::local("open", path.display(), cause));
-        }
-        let target = fs::read_link(&next).map_err(|e| failed(&e))?;
-        for name in components(&target).into_iter().rev() {
-            rest.push_front(name);
-        }
+        let target = fs::read_link(&path);
+        let target = target.map_err(|e| Error::io("open", path.display(), &e))?;
+        // An absolute target replaces all of it.
+        path.pop();
+        path.push(target);
     }
-    Ok(at)
 }
 
-/// The names in `path`, and an empty one where it ends with a slash: that asks for a directory.
-fn components(path: &Path) -> VecDeque<OsString> {
-    let names = path.components().map(Component::as_os_str);
-    let mut names: VecDeque<OsString> = names.map(OsString::from).collect();
-    if path.file_name().is_some() && path.as_os_str().as_bytes().ends_with(b"/") {
-        names.push_back(OsString::new());
+/// Looks at each link in `path`, and in what it leads to. The kernel's own rule for links in directories
+/// that all may write to depends on a setting (fs.protected_symlinks), and is about the last name alone.
+fn check_links(path: &Path, links: &mut usize) -> Result<()> {
+    for way in path.ancestors() {
+        // What cannot be looked at is told where it is opened.
+        let there = fs::symlink_metadata(way).ok();
+        let Some(link) = there.filter(Metadata::is_symlink) else {
+            continue;
+        };
+        check_link(way, &link)?;
+        *links += 1;
+        if *links > MAX_LINKS {
+            let cause = "Too many levels of symbolic links";
+            return Err(Error::local("open", way.display(), cause));
+        }
+        if let Ok(target) = fs::read_link(way) {
+            check_links(&directory_of(way).join(target), links)?;
+        }
     }
-    names
+    Ok(())
 }
 
 /// # Errors

@@ -2,7 +2,7 @@
 //! and exit 0 means that nothing is left to be done.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use crate::get_output::{Loop, part};
@@ -146,6 +146,48 @@ fn blocks_of_file_and_of_its_part_are_here() {
     let get = world.sample.get(&[&world.server]).cwd(&world.dir);
     get.args(["-o", "file"]).run().ok();
     assert_eq!(world.server.requests().len(), 1);
+}
+
+/// In place nothing is taken from elsewhere in FILE, which is written over, nor from a FILE.part.
+#[test]
+fn in_place_only_what_is_at_its_place_is_here() {
+    let world = World::new();
+    let get = || {
+        world
+            .get()
+            .args(["--in-place", "-o", "file"])
+            .arg(&world.sample.list)
+    };
+    world.dir.file(
+        "file",
+        [world.block(1), world.block(1), world.block(0)].concat(),
+    );
+    fs::write(part(&world.dir.join("file")), &world.sample.bytes).unwrap();
+    world.tells(get(), 3, "blocks=5 local=2 missing=3 bytes=12288");
+}
+
+/// To open them has effects: a FIFO's writer would be let go, a watchdog begin to count.
+#[test]
+fn what_is_no_file_is_not_opened() {
+    let world = World::new();
+    let fifo = world.dir.join("fifo");
+    tool!("mkfifo", &fifo).run().ok();
+    symlink(&fifo, part(&world.dir.join("file"))).unwrap();
+    let bytes = random(100 * BLOCK_SIZE, 4);
+    let dir = world.dir.join("b");
+    let export = psync!("export", "--root", "-d", &dir).stdin(&bytes);
+    let root = export.run().ok().text().trim_end().to_owned();
+    for output in ["fifo", "file"] {
+        for list in [world.sample.list.to_str().unwrap(), &root] {
+            let get = world.get().args(["-d", "b", "-o", output, list]);
+            let (out, calls) = trace("open,openat", &[], get);
+            assert_eq!(out.status, 3, "{out}");
+            let opened = calls
+                .iter()
+                .filter(|call| call.text.contains("fifo\"") || call.text.contains("file.part\""));
+            assert_eq!(opened.count(), 0, "{output} {list}");
+        }
+    }
 }
 
 #[test]

@@ -523,6 +523,7 @@ fn an_output_that_cannot_be_is_one_clear_error_and_nothing_is_asked() {
     for (output, cause) in [
         ("out", "Is a directory"),
         ("list/file", "Not a directory"),
+        ("list/.", "Not a directory"),
         ("closed/new", "Permission denied"),
         ("closed/old", "Permission denied"),
         ("loop", "Too many levels of symbolic links"),
@@ -551,7 +552,7 @@ fn an_output_in_a_missing_directory_is_one_clear_error_and_nothing_is_asked() {
     let to = To::new(2);
     let root = &to.sample.dir;
     symlink("none/x", root.join("dangling")).unwrap();
-    for output in ["none/file", "dangling", "new/"] {
+    for output in ["none/file", "dangling", "new/", "new/."] {
         for options in [&[][..], &["--in-place"]] {
             let server = to.sample.honest();
             let run = to.get_to(output, &server).args(options).cwd(root);
@@ -1030,7 +1031,7 @@ fn root_no_inode_for_the_part_is_told() {
 /// A block device of so many bytes over a file.
 pub struct Loop {
     pub device: PathBuf,
-    image: PathBuf,
+    pub image: PathBuf,
     _dir: TempDir,
 }
 

@@ -177,6 +177,59 @@ fn where_an_acl_is_refused_only_the_owner_is_left() {
     }
 }
 
+/// Nor is more granted where the ACL is not told, and no reason to fail: some file systems do not list it.
+#[test]
+fn where_an_acl_is_not_told_only_the_owner_is_left() {
+    for (inject, is_kept) in [
+        ("llistxattr:retval=0", true),
+        ("llistxattr:error=EPERM", true),
+        ("llistxattr:error=E2BIG", true),
+        ("lgetxattr:error=EPERM:when=1+", false),
+        ("lgetxattr:error=EINVAL:when=1+", false),
+    ] {
+        let update = Update::new(0o640);
+        set_acl(&["-m", "u:12345:rw"], &update.file);
+        let before = acl(&update.file);
+        let inject = format!("inject={inject}");
+        let path = ["-P", update.file.to_str().unwrap(), "-e", &inject];
+        let (out, _) = trace("llistxattr,lgetxattr", &path, update.get());
+        if is_kept {
+            out.ok();
+            assert_eq!(acl(&update.file), before);
+        } else {
+            out.warns(&update.grants_less());
+            assert_eq!(acl(&update.file), "user::rw-,group::---,other::---");
+        }
+        update.is_done();
+    }
+}
+
+/// What an older run's FILE.part was given, or somebody gave it, is nothing of FILE's.
+#[test]
+fn a_part_is_taken_up_without_its_attributes() {
+    for is_new in [false, true] {
+        let update = Update::new(0o640);
+        if is_new {
+            fs::remove_file(&update.file).unwrap();
+        }
+        let part = part(&update.file);
+        fs::write(&part, "left").unwrap();
+        fs::set_permissions(&part, fs::Permissions::from_mode(0o600)).unwrap();
+        set_acl(&["-m", "u:12345:rwx,m::-"], &part);
+        tool!("setfattr", "-n", "user.note", "-v", "odd", &part)
+            .run()
+            .ok();
+        update.get().run().ok();
+        update.is_done();
+        assert!(
+            !acl(&update.file).contains("12345"),
+            "{}",
+            acl(&update.file)
+        );
+        assert_eq!(attribute(&update.file, "user.note"), "");
+    }
+}
+
 /// Nor is one whose rights cannot be read replaced by one that may grant more.
 #[test]
 fn a_file_whose_acl_cannot_be_read_stays_as_it_is() {
@@ -287,6 +340,92 @@ fn a_part_that_others_can_reach_is_refused_by_name() {
             (fs::read(&file).unwrap(), server.connections()),
             (b"old".to_vec(), 0)
         );
+    }
+}
+
+/// Between its last rights and its name it may be what others can write, and the next run completes it.
+#[track_caller]
+fn killed_when_complete(get: &dyn Fn() -> Run, file: &Path, owner: u32, mode_left: u32) {
+    for call in ["fsync", "rename"] {
+        let inject = format!("inject={call}:signal=KILL:when=1");
+        let words = ["-f", "-qq", "-o", "/dev/null", "-e", &inject];
+        let before = fs::read(file).ok();
+        assert_eq!(get().under("strace", words).run().status, 137);
+        assert_eq!(fs::read(file).ok(), before);
+        let left = fs::metadata(part(file)).unwrap();
+        assert_eq!(
+            (left.uid(), left.mode() & 0o7777),
+            (owner, mode_left),
+            "{call}"
+        );
+    }
+    get().run().ok();
+    assert!(!part(file).exists());
+    assert_eq!(mode(file), mode_left);
+}
+
+#[test]
+fn one_that_is_killed_when_it_is_complete_is_taken_up() {
+    let user = fs::metadata("/proc/self").unwrap().uid();
+    // One that its owner only reads, without root's rights to write it all the same.
+    let update = Update::new(0o444);
+    killed_when_complete(&|| update.get().powerless(), &update.file, user, 0o444);
+    update.is_done();
+    let update = Update::new(0o664);
+    killed_when_complete(&|| update.get(), &update.file, user, 0o664);
+    update.is_done();
+    let update = Update::new(0o600);
+    fs::remove_file(&update.file).unwrap();
+    let get = || update.get().sh("umask 002");
+    killed_when_complete(&get, &update.file, user, 0o664);
+    update.is_done();
+}
+
+#[test]
+#[ignore = "takes another user id"]
+fn root_one_that_is_killed_when_it_is_another_users_is_taken_up() {
+    for mode in [0o4755, 0o664, 0o666] {
+        let update = Update::new(0o600);
+        own(&update.file, ALICE, mode);
+        killed_when_complete(&|| update.get(), &update.file, ALICE, mode);
+        update.is_done();
+        assert_eq!(fs::metadata(&update.file).unwrap().uid(), ALICE);
+    }
+}
+
+/// FILE is not what it was at the start: its rights, and what is to become of it, are not known.
+#[test]
+fn a_file_that_is_replaced_meanwhile_stays() {
+    for (before, now) in [(true, "another's"), (true, ""), (false, "another's")] {
+        let (sample, dir) = (Sample::new(3), TempDir::new());
+        let file = dir.join("file");
+        if before {
+            fs::write(&file, "old").unwrap();
+        }
+        let (blocks, path) = (sample.map(), file.clone());
+        let server = HostileServer::http(move |request| {
+            if request.nth == 1 {
+                let _ = fs::remove_file(&path);
+                if !now.is_empty() {
+                    // So that it is not the same inode again.
+                    fs::write(path.with_extension("other"), now).unwrap();
+                    fs::rename(path.with_extension("other"), &path).unwrap();
+                }
+            }
+            Reply::honest(&blocks, request)
+        });
+        let get = || sample.get(&[&server]).arg("-o").arg(&file).run();
+        let told = format!(
+            "psync: replace {}: it was replaced or removed meanwhile; run the same command again\n",
+            file.display()
+        );
+        get().fails(1, &told);
+        let left = fs::read(&file).ok();
+        assert_eq!(left.unwrap_or_default(), now.as_bytes());
+        let asked = server.requests().len();
+        get().ok();
+        assert!(fs::read(&file).unwrap() == sample.bytes);
+        assert_eq!(server.requests().len(), asked);
     }
 }
 

@@ -106,6 +106,66 @@ fn root_a_link_of_another_user_in_a_sticky_directory_is_not_followed() {
     }
 }
 
+/// A link of /proc leads where no path of this process does: to another mount, another namespace.
+#[test]
+#[ignore = "mounts in a namespace"]
+fn root_a_link_of_proc_is_followed_by_the_kernel() {
+    let world = World::new();
+    let dir = world.dir.join("dir");
+    fs::create_dir(&dir).unwrap();
+    let before = format!(
+        "exec 3<'{0}'; mount -t tmpfs none '{0}'; echo other >'{0}/file'",
+        dir.display()
+    );
+    let get = world.get(Path::new("/proc/self/fd/3/file")).sh(&before);
+    get.under("unshare", ["-m"]).run().ok();
+    world.holds(&dir.join("file"));
+    assert_eq!(names(&dir), ["file"]);
+    // One without a name is refused: it would be found nowhere.
+    let before = format!("exec 3>'{0}/gone'; rm '{0}/gone'", dir.display());
+    let out = world.get(Path::new("/dev/fd/3")).sh(&before).run();
+    out.fails_naming(
+        1,
+        &["psync: open /dev/fd/3: it leads to a file that has no name here"],
+    );
+    assert_eq!(names(&dir), ["file"]);
+}
+
+/// What was found to be a FIFO is a link to another file when it is opened.
+#[test]
+fn a_fifo_that_is_swapped_for_a_link_is_not_written_through() {
+    let world = World::new();
+    let (fifo, link) = (world.dir.join("fifo"), world.dir.join("link"));
+    tool!("mkfifo", &fifo).run().ok();
+    let precious = world.dir.file("precious", "precious");
+    symlink(&precious, &link).unwrap();
+    let log = world.dir.join("log");
+    // Its look at the name is over, and it waits to open it.
+    let inject = "inject=openat:delay_enter=3000000";
+    let words = [
+        "-f",
+        "-qq",
+        "-e",
+        inject,
+        "-P",
+        fifo.to_str().unwrap(),
+        "-o",
+    ];
+    let words = words.into_iter().chain(log.to_str());
+    let run = world.get(&fifo).under("strace", words).start();
+    wait_until("it opens the FIFO", || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.contains("openat(")
+    });
+    fs::rename(&link, &fifo).unwrap();
+    let told = format!(
+        "write {}: it was replaced or removed meanwhile; run the same command again",
+        fifo.display()
+    );
+    world.refuses(run.wait(), &told);
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+}
+
 /// Only a name that is not there is passed over: any other error of the look-up is told.
 #[test]
 fn what_cannot_be_looked_up_is_no_new_file() {
@@ -185,6 +245,81 @@ fn root_a_device_in_use_is_refused() {
     }
     world.get(&device.device).run().ok();
     assert!(device.read().starts_with(&world.sample.bytes));
+}
+
+/// Nor does the kernel say that a loop device lies over it, whose file system would be destroyed.
+#[test]
+#[ignore = "loop devices"]
+fn root_what_lies_under_a_loop_device_is_refused() {
+    let world = World::new();
+    let (Ok(lower), dir) = (Loop::new(&vec![0; 8 << 20]), TempDir::on_disk()) else {
+        skip!("no loop device")
+    };
+    let upper = Loop::over(lower.device.clone(), dir).unwrap();
+    for (file, options, refused) in [
+        (&lower.device, &[][..], true),
+        (&lower.image, &["--in-place"], true),
+        (&lower.image, &[], false),
+    ] {
+        let out = world.get(file).args(options).run();
+        if refused {
+            let by = if file == &lower.device {
+                &upper
+            } else {
+                &lower
+            };
+            let told = format!(
+                "write {}: it is in use by {}; detach that first",
+                file.display(),
+                by.device.display()
+            );
+            world.refuses(out, &told);
+        } else {
+            // Another file takes its place, and the device keeps the old one.
+            out.ok();
+            world.holds(file);
+        }
+    }
+}
+
+#[test]
+#[ignore = "a loop device"]
+fn root_a_read_only_device_is_told_before_anything_is_asked() {
+    let world = World::new();
+    let device = match Loop::new(&vec![0; 8 << 20]) {
+        Ok(device) => device,
+        Err(e) => skip!("no loop device: {e}"),
+    };
+    let set = |how: &str| tool!("blockdev", how, &device.device).run().ok();
+    set("--setro");
+    let out = world.get(&device.device).run();
+    // It would stay so for the next that has this loop device.
+    set("--setrw");
+    let told = format!(
+        "write {}: it can only be read (blockdev --setrw)",
+        device.device.display()
+    );
+    world.refuses(out, &told);
+}
+
+#[test]
+#[ignore = "a loop device"]
+fn root_of_two_gets_of_one_device_the_second_says_so() {
+    let world = World::new();
+    let device = match Loop::new(&vec![0; 8 << 20]) {
+        Ok(device) => device,
+        Err(e) => skip!("no loop device: {e}"),
+    };
+    let silent = HostileServer::http(|_| Reply::raw("").then_silence());
+    let get = world.sample.get(&[&silent]).arg("-o").arg(&device.device);
+    let first = get.start();
+    wait_until("it asks", || !silent.requests().is_empty());
+    let told = format!(
+        "write {}: another psync is writing it",
+        device.device.display()
+    );
+    world.refuses(world.get(&device.device).run(), &told);
+    first.kill();
 }
 
 /// A device that the device mapper holds is in use too.
@@ -275,6 +410,26 @@ fn root_a_file_that_cannot_be_replaced_is_told_before_anything_is_asked() {
         sh(unset).ok();
         out.ok();
     }
+}
+
+/// Nor can a new one get its name.
+#[test]
+#[ignore = "sets attributes of a directory"]
+fn root_a_new_file_in_an_append_only_directory_is_told_before_anything_is_asked() {
+    let world = World::on(TempDir::on_disk());
+    let file = world.dir.join("file");
+    let set = |attribute: &str| tool!("chattr", attribute, &world.dir).run();
+    if set("+a").status != 0 {
+        skip!("no append-only directories here");
+    }
+    let out = world.get(&file).run();
+    set("-a").ok();
+    let told = format!(
+        "replace {}: its directory is append-only (chattr +a)",
+        file.display()
+    );
+    world.refuses(out, &told);
+    assert_eq!(names(&world.dir), [""; 0]);
 }
 
 #[test]
@@ -406,6 +561,30 @@ fn root_a_full_directory_is_told_and_what_to_do() {
     assert!(hashlist(&bytes).as_bytes().starts_with(&out.stdout));
     (0..count).for_each(|n| drop(fs::remove_file(name(n))));
     assert!(export().ok().text() == hashlist(&bytes));
+}
+
+/// However many another user claims.
+#[test]
+#[ignore = "takes other user ids"]
+fn root_writers_of_another_user_leave_room() {
+    let shared = Shared::new();
+    let dir = shared.dir("blocks", 0, 0o1777);
+    for n in 0..100 {
+        let lock = dir.join(format!(".psync-{n}"));
+        fs::write(&lock, "").unwrap();
+        own(&lock, MALLORY, 0o644);
+    }
+    for user in [0, ALICE] {
+        let export = || shared.psync(user).args(["export", "-d"]).arg(&dir);
+        export().stdin("x").run().ok();
+        // What one of his own left that was killed is swept, whatever its number.
+        for name in [".psync-120", ".psync-120-7"] {
+            fs::write(dir.join(name), "").unwrap();
+            own(&dir.join(name), user, 0o600);
+        }
+        export().stdin("y").run().ok();
+        assert_eq!(strangers(&dir).len(), 100);
+    }
 }
 
 /// In a block directory that users share, each sweeps what is his own.

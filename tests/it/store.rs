@@ -432,7 +432,13 @@ fn whatever_the_disk_refuses_is_told_and_cleared_up() {
             "create",
             "No space left on device: the directory is full",
         ),
-        ("write", "EDQUOT", 1, "write", ""),
+        (
+            "write",
+            "EDQUOT",
+            1,
+            "write",
+            "Disk quota exceeded (see quota); make room and run the same command again",
+        ),
         (
             "write",
             "ENOSPC",

@@ -1,0 +1,68 @@
+//! Whether a block device, or the image of one, is in use by another part of the system: writing to it
+//! would destroy what lies on it. This file opens devices, and writes nothing.
+
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::lockfile::{self, Locking};
+use crate::sys;
+
+/// Opens a block device for reading and writing.
+///
+/// # Errors
+/// When it is mounted, swapped to, held by another driver, or can only be read.
+pub fn open_device(path: &Path, there: &Metadata) -> Result<File> {
+    check_loops(path, there)?;
+    let refused = |cause| Error::local("write", path.display(), cause);
+    if is_read_only(there.rdev()) {
+        return Err(refused("it can only be read (blockdev --setrw)"));
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    options.custom_flags(sys::O_EXCL | sys::O_NOFOLLOW);
+    options.open(path).map_err(|e| match e.kind() {
+        io::ErrorKind::ResourceBusy if is_locked(path) => refused("another psync is writing it"),
+        io::ErrorKind::ResourceBusy => refused("it is mounted or in use; unmount it first"),
+        _ => Error::io("open", path.display(), &e),
+    })
+}
+
+/// # Errors
+/// When a loop device lies over this device or file. The kernel does not count that as use.
+pub fn check_loops(path: &Path, there: &Metadata) -> Result<()> {
+    let identity = |there: &Metadata| match there.file_type().is_block_device() {
+        true => (there.rdev(), None),
+        false => (there.dev(), Some(there.ino())),
+    };
+    let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    for device in devices {
+        let backing = fs::read_to_string(device.path().join("loop/backing_file"));
+        let backing = backing
+            .ok()
+            .and_then(|name| fs::metadata(name.trim_end()).ok());
+        if backing.is_some_and(|backing| identity(&backing) == identity(there)) {
+            let name = device.file_name();
+            let cause = format!("it is in use by /dev/{}; detach that first", name.display());
+            return Err(Error::local("write", path.display(), cause));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a device refuses each write, as sysfs has it.
+fn is_read_only(number: u64) -> bool {
+    // gnu_dev_major(3): the kernel's numbers have 12 and 20 bits.
+    let major = number >> 8 & 0xfff;
+    let minor = number & 0xff | number >> 12 & 0xf_ff00;
+    let read = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro"));
+    read.is_ok_and(|read| read.trim_end() == "1")
+}
+
+/// Whether another psync has it locked.
+fn is_locked(path: &Path) -> bool {
+    let opened = File::open(path).and_then(|device| lockfile::lock_open(device, path));
+    matches!(opened, Ok(Locking::Held))
+}
