@@ -1063,7 +1063,9 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
-        let _ = tool!("losetup", "-d", &self.device).run();
+        at_drop(|| {
+            let _ = tool!("losetup", "-d", &self.device).run();
+        });
     }
 }
 

@@ -171,9 +171,11 @@ impl Answerer {
 
 impl Drop for Answerer {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        let ended = self.thread.take().unwrap().join();
-        assert!(ended.is_ok() || thread::panicking());
+        at_drop(|| {
+            self.stop.store(true, Ordering::Relaxed);
+            let ended = self.thread.take().unwrap().join();
+            assert!(ended.is_ok() || thread::panicking());
+        });
     }
 }
 

@@ -43,7 +43,9 @@ struct AtEnd<F: Fn()>(F);
 
 impl<F: Fn()> Drop for AtEnd<F> {
     fn drop(&mut self) {
-        (self.0)();
+        at_drop(|| {
+            (self.0)();
+        });
     }
 }
 

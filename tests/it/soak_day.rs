@@ -60,9 +60,11 @@ impl Seeded {
 
 impl Drop for Seeded {
     fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("{SEED}={} throws the same dice", self.0);
-        }
+        at_drop(|| {
+            if thread::panicking() {
+                eprintln!("{SEED}={} throws the same dice", self.0);
+            }
+        });
     }
 }
 
@@ -405,12 +407,14 @@ struct Day {
 
 impl Drop for Day {
     fn drop(&mut self) {
-        if thread::panicking() {
-            let Self {
-                run, now, others, ..
-            } = self;
-            eprintln!("run {run}, version {now}, servers: {}", others.names());
-        }
+        at_drop(|| {
+            if thread::panicking() {
+                let Self {
+                    run, now, others, ..
+                } = self;
+                eprintln!("run {run}, version {now}, servers: {}", others.names());
+            }
+        });
     }
 }
 

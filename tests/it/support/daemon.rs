@@ -7,7 +7,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Output, Run, Running, TempDir, line_count, psync, tool};
+use super::{Output, Run, Running, TempDir, at_drop, line_count, psync, tool};
 
 /// `psync server`. However it ends, a panic in any thread of it, or a word on its stdout beyond
 /// the addresses, fails the test.
@@ -93,13 +93,15 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if thread::panicking() {
-            if let Some(running) = self.running.take() {
-                eprintln!("{}", String::from_utf8_lossy(&running.stderr_now()));
+        at_drop(|| {
+            if thread::panicking() {
+                if let Some(running) = self.running.take() {
+                    eprintln!("{}", String::from_utf8_lossy(&running.stderr_now()));
+                }
+            } else if self.running.is_some() {
+                self.end();
             }
-        } else if self.running.is_some() {
-            self.end();
-        }
+        });
     }
 }
 

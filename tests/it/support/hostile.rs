@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{BlockMap, block_map, uninterrupted, wait_until};
+use super::{BlockMap, at_drop, block_map, uninterrupted, wait_until};
 
 #[derive(Debug)]
 pub struct HostileServer {
@@ -130,29 +130,31 @@ impl HostileServer {
 
 impl Drop for HostileServer {
     fn drop(&mut self) {
-        let mut state = self.shared.state.lock().unwrap();
-        state.stopping = true;
-        for stream in state.live.values() {
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        self.shared.changed.notify_all();
-        drop(state);
-        // The acceptor wakes up for this one and finds that it is to stop.
-        let _ = TcpStream::connect(self.addr);
-        let state = self.shared.state.lock().unwrap();
-        let unfinished = |state: &mut State| state.accepting || !state.live.is_empty();
-        let limit = Duration::from_secs(10);
-        let (state, late) = self
-            .shared
-            .changed
-            .wait_timeout_while(state, limit, unfinished)
-            .unwrap();
-        let failed = state.failed;
-        drop(state);
-        if !thread::panicking() {
-            assert!(!late.timed_out(), "a hostile server's handler does not end");
-            assert_eq!(failed, 0, "a hostile server's handler panicked");
-        }
+        at_drop(|| {
+            let mut state = self.shared.state.lock().unwrap();
+            state.stopping = true;
+            for stream in state.live.values() {
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+            self.shared.changed.notify_all();
+            drop(state);
+            // The acceptor wakes up for this one and finds that it is to stop.
+            let _ = TcpStream::connect(self.addr);
+            let state = self.shared.state.lock().unwrap();
+            let unfinished = |state: &mut State| state.accepting || !state.live.is_empty();
+            let limit = Duration::from_secs(10);
+            let (state, late) = self
+                .shared
+                .changed
+                .wait_timeout_while(state, limit, unfinished)
+                .unwrap();
+            let failed = state.failed;
+            drop(state);
+            if !thread::panicking() {
+                assert!(!late.timed_out(), "a hostile server's handler does not end");
+                assert_eq!(failed, 0, "a hostile server's handler panicked");
+            }
+        });
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the tests share: programs run under watch, files made from a seed, servers and clients that
 //! keep no rule. Knows psync only by its command line.
 
+mod at_drop;
 mod client;
 mod content;
 mod daemon;
@@ -24,6 +25,7 @@ mod streams;
 mod tempdir;
 mod users;
 
+pub use at_drop::*;
 pub use client::*;
 pub use content::*;
 pub use daemon::*;

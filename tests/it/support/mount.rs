@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{BLOCK_SIZE, TempDir, tool};
+use super::{BLOCK_SIZE, TempDir, at_drop, tool};
 
 /// A file system mounted on a directory of its own.
 #[derive(Debug)]
@@ -95,7 +95,9 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = tool!("umount", "-l", &self.at).run();
+        at_drop(|| {
+            let _ = tool!("umount", "-l", &self.at).run();
+        });
     }
 }
 

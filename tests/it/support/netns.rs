@@ -19,7 +19,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
-use super::{Run, need, tool, wait_until};
+use super::{Run, at_drop, need, tool, wait_until};
 
 /// Hosts on one bridge.
 #[derive(Debug)]
@@ -103,13 +103,15 @@ impl Net {
 
 impl Drop for Net {
     fn drop(&mut self) {
-        let hosts = self.hosts.iter().map(|host| &host.namespace);
-        for namespace in hosts.chain([&self.name]) {
-            // With a namespace go its interfaces.
-            let _ = Command::new(need("ip"))
-                .args(["netns", "del", namespace])
-                .output();
-        }
+        at_drop(|| {
+            let hosts = self.hosts.iter().map(|host| &host.namespace);
+            for namespace in hosts.chain([&self.name]) {
+                // With a namespace go its interfaces.
+                let _ = Command::new(need("ip"))
+                    .args(["netns", "del", namespace])
+                    .output();
+            }
+        });
     }
 }
 
@@ -174,8 +176,10 @@ impl<T: Send> Deref for Kept<'_, T> {
 
 impl<T: Send> Drop for Kept<'_, T> {
     fn drop(&mut self) {
-        let value = self.value.take();
-        self.host.within(|| drop(value));
+        at_drop(|| {
+            let value = self.value.take();
+            self.host.within(|| drop(value));
+        });
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{TempDir, need, uninterrupted};
+use super::{TempDir, at_drop, need, uninterrupted};
 
 pub const PSYNC: &str = env!("CARGO_BIN_EXE_psync");
 
@@ -341,8 +341,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        at_drop(|| {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        });
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{
     BLOCK_SIZE, BlockMap, Call, Client, Moment, Output, Rooted, Run, Server, TempDir,
-    assert_stored, blocks, frames, hash_hex, hashlist, names, psync, random, trace,
+    assert_stored, at_drop, blocks, frames, hash_hex, hashlist, names, psync, random, trace,
 };
 
 /// Threads that go through the cases: each case is a short program or two, and waits a little.
@@ -349,9 +349,11 @@ pub struct Case(pub String);
 
 impl Drop for Case {
     fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("FAILED {}", self.0);
-        }
+        at_drop(|| {
+            if thread::panicking() {
+                eprintln!("FAILED {}", self.0);
+            }
+        });
     }
 }
 

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::at_drop;
+
 #[derive(Debug)]
 pub struct TempDir(PathBuf);
 
@@ -57,15 +59,17 @@ impl TempDir {
 
 impl Drop for TempDir {
     fn drop(&mut self) {
-        if fs::remove_dir_all(&self.0).is_err() {
-            // A test took the write permission of a directory in it away.
-            let _ = Command::new("chmod")
-                .arg("-R")
-                .arg("u+rwx")
-                .arg(&self.0)
-                .status();
-            let _ = fs::remove_dir_all(&self.0);
-        }
+        at_drop(|| {
+            if fs::remove_dir_all(&self.0).is_err() {
+                // A test took the write permission of a directory in it away.
+                let _ = Command::new("chmod")
+                    .arg("-R")
+                    .arg("u+rwx")
+                    .arg(&self.0)
+                    .status();
+                let _ = fs::remove_dir_all(&self.0);
+            }
+        });
     }
 }
 
