@@ -60,7 +60,10 @@ impl Machine {
 fn binary(target: &str) -> PathBuf {
     let build = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let binary = build.join(target).join("release/psync");
-    assert!(binary.exists(), "make test-cross builds it");
+    if !binary.exists() {
+        need_set("cross");
+        panic!("make test-cross builds it");
+    }
     binary
 }
 

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -120,9 +121,77 @@ fn a_panic_of_one_thread_is_not_an_error() {
 }
 
 #[test]
-#[should_panic(expected = "apt-get install no-such-program")]
-fn a_missing_program_is_named() {
+#[should_panic(expected = "nginx is missing: apt-get install nginx-light")]
+fn in_ci_a_missing_program_fails_and_names_its_package() {
+    Missing::new("nginx").end_test(true);
+}
+
+#[test]
+#[should_panic(expected = "tests/programs does not list no-such-program")]
+fn a_program_that_setup_does_not_know_fails() {
     need("no-such-program");
+}
+
+/// Stands for a test that needs nginx where there is none.
+fn lacks_nginx() {
+    Missing::new("nginx").end_test(false);
+}
+
+#[test]
+fn a_missing_program_skips_wherever_it_is_needed() {
+    let scoped = || thread::scope(|scope| drop(scope.spawn(lacks_nginx)));
+    let joined = || thread::spawn(lacks_nginx).join().unwrap();
+    let nginx = Some(Missing::new("nginx"));
+    assert_eq!(skipped_for(lacks_nginx), nginx);
+    assert_eq!(skipped_for(scoped), nginx);
+    assert_eq!(skipped_for(joined), nginx);
+    assert_eq!(skipped_for(|| ()), None);
+}
+
+#[test]
+#[should_panic(expected = "a failure of its own")]
+fn any_other_panic_fails() {
+    skipped_for(|| panic!("a failure of its own"));
+}
+
+/// Needs a program, and panics, when dropped.
+struct Late;
+
+impl Drop for Late {
+    fn drop(&mut self) {
+        at_drop(lacks_nginx);
+    }
+}
+
+#[test]
+#[should_panic(expected = "the first")]
+fn what_fails_when_dropped_lets_the_first_panic_go_on() {
+    let _late = Late;
+    panic!("the first");
+}
+
+/// A panic in a Drop while another is on its way would end all tests. The relay panics nowhere, and is a program
+/// without this harness too.
+#[test]
+fn every_drop_goes_through_at_drop() {
+    let sources = |dir: &str| {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+        names(&dir).into_iter().map(move |name| dir.join(name))
+    };
+    let files = sources("tests/it").chain(sources("tests/it/support"));
+    let files = files.filter(|path| path.is_file() && !path.ends_with("relay.rs"));
+    let mut drops = 0;
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap();
+        for body in text.split("fn drop(&mut self) {\n").skip(1) {
+            assert!(
+                body.trim_start().starts_with("at_drop("),
+                "{path:?}: {body}"
+            );
+            drops += 1;
+        }
+    }
+    assert!(drops > 10, "{drops}");
 }
 
 #[test]
@@ -231,6 +300,13 @@ fn some_addresses_refuse_and_some_never_answer() {
 #[should_panic(expected = "header: ")]
 fn the_response_parser_is_strict() {
     responses(b"HTTP/1.1 200 OK\r\nContent-Length : 0\r\n\r\n");
+}
+
+/// Where nginx is missing it is skipped, as others are: make test-bare sees to that.
+#[test]
+#[should_panic(expected = "the daemon does not start")]
+fn a_daemon_that_does_not_start_fails() {
+    Daemon::nginx(TempDir::new(), "no_such_directive;");
 }
 
 #[test]

@@ -11,6 +11,10 @@
     reason = "a panic is a test's verdict, and its stderr is captured with it"
 )]
 
+// Its `#[test]` is that of every file here: a missing program skips a test.
+#[macro_use]
+extern crate skippable;
+
 mod crash;
 mod cross;
 mod disks;
