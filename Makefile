@@ -14,7 +14,7 @@ define need-cargo
     echo "psync needs Rust $(RUST) or newer, and cargo is missing: install it from https://rustup.rs or as your distribution's package" >&2; exit 1; }
 endef
 
-.PHONY: all demo test test-root test-cross fuzz mutants lint static cross dist bench install clean help
+.PHONY: all demo test test-root test-cross test-peers test-bare fuzz mutants lint static cross dist bench install clean help
 
 all: $(BINARY)                 # the release binary
 
@@ -25,32 +25,25 @@ $(BINARY): $(SOURCE)
 demo: $(BINARY)                # export, serve, get and compare a real file (or FILE=...)
 	@PSYNC='$(BINARY)' FILE='$(FILE)' sh tests/demo.sh
 
-# What the feature tls may change: URLs, requests, answers.
-TLS_TESTS := get_answers get_messages get_mirror get_servers help smoke
-
-test:                          # every test, and with the feature tls those that it may change
+test:                          # every test (or ONLY=name); first installs what they run: nginx-light busybox zsh fish ...
 	$(need-cargo)
-	cargo test --locked
-	cargo test --locked --features tls --bin psync
-	cargo test --locked --features tls --test it -- $(TLS_TESTS)
+	@ONLY='$(ONLY)' sh tests/run.sh test
 
-test-root:                     # the slow tests and, for root, those that only root can run (or ONLY=name)
+test-root:                     # the slow tests and, for root, those that only root can run; installs xfsprogs ... too
 	$(need-cargo)
-	@if [ "$$(id -u)" = 0 ]; then skip=; else \
-	    skip='--skip ::root_'; \
-	    echo 'Not root, so these are skipped (they mount, chroot or use up what others need):'; \
-	    cargo test --locked --quiet --test it -- --ignored --list | sed -n '/::root_/s/: test$$//p'; \
-	fi; \
-	cargo test --locked --bin psync -- --ignored $(ONLY) && \
-	cargo test --locked --test it -- --ignored --test-threads=1 --skip ::cross_ $$skip $(ONLY)
+	@ONLY='$(ONLY)' sh tests/run.sh root
 
-# 32 bits, the one with the other order of bytes and error numbers of its own.
-EMULATED := armv7-unknown-linux-gnueabihf mips-unknown-linux-gnu
-
-test-cross:                    # psync for other processors, in emulation, with the one of this machine
+test-cross:                    # psync for other processors, in emulation; installs compilers and qemu-user-static too
 	$(need-cargo)
-	for target in $(EMULATED); do sh tests/static.sh $$target || exit; done
-	cargo test --locked --test it -- --ignored ::cross_
+	@ONLY='$(ONLY)' sh tests/run.sh cross
+
+test-peers:                    # psync behind the large proxies; installs squid varnish haproxy
+	$(need-cargo)
+	@ONLY='$(ONLY)' sh tests/run.sh peers
+
+test-bare:                     # that make test skips, counts and succeeds where programs are missing, and fails in CI
+	$(need-cargo)
+	@sh tests/bare.sh
 
 fuzz:                          # what strangers send, mutated, for SECONDS=20 each (tests/fuzz/README.md)
 	$(need-cargo)

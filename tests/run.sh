@@ -1,0 +1,85 @@
+#!/bin/sh
+# What `make test`, `test-root`, `test-cross` and `test-peers` do: run.sh test|root|cross|peers, the tests of these
+# names ONLY, or all. First set-up. Then each command, also where one before it failed. The last lines say what
+# failed, and what was skipped for lack of a program.
+set -eu
+cd "$(dirname "$0")/.."
+
+: "${ONLY:=}"
+failed=
+sudo=
+[ "$(id -u)" = 0 ] || sudo='sudo '
+PSYNC_TESTS_SKIPPED=$(mktemp)
+export PSYNC_TESTS_SKIPPED
+trap 'rm -f "$PSYNC_TESTS_SKIPPED"' EXIT
+trap 'exit 1' HUP INT TERM
+
+run() { # COMMAND
+    echo "$*"
+    "$@" || failed="$failed${failed:+; }$*"
+}
+
+# What the feature tls may change: URLs, requests, answers.
+TLS_TESTS='get_answers get_messages get_mirror get_servers help smoke'
+
+# shellcheck disable=SC2086
+run_test() {
+    run cargo test --locked --no-fail-fast -- $ONLY
+    [ -z "$ONLY" ] || return 0
+    run cargo test --locked --features tls --bin psync
+    run cargo test --locked --features tls --test it -- $TLS_TESTS
+}
+
+# shellcheck disable=SC2086
+run_root() {
+    if [ "$(id -u)" = 0 ]; then skip=; else
+        skip='--skip ::root_'
+        echo 'Not root, so these are skipped (they mount, chroot or use up what others need):'
+        cargo test --locked --quiet --test it -- --ignored --list | sed -n '/::root_/s/: test$//p'
+    fi
+    run cargo test --locked --bin psync -- --ignored $ONLY
+    run cargo test --locked --test it -- --ignored --test-threads=1 --skip ::cross_ --skip ::peers_ $skip $ONLY
+}
+
+# 32 bits, the one with the other order of bytes and error numbers of its own.
+EMULATED='armv7-unknown-linux-gnueabihf mips-unknown-linux-gnu'
+
+# shellcheck disable=SC2086
+run_cross() {
+    for target in $EMULATED; do
+        # The tests tell of a binary that is not there: it fails them, or skips them where a compiler is missing.
+        rm -f "${CARGO_TARGET_DIR:-target}/$target/release/psync"
+        sh tests/static.sh "$target" || :
+    done
+    run cargo test --locked --test it -- --ignored ${ONLY:-::cross_}
+}
+
+# shellcheck disable=SC2086
+run_peers() {
+    run cargo test --locked --test it -- --ignored ${ONLY:-::peers_}
+}
+
+column() { # NUMBER
+    cut -f "$1" "$PSYNC_TESTS_SKIPPED" | sort -u | paste -sd ' '
+}
+
+summary() {
+    if [ -s "$PSYNC_TESTS_SKIPPED" ]; then
+        count=$(cut -f 1 "$PSYNC_TESTS_SKIPPED" | sort -u | wc -l)
+        echo "Skipped tests: $count, for lack of $(column 2)." \
+            "On Debian this installs what they need: ${sudo}apt-get install $(column 3)"
+    else
+        echo 'No test was skipped for lack of a program.'
+    fi
+    [ -z "$failed" ] || { echo "FAILED: $failed"; exit 1; }
+}
+
+case ${1:-} in
+    test | peers) sets=$1 ;;
+    root | cross) sets="test $1" ;;
+    *) echo 'usage: tests/run.sh test|root|cross|peers' >&2; exit 2 ;;
+esac
+# shellcheck disable=SC2086
+sh tests/setup.sh $sets || exit
+"run_$1"
+summary
