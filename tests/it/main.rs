@@ -2,7 +2,7 @@
 //! links once; what the tests share is in `support`, and each other file says what it holds.
 //!
 //! Tests named `root_…` need root and `slow_…` minutes; both are `#[ignore]`d, for `make test-root`. So
-//! are those named `cross_…`, for `make test-cross`.
+//! are those named `cross_…`, for `make test-cross`, and `peers_…`, for `make test-peers`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -44,6 +44,7 @@ mod machine;
 mod manual;
 mod peers;
 mod progress;
+mod proxies;
 mod readme;
 mod recipes;
 mod root;
