@@ -25,23 +25,23 @@ $(BINARY): $(SOURCE)
 demo: $(BINARY)                # export, serve, get and compare a real file (or FILE=...)
 	@PSYNC='$(BINARY)' FILE='$(FILE)' sh tests/demo.sh
 
-test:                          # every test (or ONLY=name); first installs what they run: nginx-light busybox zsh fish ...
+test:                          # every test, and with the feature tls those that it may change (or ONLY=name)
 	$(need-cargo)
 	@ONLY='$(ONLY)' sh tests/run.sh test
 
-test-root:                     # the slow tests and, for root, those that only root can run; installs xfsprogs ... too
+test-root:                     # the slow tests and, for root, those that only root can run (or ONLY=name)
 	$(need-cargo)
 	@ONLY='$(ONLY)' sh tests/run.sh root
 
-test-cross:                    # psync for other processors, in emulation; installs compilers and qemu-user-static too
+test-cross:                    # psync for other processors, in emulation, with the one of this machine
 	$(need-cargo)
 	@ONLY='$(ONLY)' sh tests/run.sh cross
 
-test-peers:                    # psync behind the large proxies; installs squid varnish haproxy
+test-peers:                    # psync behind and by way of the large proxies
 	$(need-cargo)
 	@ONLY='$(ONLY)' sh tests/run.sh peers
 
-test-bare:                     # that make test skips, counts and succeeds where programs are missing, and fails in CI
+test-bare:                     # what make test does on a machine without the programs that its tests run
 	$(need-cargo)
 	@sh tests/bare.sh
 
@@ -71,6 +71,7 @@ mutants:                       # which changes of FILE=src/... no test tells (or
 lint:                          # formatting, clippy, shellcheck
 	$(need-cargo)
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/skippable/Cargo.toml
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
@@ -117,3 +118,8 @@ clean:                         # what was built
 
 help:                          # this
 	@sed -n 's/^\([a-z-]*\):.*#/  make \1\t/p' Makefile | expand -t 20
+	@echo 'Each test target first installs what the machine lacks of these, where it may use apt-get:'
+	@awk '!/^#/ && NF && !seen[$$1, $$3]++ { of[$$1] = of[$$1] " " $$3 } \
+	    END { print "  make test\t" of["test"]; print "  make test-peers\t" of["peers"]; \
+	        print "  make test-root\tthose of make test," of["root"]; \
+	        print "  make test-cross\tthose of make test," of["cross"] }' tests/programs | expand -t 20

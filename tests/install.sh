@@ -10,11 +10,7 @@ policy=/usr/sbin/policy-rc.d
 mark='# Of psync, tests/install.sh: while that runs, no package starts a service.'
 own=
 scratch=$(mktemp -d)
-finish() {
-    rm -rf "$scratch"
-    if [ -n "$own" ]; then rm -f "$policy"; fi
-}
-trap finish EXIT
+trap 'rm -rf "$scratch"; [ -z "$own" ] || rm -f "$policy"' EXIT
 trap 'exit 1' HUP INT TERM
 
 # One at a time, since the first to end removes the policy. A lock of the directory leaves no file.

@@ -75,8 +75,8 @@ summary() {
 }
 
 case ${1:-} in
-    test | peers) sets=$1 ;;
-    root | cross) sets="test $1" ;;
+    test | peers) sets="base $1" ;;
+    root | cross) sets="base test $1" ;;
     *) echo 'usage: tests/run.sh test|root|cross|peers' >&2; exit 2 ;;
 esac
 # shellcheck disable=SC2086

@@ -207,6 +207,25 @@ pub fn make(words: &[&str]) -> Run {
 }
 
 #[test]
+fn make_help_names_what_each_target_installs() {
+    let out = make(&["help"]).run().ok();
+    let (_, set_up) = out.text().split_once("first installs").unwrap();
+    for set in ["test", "root", "cross", "peers"] {
+        let target = if set == "test" {
+            set
+        } else {
+            &format!("test-{set}")
+        };
+        let lines = set_up.lines().map(|line| line.split_whitespace());
+        let mut lines = lines.filter(|words| words.clone().nth(1) == Some(target));
+        let words: Vec<_> = lines.next().unwrap().collect();
+        for Missing { package, .. } in listed(set) {
+            assert!(words.contains(&package), "{target}: {package}: {words:?}");
+        }
+    }
+}
+
+#[test]
 #[ignore = "a release build"]
 fn slow_make_install_puts_the_binary_and_its_links_in_place() {
     let dir = TempDir::new();

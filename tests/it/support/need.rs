@@ -64,11 +64,22 @@ pub fn need(program: &str) -> PathBuf {
 /// Every program and file of a set.
 #[track_caller]
 pub fn need_set(set: &str) {
-    let lines = PROGRAMS.lines().map(|line| line.split_whitespace());
-    let lines = lines.filter_map(|mut words| (words.next() == Some(set)).then_some(words));
-    let programs: Vec<_> = lines.filter_map(|mut words| words.next()).collect();
-    assert!(!programs.is_empty(), "tests/programs has no set {set}");
-    programs.into_iter().for_each(|program| drop(need(program)));
+    for listed in listed(set) {
+        need(listed.program);
+    }
+}
+
+/// What tests/programs lists under this set.
+#[track_caller]
+pub fn listed(set: &str) -> Vec<Missing> {
+    let lines = PROGRAMS.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let [of, program, package] = [words.next()?, words.next()?, words.next()?];
+        (of == set).then_some(Missing { program, package })
+    });
+    let listed: Vec<_> = lines.collect();
+    assert!(!listed.is_empty(), "tests/programs has no set {set}");
+    listed
 }
 
 /// The body of every test (see tests/skippable): `name` is `it::module::test`, and `expected` the message of
