@@ -27,7 +27,7 @@ fi
 get() { # SECONDS WORDS...: apt-get, for so long at most; 0 is no limit
     limit=$1
     shift
-    timeout "$limit" apt-get -qy -o Acquire::Retries=1 -o Acquire::http::Timeout=15 \
+    timeout --foreground "$limit" apt-get -qy -o Acquire::Retries=1 -o Acquire::http::Timeout=15 \
         -o Acquire::https::Timeout=15 -o DPkg::Lock::Timeout=60 -o Dpkg::Options::=--force-confold \
         "$@" </dev/null >>"$scratch/log" 2>&1 9>&-
 }
@@ -53,15 +53,15 @@ disable() { # FILE
         *) if [ -d /run/systemd/system ]; then systemctl disable --now "$name"
             elif command -v systemctl; then systemctl disable "$name"
             else deb-systemd-helper disable "$name"; fi ;;
-    esac >>"$scratch/log" 2>&1 || :
+    esac >/dev/null 2>&1 || :
 }
 
 services >"$scratch/before"
 status=0
 install "$@" || status=1
-cp "$scratch/log" "$scratch/why"
 services | comm -13 "$scratch/before" - | while read -r service; do disable "$service"; done
 if [ "$status" != 0 ]; then
-    { grep '^E:' "$scratch/why" || tail -n 2 "$scratch/why"; } | head -n 2 | sed 's/^/set-up: /' >&2
+    # What went wrong first, and what in the end.
+    { grep '^[EW]:' "$scratch/log" || tail -n 2 "$scratch/log"; } | sed '1b; $!d' | sed 's/^/set-up: /' >&2
 fi
 exit "$status"

@@ -67,7 +67,7 @@ summary() {
     if [ -s "$PSYNC_TESTS_SKIPPED" ]; then
         count=$(cut -f 1 "$PSYNC_TESTS_SKIPPED" | sort -u | wc -l)
         echo "Skipped tests: $count, for lack of $(column 2)." \
-            "On Debian this installs what they need: ${sudo}apt-get install $(column 3)"
+            "To install on Debian: ${sudo}apt-get install $(column 3)"
     else
         echo 'No test was skipped for lack of a program.'
     fi

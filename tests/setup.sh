@@ -46,5 +46,5 @@ if may_install; then
     find_missing "$@"
     [ -n "$programs" ] || exit 0
 fi
-echo "Missing:$programs. On Debian this installs them: ${sudo:+sudo }apt-get install$packages" >&2
+echo "Missing:$programs. To install on Debian: ${sudo:+sudo }apt-get install$packages" >&2
 [ -z "${CI:-}" ]
