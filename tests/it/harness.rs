@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -170,19 +170,24 @@ fn what_fails_when_dropped_lets_the_first_panic_go_on() {
     panic!("the first");
 }
 
+fn sources(dir: &Path) -> Vec<PathBuf> {
+    let paths = names(dir).into_iter().map(|name| dir.join(name));
+    let below = |path: PathBuf| match path.is_dir() {
+        true => sources(&path),
+        false => vec![path],
+    };
+    paths.flat_map(below).collect()
+}
+
 /// A panic in a Drop while another is on its way would end all tests. The relay panics nowhere, and is a program
 /// without this harness too.
 #[test]
 fn every_drop_goes_through_at_drop() {
-    let sources = |dir: &str| {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
-        names(&dir).into_iter().map(move |name| dir.join(name))
-    };
-    let files = sources("tests/it").chain(sources("tests/it/support"));
-    let files = files.filter(|path| path.is_file() && !path.ends_with("relay.rs"));
+    let all = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it"));
+    let files = all.iter().filter(|path| !path.ends_with("relay.rs"));
     let mut drops = 0;
     for path in files {
-        let text = fs::read_to_string(&path).unwrap();
+        let text = fs::read_to_string(path).unwrap();
         for body in text.split("fn drop(&mut self) {\n").skip(1) {
             assert!(
                 body.trim_start().starts_with("at_drop("),
