@@ -7,6 +7,9 @@
 set -eu
 [ $# -gt 0 ] || { echo 'usage: tests/setup.sh SET...' >&2; exit 2; }
 here=$(dirname "$0")
+for set in "$@"; do
+    grep -q "^$set " "$here/programs" || { echo "tests/programs has no set $set" >&2; exit 2; }
+done
 
 # As the tests find it: daemons live in sbin, which an ordinary user's PATH leaves out.
 has() ( # PROGRAM or FILE

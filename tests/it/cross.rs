@@ -61,7 +61,7 @@ fn binary(target: &str) -> PathBuf {
     let build = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let binary = build.join(target).join("release/psync");
     if !binary.exists() {
-        need_set("cross");
+        need_all("cross");
         panic!("make test-cross builds it");
     }
     binary

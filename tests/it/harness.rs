@@ -123,7 +123,7 @@ fn a_panic_of_one_thread_is_not_an_error() {
 #[test]
 #[should_panic(expected = "nginx is missing: apt-get install nginx-light")]
 fn in_ci_a_missing_program_fails_and_names_its_package() {
-    Missing::new("nginx").end_test(true);
+    Program::named("nginx").end_test(true);
 }
 
 #[test]
@@ -134,14 +134,14 @@ fn a_program_that_setup_does_not_know_fails() {
 
 /// Stands for a test that needs nginx where there is none.
 fn lacks_nginx() {
-    Missing::new("nginx").end_test(false);
+    Program::named("nginx").end_test(false);
 }
 
 #[test]
 fn a_missing_program_skips_wherever_it_is_needed() {
     let scoped = || thread::scope(|scope| drop(scope.spawn(lacks_nginx)));
     let joined = || thread::spawn(lacks_nginx).join().unwrap();
-    let nginx = Some(Missing::new("nginx"));
+    let nginx = Some(Program::named("nginx"));
     assert_eq!(skipped_for(lacks_nginx), nginx);
     assert_eq!(skipped_for(scoped), nginx);
     assert_eq!(skipped_for(joined), nginx);

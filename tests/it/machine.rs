@@ -219,7 +219,7 @@ fn make_help_names_what_each_target_installs() {
         let lines = set_up.lines().map(|line| line.split_whitespace());
         let mut lines = lines.filter(|words| words.clone().nth(1) == Some(target));
         let words: Vec<_> = lines.next().unwrap().collect();
-        for Missing { package, .. } in listed(set) {
+        for Program { package, .. } in programs(set) {
             assert!(words.contains(&package), "{target}: {package}: {words:?}");
         }
     }

@@ -16,70 +16,73 @@ const PROGRAMS: &str = include_str!("../../programs");
 /// Names the file to which each skipped test adds a line: test, program, package.
 const RECORD: &str = "PSYNC_TESTS_SKIPPED";
 
-/// A program that the machine lacks; the payload of the unwinding that skips a test.
+/// A program, or a file, that tests/programs lists. One that is missing is the payload of the unwinding that
+/// skips its test.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Missing {
-    pub program: &'static str,
+pub struct Program {
+    pub name: &'static str,
     pub package: &'static str,
 }
 
-impl Missing {
-    /// By its line in tests/programs, without which set-up could not install it.
+impl Program {
+    /// One that is not listed fails the test, also where the machine has it: set-up could not install it.
     #[track_caller]
-    pub fn new(name: &str) -> Self {
-        let listed = PROGRAMS.lines().find_map(|line| {
-            let mut words = line.split_whitespace().skip(1);
-            let (program, package) = (words.next()?, words.next()?);
-            (program == name).then_some(Self { program, package })
-        });
-        listed.unwrap_or_else(|| panic!("tests/programs does not list {name}"))
+    pub fn named(name: &str) -> Self {
+        let program = listed().find(|(_, program)| program.name == name);
+        let program = program.map(|(_, program)| program);
+        program.unwrap_or_else(|| panic!("tests/programs does not list {name}"))
     }
 
-    /// Ends the test: as failed in CI, else as skipped.
+    /// Ends the test for lack of it: as failed in CI, else as skipped.
     #[track_caller]
     pub fn end_test(self, in_ci: bool) -> ! {
-        let Self { program, package } = self;
-        assert!(!in_ci, "{program} is missing: apt-get install {package}");
-        found().push(self);
+        let Self { name, package } = self;
+        assert!(!in_ci, "{name} is missing: apt-get install {package}");
+        found_missing().push(self);
         // Without a panic's message.
         resume_unwind(Box::new(self))
     }
 }
 
+/// Each line's set and program.
+fn listed() -> impl Iterator<Item = (&'static str, Program)> {
+    PROGRAMS.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let [set, name, package] = [words.next()?, words.next()?, words.next()?];
+        Some((set, Program { name, package }))
+    })
+}
+
+/// The programs of a set.
+#[track_caller]
+pub fn programs(set: &str) -> Vec<Program> {
+    let of_set = listed().filter(|(of, _)| *of == set);
+    let programs: Vec<_> = of_set.map(|(_, program)| program).collect();
+    assert!(!programs.is_empty(), "tests/programs has no set {set}");
+    programs
+}
+
 /// Where the program is; a test that needs it ends here where it is missing.
 #[track_caller]
-pub fn need(program: &str) -> PathBuf {
-    let listed = Missing::new(program);
+pub fn need(name: &str) -> PathBuf {
+    let program = Program::named(name);
     let path = env::var_os("PATH").unwrap_or_default();
     // Daemons live in sbin, which an ordinary user's PATH leaves out.
     let sbin = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
     let found = env::split_paths(&path)
         .chain(sbin)
-        .map(|dir| dir.join(program))
-        .find(|path| path.is_file() || Path::new(program).is_absolute() && path.exists());
+        .map(|dir| dir.join(name))
+        .find(|path| path.is_file() || Path::new(name).is_absolute() && path.exists());
     let in_ci = || env::var_os("CI").is_some_and(|value| !value.is_empty());
-    found.unwrap_or_else(|| listed.end_test(in_ci()))
+    found.unwrap_or_else(|| program.end_test(in_ci()))
 }
 
-/// Every program and file of a set.
+/// Every program of a set.
 #[track_caller]
-pub fn need_set(set: &str) {
-    for listed in listed(set) {
-        need(listed.program);
+pub fn need_all(set: &str) {
+    for program in programs(set) {
+        need(program.name);
     }
-}
-
-/// What tests/programs lists under this set.
-#[track_caller]
-pub fn listed(set: &str) -> Vec<Missing> {
-    let lines = PROGRAMS.lines().filter_map(|line| {
-        let mut words = line.split_whitespace();
-        let [of, program, package] = [words.next()?, words.next()?, words.next()?];
-        (of == set).then_some(Missing { program, package })
-    });
-    let listed: Vec<_> = lines.collect();
-    assert!(!listed.is_empty(), "tests/programs has no set {set}");
-    listed
 }
 
 /// The body of every test (see tests/skippable): `name` is `it::module::test`, and `expected` the message of
@@ -88,12 +91,12 @@ pub fn run_test(name: &str, expected: Option<&str>, body: impl FnOnce()) {
     let Some(missing) = skipped_for(body) else {
         return;
     };
-    let (_, name) = name.split_once("::").unwrap();
-    let Missing { program, package } = missing;
+    let (_, test) = name.split_once("::").unwrap();
+    let Program { name, package } = missing;
     // Written past what `cargo test` captures.
-    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {program} is missing");
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {name} is missing");
     if let Some(record) = env::var_os(RECORD) {
-        let line = format!("{name}\t{program}\t{package}\n");
+        let line = format!("{test}\t{name}\t{package}\n");
         let mut record = File::options().append(true).open(record).unwrap();
         record.write_all(line.as_bytes()).unwrap();
     }
@@ -103,9 +106,9 @@ pub fn run_test(name: &str, expected: Option<&str>, body: impl FnOnce()) {
 }
 
 /// What the work lacked, if that is what ended it; any other panic goes on.
-pub fn skipped_for(work: impl FnOnce()) -> Option<Missing> {
+pub fn skipped_for(work: impl FnOnce()) -> Option<Program> {
     let payload = catch_unwind(AssertUnwindSafe(work)).err()?;
-    let mut found = found();
+    let mut found = found_missing();
     if let Some(&missing) = payload.downcast_ref() {
         let at = found.iter().position(|one| *one == missing);
         at.map(|at| found.remove(at));
@@ -116,10 +119,11 @@ pub fn skipped_for(work: impl FnOnce()) -> Option<Missing> {
     missing.or_else(|| resume_unwind(payload))
 }
 
-/// Found missing by a thread, and not yet known to its test. Which test that is, no thread knows: of tests that
-/// end at the same moment by a thread's panic, one may be taken for another, but as many fail as have to.
-fn found() -> std::sync::MutexGuard<'static, Vec<Missing>> {
-    static FOUND: Mutex<Vec<Missing>> = Mutex::new(Vec::new());
+/// Programs that a thread found missing, and that the end of its test has not yet taken. No thread knows its test: of
+/// tests that end at the same moment by a thread's panic, one may be taken for another, but the number that fails is
+/// right.
+fn found_missing() -> std::sync::MutexGuard<'static, Vec<Program>> {
+    static FOUND: Mutex<Vec<Program>> = Mutex::new(Vec::new());
     FOUND.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
