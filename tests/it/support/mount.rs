@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{BLOCK_SIZE, TempDir, at_drop, tool};
+use super::{BLOCK_SIZE, TempDir, at_drop, need, tool};
 
 /// A file system mounted on a directory of its own.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct Mount {
 
 impl Mount {
     pub fn tmpfs(options: &str) -> Mount {
+        // A machine without it could not take the mount down again.
+        need("umount");
         let at = TempDir::new();
         tool!("mount", "-t", "tmpfs", "-o", options, "none", &at)
             .run()
@@ -64,6 +66,7 @@ impl Mount {
     }
 
     pub fn mount(&self, image: &Path) {
+        need("umount");
         tool!("mount", "-o", "loop", image, &self.at).run().ok();
     }
 
