@@ -24,7 +24,7 @@ TLS_TESTS='get_answers get_messages get_mirror get_servers help smoke'
 
 # shellcheck disable=SC2086
 run_test() {
-    run cargo test --locked --no-fail-fast -- $ONLY
+    run cargo test --locked --no-fail-fast ${ONLY:+-- $ONLY}
     [ -z "$ONLY" ] || return 0
     run cargo test --locked --features tls --bin psync
     run cargo test --locked --features tls --test it -- $TLS_TESTS
