@@ -82,7 +82,7 @@ pub struct Options {
     /// None: standard output.
     pub output: Option<PathBuf>,
     pub in_place: bool,
-    /// Whether it is only counted what is here and what is missing.
+    /// Whether to count only what is here and what is missing.
     pub dry_run: bool,
     /// Looked in first. None where no directory is known.
     pub dir: Option<BlockDir>,
@@ -99,7 +99,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// With nobody to ask, and no place where anything is kept.
+    /// Without servers to ask, and without a place to keep blocks.
     fn alone(self) -> Self {
         Options {
             servers: Vec::new(),
@@ -178,7 +178,7 @@ pub fn run(options: Options) -> Result<()> {
         (Some(target), Err(_)) => existing::beginnings(target),
         _ => Vec::new(),
     };
-    // Before anybody is asked: what cannot be written need not be fetched.
+    // Before any server is asked: what cannot be written need not be fetched.
     let output = Output::open(target, options.in_place)?;
     if let Some(interface) = options.lan {
         servers = servers_near(interface, servers, options.quiet);

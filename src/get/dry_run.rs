@@ -111,7 +111,7 @@ fn block_length(number: u64, size: Option<u64>) -> u64 {
     left.map_or(BLOCK_SIZE as u64, |left| left.min(BLOCK_SIZE as u64))
 }
 
-/// Where blocks may be without asking anybody.
+/// The places on this machine that may have blocks.
 struct Here<'a> {
     target: Option<&'a Target>,
     /// FILE, if it is there, and its bytes.
@@ -189,13 +189,13 @@ impl<'a> Here<'a> {
         Ok(seeds.find_map(|seed| Some(seed.find(hash, buffer)?.bytes().len())))
     }
 
-    /// Whether FILE is there and has so many bytes.
+    /// Whether FILE is there and has `size` bytes.
     fn ends_at(&self, size: u64) -> bool {
         self.file.is_some() && (self.is_device || self.size == size)
     }
 
     /// # Errors
-    /// When FILE is a device, and has no room for so many bytes.
+    /// When FILE is a device, and has no room for `least` bytes.
     fn check_room(&self, least: u64) -> Result<()> {
         match &self.target {
             Some(target) if self.is_device && least > self.size => {

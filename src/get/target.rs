@@ -79,8 +79,8 @@ impl Target {
         }
     }
 
-    /// FILE to be read, if it is there and has blocks that can be found. One that may be written but not
-    /// read is of no use, and in nobody's way.
+    /// Opens FILE to read its blocks. None where there is no FILE, it has no blocks, or this user may
+    /// write it but not read it.
     ///
     /// # Errors
     /// When the disk fails; when a device cannot be read, which is what is asked of it.

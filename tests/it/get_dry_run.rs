@@ -1,5 +1,5 @@
-//! `get --dry-run`: what is here and what is missing, on one line; nobody is asked, nothing is written,
-//! and exit 0 means that nothing is left to be done.
+//! `get --dry-run`: what is here and what is missing, on one line; it asks no server and writes
+//! nothing, and exit 0 means that nothing is left to be done.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -39,7 +39,7 @@ impl World {
         self.sample.block(n)
     }
 
-    /// Exactly this line and status; nobody was asked, and nothing has changed.
+    /// Exactly this line and status; no server was asked, and nothing has changed.
     #[track_caller]
     fn tells(&self, run: Run, status: i32, line: &str) {
         let before = tree(&self.dir);

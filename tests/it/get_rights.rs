@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::get_output::part;
 use crate::support::*;
 
-/// A sample whose blocks are at hand, and a FILE that differs from it.
+/// A sample whose blocks are here, and a FILE that differs from it.
 struct Update {
     blocks: TempDir,
     list: PathBuf,
@@ -204,7 +204,7 @@ fn where_an_acl_is_not_told_only_the_owner_is_left() {
     }
 }
 
-/// What an older run's FILE.part was given, or somebody gave it, is nothing of FILE's.
+/// Attributes of a FILE.part that an older run left do not become FILE's.
 #[test]
 fn a_part_is_taken_up_without_its_attributes() {
     for is_new in [false, true] {

@@ -1,6 +1,6 @@
 //! What FILE leads to: links that another user may have laid, devices in use or missing, files that
 //! cannot be replaced, directories and file systems that lack something. What will not succeed is said
-//! before anybody is asked.
+//! before any server is asked.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
@@ -34,7 +34,7 @@ impl World {
         self.sample.get(&[&self.server]).arg("-o").arg(file)
     }
 
-    /// Exactly this, and nobody was asked.
+    /// Exactly this, and no server was asked.
     #[track_caller]
     fn refuses(&self, out: Output, told: &str) {
         out.fails(1, &format!("psync: {told}\n"));
@@ -202,7 +202,7 @@ fn a_missing_device_is_not_made_a_file() {
             assert!(!device.exists() && !part(&device).exists());
         }
     }
-    // Another file system below it is none of devices.
+    // Another file system below it is for files.
     if Path::new("/dev/shm").is_dir() {
         let dir = TempDir::within(Path::new("/dev/shm"));
         world.get(&dir.join("file")).run().ok();
@@ -484,7 +484,7 @@ fn an_output_that_cannot_be_is_told_before_the_root_is_asked_for() {
         closed.join("file.part").display()
     );
     world.refuses(get.powerless().run(), &told);
-    // One whose root nobody has leaves nothing.
+    // A root that no server has leaves no FILE.part.
     let file = world.dir.join("file");
     let get = psync!("get", world.server.url(), &root, "-o", &file);
     let out = get.args(["--retry", "0"]).run();
