@@ -75,6 +75,7 @@ lint:                          # formatting, clippy, shellcheck
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --all-targets --features tls -- -D warnings
+	cargo check --locked --manifest-path tests/fuzz/Cargo.toml --target-dir '$(BUILD)/fuzz'
 	@if command -v shellcheck >/dev/null; then set -x; shellcheck -x .ci/run tests/*.sh tests/bench/*.sh share/psync.init share/completions/psync.bash; \
 	else echo 'shellcheck is not installed: the shell scripts go unchecked'; fi
 

@@ -159,7 +159,7 @@ pub fn check(data: &[u8]) {
     let Ok(Command::Get(options)) = cli::parse(words.into_iter(), |_| None) else {
         panic!("the command line is not understood");
     };
-    match get::run(&options) {
+    match get::run(options) {
         Ok(()) => assert!(fs::read(&out).unwrap() == file),
         Err(error) => {
             assert_eq!(error.exit_code(), 3);
