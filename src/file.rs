@@ -26,6 +26,15 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
+/// Holds a file, without the right to read it: as long as that is open no other file has its inode.
+///
+/// # Errors
+/// When it is not there. Other systems have no such way of opening.
+pub fn hold(path: &Path) -> io::Result<File> {
+    let flags = sys::O_PATH.ok_or(io::ErrorKind::Unsupported)? | sys::O_NOFOLLOW;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
+}
+
 /// Opens a regular file to read it. What is none is not even opened, since that may have effects: a
 /// FIFO's writer would be let go, a watchdog begin to count.
 ///

@@ -141,15 +141,6 @@ pub fn run(options: Options) -> Result<()> {
         false => options,
     };
     let mut report = Report::new(options);
-    if let (Some(output), Hashlist::File(name)) = (&options.output, &options.hashlist)
-        && file::is_same(output, Path::new(name))
-    {
-        let output = output.display();
-        return Err(Error::usage(
-            "get",
-            format_args!("-o {output} is HASHLIST itself, which would be lost"),
-        ));
-    }
     // A file's list is read before anything else happens.
     let list = match &options.hashlist {
         Hashlist::File(name) => Ok(List::open(name)?),
@@ -160,6 +151,9 @@ pub fn run(options: Options) -> Result<()> {
     let seeds: Result<Vec<Seed>> = options.seeds.iter().map(|path| Seed::open(path)).collect();
     let seeds = seeds?;
     let target = options.output.as_deref().map(Target::find).transpose()?;
+    if let (Some(target), Hashlist::File(name)) = (&target, &options.hashlist) {
+        check_list_stays(target, Path::new(name))?;
+    }
     if options.dry_run {
         let count = count(options, list, seeds, target.as_ref())?;
         return report.counted(&count);
@@ -195,6 +189,22 @@ pub fn run(options: Options) -> Result<()> {
             .fold(error, Error::and),
         false => error,
     })
+}
+
+/// # Errors
+/// When the list would be written over: it is what is trusted.
+fn check_list_stays(target: &Target, list: &Path) -> Result<()> {
+    for path in [&target.path, &target.part()] {
+        if file::is_same(path, list) {
+            let problem = format_args!(
+                "-o {} is HASHLIST itself, which would be lost",
+                path.display()
+            )
+            .to_string();
+            return Err(Error::usage("get", problem));
+        }
+    }
+    Ok(())
 }
 
 /// What is here of the file, for `--dry-run`.

@@ -55,6 +55,13 @@ pub const O_NOFOLLOW: i32 = match LINUX {
     false => 0x100,
 };
 
+/// Opens a file to hold it, not to read it (open(2)).
+pub const O_PATH: Option<i32> = match LINUX {
+    true if SPARC => Some(0x100_0000),
+    true => Some(0o10_000_000),
+    false => None,
+};
+
 /// Refuses a block device that is mounted, swapped to or held by another driver (open(2), "O_EXCL
 /// without O_CREAT"). Other systems have no such check, and take the flag for nothing.
 pub const O_EXCL: i32 = match LINUX {
@@ -249,9 +256,10 @@ pub fn is_shortage(error: &io::Error) -> bool {
 /// ENODATA, which std has no name for: a file without the attribute that is asked for.
 const NO_SUCH_ATTRIBUTE: i32 = if SPARC { 111 } else { 61 };
 
-/// Whether a file has no attribute of that name, or its file system none at all.
-pub fn is_no_attribute(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(NO_SUCH_ATTRIBUTE) || error.kind() == io::ErrorKind::Unsupported
+/// Whether a file has no attribute of that name, or its file system none at all: not one that lists it.
+pub fn is_no_attribute(error: &io::Error, is_listed: bool) -> bool {
+    let is_unsupported = error.kind() == io::ErrorKind::Unsupported;
+    error.raw_os_error() == Some(NO_SUCH_ATTRIBUTE) || is_unsupported && !is_listed
 }
 
 /// Whether the file system has no such call: EINVAL from CIFS, EOPNOTSUPP or ENOSYS from others.

@@ -2,7 +2,7 @@
 //!
 //! This file only reads; FILE is written by `output.rs`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 
 use super::list::{List, Wanted};
@@ -29,10 +29,8 @@ pub fn beginnings(target: &Target) -> Vec<Seed> {
 
 /// The bytes of FILE, if it is already the one that `root` stands for. What cannot be read is not.
 pub fn has_root(path: &Path, root: &Hash) -> Option<u64> {
-    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
-        return None;
-    }
-    let (mut file, mut tree, mut size) = (File::open(path).ok()?, Tree::default(), 0);
+    let mut file = file::open_regular(path).ok()?;
+    let (mut tree, mut size) = (Tree::default(), 0);
     let mut buffer = vec![0; PIECE];
     loop {
         let length = block::fill(&mut file, &mut buffer).ok()?;
@@ -52,11 +50,7 @@ pub fn has_root(path: &Path, root: &Hash) -> Option<u64> {
 /// # Errors
 /// As the list's.
 pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
-    // Anything but a file may wait to be opened.
-    if !fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
-        return Ok(false);
-    }
-    let Ok(file) = File::open(path) else {
+    let Ok(file) = file::open_regular(path) else {
         return Ok(false);
     };
     let mut buffer = [0; READ_SIZE];
@@ -76,7 +70,7 @@ pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
 /// # Errors
 /// When the disk refuses.
 pub fn settle(path: &Path) -> Result<()> {
-    let synced = match File::open(path).and_then(|file| sync(&file)) {
+    let synced = match file::open_regular(path).and_then(|file| sync(&file)) {
         // Where nothing is ever written there is nothing to sync (squashfs).
         Err(e) if !sys::is_unsupported(&e) => Err(e),
         _ => sync_name(path),

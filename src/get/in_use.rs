@@ -1,8 +1,10 @@
 //! Whether a block device, or the image of one, is in use by another part of the system: writing to it
 //! would destroy what lies on it. This file opens devices, and writes nothing.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -39,10 +41,9 @@ pub fn check_loops(path: &Path, there: &Metadata) -> Result<()> {
     };
     let devices = fs::read_dir("/sys/block").into_iter().flatten().flatten();
     for device in devices {
-        let backing = fs::read_to_string(device.path().join("loop/backing_file"));
-        let backing = backing
-            .ok()
-            .and_then(|name| fs::metadata(name.trim_end()).ok());
+        let backing = fs::read(device.path().join("loop/backing_file")).unwrap_or_default();
+        let backing = backing.strip_suffix(b"\n").map(OsStr::from_bytes);
+        let backing = backing.and_then(|name| fs::metadata(name).ok());
         if backing.is_some_and(|backing| identity(&backing) == identity(there)) {
             let name = device.file_name();
             let cause = format!("it is in use by /dev/{}; detach that first", name.display());

@@ -4,16 +4,16 @@
 //! file is put together beside its place, in `FILE.part`, and renamed when it is complete; until
 //! then FILE is as it was. A block device, or a file where that is asked for, is written in place.
 
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::existing::read_right;
 use super::in_use;
 use super::list::{List, Wanted};
 use super::parts::End;
-use super::rights;
+use super::rights::{self, Leftover};
 use super::target::{self, Target};
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
@@ -84,20 +84,20 @@ impl Output {
     }
 }
 
-/// Opens and locks FILE.part: a new one, or what a run before this one left, if `check` finds that it may.
-fn open_part(
-    path: &Path,
-    check: &dyn Fn(&Metadata) -> std::result::Result<(), &'static str>,
-) -> Result<File> {
+/// Opens and locks FILE.part: a new one, or what a run before this one left. What that left open to
+/// others is read, and a new one is made: one that another user has open would be read, or written to.
+fn open_part(path: &Path, look_at: &dyn Fn(&Metadata) -> Leftover) -> Result<(File, Option<File>)> {
     let failed = |e| Error::storage("create", path, &e);
-    let mut new = OpenOptions::new();
-    new.read(true)
-        .write(true)
-        .create_new(true)
-        .mode(rights::PRIVATE);
-    let mut old = OpenOptions::new();
-    old.read(true).write(true);
+    let check = |there: &Metadata| match look_at(there) {
+        Leftover::Refused(reason) => Err(reason),
+        Leftover::Private | Leftover::Open => Ok(()),
+    };
+    let mut open = OpenOptions::new();
+    open.read(true).write(true);
+    let mut leftover = None;
     loop {
+        let mut new = open.clone();
+        new.create_new(true).mode(rights::PRIVATE);
         match lockfile::lock(&mut new, path, |_| Ok(())).map_err(failed)? {
             Locking::Present(_) => {}
             Locking::Absent(e) => return Err(failed(e)),
@@ -105,35 +105,48 @@ fn open_part(
                 if let Locking::Unlockable(_) = locking {
                     let _ = fs::remove_file(path);
                 }
-                return locked(locking, path);
+                return Ok((locked(locking, path)?, leftover));
             }
         }
+        let is_private = fs::symlink_metadata(path)
+            .is_ok_and(|there| matches!(look_at(&there), Leftover::Private));
+        let mut old = OpenOptions::new();
+        old.read(true).write(is_private);
         match lockfile::lock(&mut old, path, check) {
             // Renamed by another psync that has just finished: there is a new one to be made.
             Ok(Locking::Moved | Locking::Absent(_)) => {}
             Ok(locking) => {
                 let file = locked(locking, path)?;
-                rights::make_private(&file, path);
-                return Ok(file);
+                let there = file.metadata().map_err(failed)?;
+                if is_private && matches!(look_at(&there), Leftover::Private) {
+                    rights::clear_attributes(&file, path);
+                    return Ok((file, None));
+                }
+                fs::remove_file(path).map_err(failed)?;
+                leftover = Some(file);
             }
-            // Killed when it was complete, it may be one that its owner only reads.
-            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                let locking = lockfile::lock(OpenOptions::new().read(true), path, check);
-                let file = locked(locking.map_err(failed)?, path)?;
-                let private = Permissions::from_mode(rights::PRIVATE);
-                file.set_permissions(private).map_err(|_| failed(e))?;
+            // One that not even its owner may read has nothing to give.
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied && leftover.is_none() => {
+                let there = fs::symlink_metadata(path).map_err(failed)?;
+                check(&there).map_err(|reason| refused(path, reason))?;
+                fs::remove_file(path).map_err(|_| failed(e))?;
             }
             Err(e) => return Err(failed(e)),
         }
     }
 }
 
+fn refused(path: &Path, reason: &str) -> Error {
+    let cause = format!("{reason}; remove it, or choose another FILE");
+    Error::local("write", path.display(), cause)
+}
+
 fn locked(locking: Locking, path: &Path) -> Result<File> {
     let cause = match locking {
         Locking::Locked(file) => return Ok(file),
-        Locking::Held => "another psync is writing it".to_owned(),
-        Locking::Moved => REPLACED.to_owned(),
-        Locking::Refused(reason) => format!("{reason}; remove it, or choose another FILE"),
+        Locking::Held => "another psync is writing it",
+        Locking::Moved => REPLACED,
+        Locking::Refused(reason) => return Err(refused(path, reason)),
         Locking::Absent(e) | Locking::Present(e) => {
             return Err(Error::io("open", path.display(), &e));
         }
@@ -165,6 +178,8 @@ enum Kind {
     Part {
         target: Target,
         before: Option<File>,
+        /// A FILE.part that a run before this one left, whose blocks are at their own places.
+        leftover: Option<File>,
         /// What a new FILE's mode is to be.
         new_mode: u32,
     },
@@ -179,10 +194,12 @@ impl Place {
         rights::check_readable(&target).map_err(|e| rights_failed(&target, &e))?;
         let new_mode = rights::ALL_READ_AND_WRITE & !sys::masked_bits();
         let path = target.part();
-        let file = open_part(&path, &|there| rights::check_part(there, &target, new_mode))?;
+        let look_at = |there: &Metadata| rights::look_at(there, &path, &target, new_mode);
+        let (file, leftover) = open_part(&path, &look_at)?;
         let kind = Kind::Part {
             target,
             before,
+            leftover,
             new_mode,
         };
         Place::new(file, path, kind)
@@ -197,6 +214,9 @@ impl Place {
         let locking = lockfile::lock(&mut options, &target.path, |_| Ok(()));
         let failed = |e| Error::storage("open", &target.path, &e);
         let file = locked(locking.map_err(failed)?, &target.path)?;
+        if !is_new && !target.is_as_found(file.metadata()) {
+            return Err(Error::local("write", target.path.display(), REPLACED));
+        }
         Place::new(file, target.path, Kind::InPlace)
     }
 
@@ -206,6 +226,9 @@ impl Place {
         let locking = lockfile::lock_open(device, &path);
         let locking = locking.map_err(|e| Error::io("lock", path.display(), &e))?;
         let mut file = locked(locking, &path)?;
+        if !target.is_as_found(file.metadata()) {
+            return Err(Error::local("write", path.display(), REPLACED));
+        }
         let size = file.seek(SeekFrom::End(0));
         let size = size.map_err(|e| Error::io("read the size of", path.display(), &e))?;
         Ok(Place {
@@ -278,13 +301,19 @@ impl Place {
         wanted: &Wanted,
         buffer: &'b mut [u8; READ_SIZE],
     ) -> Option<Block<&'b [u8]>> {
-        match &self.kind {
-            Kind::Part {
-                before: Some(before),
-                ..
-            } => read_right(before, wanted, buffer),
-            _ => None,
+        let Kind::Part {
+            before, leftover, ..
+        } = &self.kind
+        else {
+            return None;
+        };
+        if let Some(leftover) = leftover
+            && let Some(block) = read_right(leftover, wanted, buffer)
+        {
+            let (length, hash) = (block.bytes().len(), block.hash());
+            return Block::verify(&buffer[..length], &hash);
         }
+        read_right(before.as_ref()?, wanted, buffer)
     }
 
     /// Writes blocks that follow each other, from the `first` to the `end`.

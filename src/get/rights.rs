@@ -39,42 +39,49 @@ pub const ALL_READ_AND_WRITE: u32 = 0o666;
 /// The bits by which users write that do not own the file.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// Whether a FILE.part that a run before this one seems to have left is to be trusted: not where users
-/// can write to it later who cannot write to FILE. It belongs to this user and no other may write it,
-/// or it was killed when it had been given the rights of FILE, or those of a new one.
-///
-/// # Errors
-/// Why not.
-pub fn check_part(there: &Metadata, target: &Target, new_mode: u32) -> Result<(), &'static str> {
-    if there.is_symlink() {
-        return Err("it is a symbolic link");
+/// What to do with a FILE.part that a run before this one left.
+pub enum Leftover {
+    /// Go on in it: only this user can read and write it.
+    Private,
+    /// Take blocks from it, and make a new one: others may have it open.
+    Open,
+    Refused(&'static str),
+}
+
+/// Looks at such a FILE.part. One that had been given the rights of FILE, or those of a new one, was
+/// killed when it was complete. One that more users can write is refused.
+pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32) -> Leftover {
+    if part.is_symlink() {
+        return Leftover::Refused("it is a symbolic link");
     }
-    if !there.is_file() {
-        return Err("it is not a regular file");
+    if !part.is_file() {
+        return Leftover::Refused("it is not a regular file");
     }
-    if there.nlink() != 1 {
-        return Err("it has another name, a hard link");
+    if part.nlink() != 1 {
+        return Leftover::Refused("it has another name, a hard link");
     }
-    let (uid, gid, mode) = match &target.kind {
-        Kind::Regular(file) => (file.uid(), file.gid(), file.mode()),
-        _ => (sys::user(), there.gid(), new_mode),
+    let (uid, mode) = match &target.kind {
+        Kind::Regular(file) => (file.uid(), file.mode()),
+        _ => (sys::user(), new_mode),
     };
-    let writers = |allowed: u32| there.mode() & OTHERS_WRITE & !allowed;
-    let allowed = if there.gid() == gid { mode } else { 0 };
-    let is_own = [sys::user(), uid].contains(&there.uid());
-    if is_own && writers(allowed) == 0 {
-        return Ok(());
+    let is_own = part.uid() == sys::user();
+    let has_acl = || sys::attribute(part_path, ACL).is_ok_and(|acl| !is_mode(&acl));
+    if is_own && part.mode() & MODE & !PRIVATE == 0 && !has_acl() {
+        return Leftover::Private;
     }
     // Some file systems have users or modes of their own for all files: FAT as it is mounted, NFS
     // for root.
-    let new = new_file(directory_of(&target.path));
-    if new.is_ok_and(|new| new.uid() == there.uid() && writers(new.mode()) == 0) {
-        return Ok(());
+    let new = new_file(directory_of(part_path));
+    if new.is_ok_and(|new| (new.uid(), new.mode()) == (part.uid(), part.mode())) && !has_acl() {
+        return Leftover::Private;
     }
-    Err(match is_own {
-        true => "other users may write it",
-        false => "it belongs to another user",
-    })
+    if !is_own && part.uid() != uid {
+        Leftover::Refused("it belongs to another user")
+    } else if part.mode() & OTHERS_WRITE & !mode != 0 {
+        Leftover::Refused("other users may write it")
+    } else {
+        Leftover::Open
+    }
 }
 
 /// What a private file of this user looks like in `directory`.
@@ -122,7 +129,14 @@ pub fn check_readable(target: &Target) -> io::Result<()> {
 /// When the rights of FILE cannot be read, or `part` would grant more.
 pub fn pass_on(target: &Target, part: &File, part_path: &Path, new_mode: u32) -> io::Result<bool> {
     if let Kind::Regular(_) = target.kind {
-        return Rights::of(&target.path)?.give(part, part_path);
+        let rights = Rights::of(&target.path)?;
+        // By its name, which may be another file's meanwhile.
+        if !target.is_as_found(fs::symlink_metadata(&target.path)) {
+            return Err(io::Error::other(
+                "it was replaced meanwhile; run the same command again",
+            ));
+        }
+        return rights.give(part, part_path);
     }
     give_new(part, part_path, new_mode);
     Ok(false)
@@ -141,10 +155,12 @@ impl Rights {
             Err(e) if !is_refusal(&e) => return Err(e),
             names => names.unwrap_or_default(),
         };
+        let listed = names.len();
         // Some file systems do not list it.
-        names.retain(|name| **name != *ACL);
-        names.push(ACL.to_owned());
-        for name in names {
+        if !names.iter().any(|name| **name == *ACL) {
+            names.push(ACL.to_owned());
+        }
+        for (number, name) in names.into_iter().enumerate() {
             let is_acl = name.as_bytes().starts_with(ACLS);
             let is_of_the_content = |start: &&[u8]| name.as_bytes().starts_with(start);
             if OF_THE_CONTENT.iter().any(is_of_the_content) {
@@ -154,7 +170,7 @@ impl Rights {
                 Ok(value) if !is_acl => others.push((name, value)),
                 Ok(acl) if *name == *ACL && is_mode(&acl) => {}
                 Ok(acl) => acls.push((name, acl)),
-                Err(e) if !is_acl || sys::is_no_attribute(&e) => {}
+                Err(e) if !is_acl || sys::is_no_attribute(&e, number < listed) => {}
                 Err(e) if is_refusal(&e) => has_all_acls = false,
                 Err(e) => return Err(e),
             }
@@ -239,10 +255,8 @@ fn is_mode(acl: &[u8]) -> bool {
     acl.len() <= VERSION + 3 * ENTRY
 }
 
-/// Takes from a FILE.part that a run before this one left what others may do with it, and what it was
-/// given when it was complete: FILE may have other rights now. Some file systems have no modes.
-pub fn make_private(part: &File, part_path: &Path) {
-    let _ = part.set_permissions(Permissions::from_mode(PRIVATE));
+/// Takes the attributes away that a FILE.part from a run before this one may have.
+pub fn clear_attributes(part: &File, part_path: &Path) {
     for name in sys::attribute_names(part_path).unwrap_or_default() {
         sys::remove_attribute(part, &name);
     }

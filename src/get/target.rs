@@ -8,7 +8,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::file::{self, directory_of};
 use crate::sys;
 
@@ -23,6 +23,8 @@ const STICKY: u32 = 0o1000;
 pub struct Target {
     pub path: PathBuf,
     pub kind: Kind,
+    /// Keeps a regular FILE's inode from becoming another file's, which would then look the same.
+    _held: Option<File>,
 }
 
 pub enum Kind {
@@ -39,32 +41,47 @@ impl Target {
     /// When the name leads nowhere, to a directory, or by a link that another user may have laid.
     pub fn find(path: &Path) -> Result<Self> {
         let real = follow(path)?;
+        let target = |path, kind| Target {
+            path,
+            kind,
+            _held: None,
+        };
         let failed = |e| Error::io("open", path.display(), &e);
         let there = match fs::metadata(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                let (path, kind) = (real, Kind::New);
-                return Ok(Target { path, kind });
-            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(target(real, Kind::New)),
             there => Box::new(there.map_err(failed)?),
         };
         let kind = there.file_type();
         if kind.is_dir() {
             return Err(Error::local("write", path.display(), "Is a directory"));
         }
+        let is_named = |named: &Metadata| is_same(named, &there);
+        let named = fs::symlink_metadata(&real).ok().filter(is_named);
         if !kind.is_file() && !kind.is_block_device() {
+            if let Some(named) = named {
+                check_owner(&real, &named, "FIFO or device")?;
+            }
             // What leads to a pipe, as /dev/stdout may, has no other name.
-            let (path, kind) = (path.to_owned(), Kind::Stream(there));
-            return Ok(Target { path, kind });
+            return Ok(target(path.to_owned(), Kind::Stream(there)));
         }
-        if !fs::symlink_metadata(&real).is_ok_and(|named| is_same(&named, &there)) {
+        if named.is_none() {
             let cause = "it leads to a file that has no name here";
             return Err(Error::local("open", path.display(), cause));
         }
-        let kind = match kind.is_file() {
-            true => Kind::Regular(there),
-            false => Kind::BlockDevice(there),
+        if kind.is_block_device() {
+            return Ok(target(real, Kind::BlockDevice(there)));
+        }
+        let held = file::hold(&real).ok();
+        // Of what is held, since it may be another one by now.
+        let there = match held.as_ref().map(File::metadata) {
+            Some(held) => Box::new(held.map_err(failed)?),
+            None => there,
         };
-        Ok(Target { path: real, kind })
+        Ok(Target {
+            path: real,
+            kind: Kind::Regular(there),
+            _held: held,
+        })
     }
 
     /// Whether `now`, what is there or was opened, is what was found. Otherwise it is not known what
@@ -125,12 +142,25 @@ impl Target {
         if is_among_devices(directory) {
             return Err(Error::local("create", self.path.display(), lost));
         }
-        if let Some(obstacle) = self.obstacle(directory) {
+        // A new name is made there, and by FILE.part another one is taken away.
+        let obstacle = if in_place {
+            None
+        } else {
+            self.obstacle(directory)
+        };
+        if let Some(obstacle) = obstacle {
             let cause = format!("{obstacle}{}", self.advice());
             return Err(Error::local("replace", self.path.display(), cause));
         }
-        let may_write = sys::may_write_in(directory);
-        may_write.map_err(|e| Error::io("create", self.part().display(), &e))
+        sys::may_write_in(directory).map_err(|e| {
+            let path = if in_place {
+                self.path.clone()
+            } else {
+                self.part()
+            };
+            let cause = format!("{}{}", Cause(&e), self.advice());
+            Error::local("create", path.display(), cause)
+        })
     }
 
     /// What keeps the kernel from renaming another file to FILE.
@@ -188,8 +218,10 @@ fn is_among_devices(directory: &Path) -> bool {
     if here.is_none() || here != dev || real.starts_with("/dev/shm") {
         return false;
     }
-    let is_mounted = dev != device(Path::new("/"));
-    real.starts_with("/dev") || is_mounted && real.iter().any(|name| name == "dev")
+    // One of containers is a tmpfs, which may hold other directories too.
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let is_devtmpfs = |mount: &str| mount.contains(" /dev ") && mount.contains(" - devtmpfs ");
+    real.starts_with("/dev") || mounts.lines().any(is_devtmpfs)
 }
 
 /// Where `path` leads by symbolic links, the last of which may lead to nothing yet. Only the last name is
@@ -223,7 +255,7 @@ fn check_links(path: &Path, links: &mut usize) -> Result<()> {
         let Some(link) = there.filter(Metadata::is_symlink) else {
             continue;
         };
-        check_link(way, &link)?;
+        check_owner(way, &link, "symbolic link")?;
         *links += 1;
         if *links > MAX_LINKS {
             let cause = "Too many levels of symbolic links";
@@ -237,15 +269,15 @@ fn check_links(path: &Path, links: &mut usize) -> Result<()> {
 }
 
 /// # Errors
-/// When `link` lies where each user may lay links, and belongs to neither this user nor the owner of
-/// the directory: it would have this user's file written over.
-fn check_link(path: &Path, link: &Metadata) -> Result<()> {
+/// When `there` lies where each user may put names, and belongs to neither this user nor the owner of
+/// the directory: a link would have this user's file written over, a FIFO would give the content away.
+fn check_owner(path: &Path, there: &Metadata, kind: &str) -> Result<()> {
     let directory = directory_of(path);
     let parent = fs::metadata(directory).map_err(|e| Error::io("read", directory.display(), &e))?;
     let owners = [sys::user(), parent.uid()];
-    if parent.mode() & STICKY == 0 || owners.contains(&link.uid()) {
+    if parent.mode() & STICKY == 0 || owners.contains(&there.uid()) {
         return Ok(());
     }
-    let cause = "it is another user's symbolic link, in a sticky directory";
+    let cause = format!("it is another user's {kind}, in a sticky directory");
     Err(Error::local("follow", path.display(), cause))
 }

@@ -1210,6 +1210,12 @@ fn the_list_is_not_written_over() {
             assert!(fs::read(&sample.list).unwrap() == list);
         }
     }
+    // Nor as the FILE.part of another.
+    let (part, file) = (sample.dir.join("other.part"), sample.dir.join("other"));
+    fs::write(&part, &list).unwrap();
+    let out = psync!("get", server.url(), "-o", &file, &part).run();
+    out.fails_naming(2, &["psync: -o ", "other.part is HASHLIST itself, "]);
+    assert!(fs::read(&part).unwrap() == list && !file.exists());
     assert_eq!(server.connections(), 0);
 }
 

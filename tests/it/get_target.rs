@@ -2,7 +2,9 @@
 //! cannot be replaced, directories and file systems that lack something. What will not succeed is said
 //! before any server is asked.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
@@ -166,6 +168,98 @@ fn a_fifo_that_is_swapped_for_a_link_is_not_written_through() {
     assert_eq!(fs::read(&precious).unwrap(), b"precious");
 }
 
+/// What is written in place is what was found, and nothing that has its name by then.
+#[test]
+fn a_file_that_is_swapped_is_not_written_in_place() {
+    let world = World::new();
+    let file = world.dir.file("file", "old");
+    let precious = world.dir.file("precious", "precious");
+    let log = world.dir.join("log");
+    // Opened to be held, to see whether it is right, and to be written.
+    let inject = "inject=openat:delay_enter=3000000:when=3";
+    let words = [
+        "-f",
+        "-qq",
+        "-e",
+        inject,
+        "-P",
+        file.to_str().unwrap(),
+        "-o",
+    ];
+    let words = words.into_iter().chain(log.to_str());
+    let get = world.get(&file).arg("--in-place").under("strace", words);
+    let run = get.start();
+    wait_until("it opens FILE to write it", || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.contains("O_RDWR")
+    });
+    fs::rename(&precious, &file).unwrap();
+    let told = format!(
+        "write {}: it was replaced or removed meanwhile; run the same command again",
+        file.display()
+    );
+    world.refuses(run.wait(), &told);
+    assert_eq!(fs::read(&file).unwrap(), b"precious");
+}
+
+/// It would give the content to whoever made it.
+#[test]
+#[ignore = "takes other user ids"]
+fn root_a_fifo_of_another_user_in_a_sticky_directory_is_not_written_to() {
+    let (shared, world) = (Shared::new(), World::new());
+    let list = shared.path().join("list");
+    fs::copy(&world.sample.list, &list).unwrap();
+    let fifo = shared.dir("public", 0, 0o1777).join("fifo");
+    tool!("mkfifo", &fifo).run().ok();
+    own(&fifo, MALLORY, 0o666);
+    let get = shared.psync(ALICE).arg("get").arg(world.server.url());
+    let told = format!(
+        "follow {}: it is another user's FIFO or device, in a sticky directory",
+        fifo.display()
+    );
+    world.refuses(get.arg("-o").arg(&fifo).arg(&list).run(), &told);
+}
+
+/// Wherever it is mounted.
+#[test]
+#[ignore = "mounts in a namespace"]
+fn root_a_missing_device_is_not_made_a_file_elsewhere() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let is_devtmpfs = |line: &str| line.contains(" /dev ") && line.contains(" - devtmpfs ");
+    if !mounts.lines().any(is_devtmpfs) {
+        skip!("/dev is no devtmpfs");
+    }
+    let world = World::on(TempDir::on_disk());
+    let name = world.dir.join(format!("psync-it-{}", std::process::id()));
+    let before = format!("mount --bind /dev '{}'", world.dir.display());
+    let out = world.get(&name).sh(&before).under("unshare", ["-m"]).run();
+    let told = format!(
+        "create {}: there is no such device, and a new file in /dev would be lost",
+        name.display()
+    );
+    world.refuses(out, &told);
+    let made = Path::new("/dev").join(name.file_name().unwrap());
+    assert!(!made.exists() && !part(&made).exists());
+}
+
+/// The way that works is named, where there is one.
+#[test]
+fn a_directory_that_may_not_be_written_leaves_in_place() {
+    let world = World::new();
+    let closed = world.dir.join("closed");
+    fs::create_dir(&closed).unwrap();
+    let file = closed.join("file");
+    fs::write(&file, "old").unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o555)).unwrap();
+    let told = format!(
+        "create {}: Permission denied; --in-place updates it where it lies",
+        part(&file).display()
+    );
+    world.refuses(world.get(&file).powerless().run(), &told);
+    world.get(&file).arg("--in-place").powerless().run().ok();
+    world.holds(&file);
+}
+
 /// Only a name that is not there is passed over: any other error of the look-up is told.
 #[test]
 fn what_cannot_be_looked_up_is_no_new_file() {
@@ -279,6 +373,15 @@ fn root_what_lies_under_a_loop_device_is_refused() {
             out.ok();
             world.holds(file);
         }
+    }
+    for name in [&b"blank "[..], b"b\xe4r"] {
+        let dir = TempDir::on_disk();
+        let image = dir.join(OsStr::from_bytes(name));
+        fs::write(&image, vec![0; 1 << 20]).unwrap();
+        let device = Loop::over(image.clone(), dir).unwrap();
+        let out = world.get(&image).arg("--in-place").run();
+        let by = format!("it is in use by {}; ", device.device.display());
+        out.fails_naming(1, &[&by]);
     }
 }
 
@@ -430,6 +533,12 @@ fn root_a_new_file_in_an_append_only_directory_is_told_before_anything_is_asked(
     );
     world.refuses(out, &told);
     assert_eq!(names(&world.dir), [""; 0]);
+    // In place it is made under its name.
+    set("+a").ok();
+    let out = world.get(&file).arg("--in-place").run();
+    set("-a").ok();
+    out.ok();
+    world.holds(&file);
 }
 
 #[test]
