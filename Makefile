@@ -53,7 +53,7 @@ fuzz:                          # what strangers send, mutated, for SECONDS=20 ea
 
 # The tests of tests/it that hold what unit tests leave of a file: all would take minutes for each change.
 HOLDS_src/block.rs       := smoke get_local export
-HOLDS_src/get/servers.rs := get_servers get_spread peers
+HOLDS_src/get/sources/servers.rs := get_servers get_spread peers
 HOLDS_src/hashlist.rs    := get_hashlist
 HOLDS_src/root.rs        := roots
 HOLDS_src/server/http.rs := server_http server_wire server_blocks

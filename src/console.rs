@@ -62,6 +62,14 @@ pub fn complain(line: impl Display) {
     print_line(message(&line));
 }
 
+/// Writes what went wrong.
+pub fn report(error: &Error) {
+    error.lines().iter().for_each(complain);
+    if let Some(line) = error.last_line() {
+        print_line(line.to_owned());
+    }
+}
+
 /// The line as psync's. File names may hold line feeds and escape sequences; a message is one line.
 pub fn message(line: &dyn Display) -> String {
     let text = format!("psync: {line}");

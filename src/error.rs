@@ -1,12 +1,11 @@
 //! What went wrong, as `ACTION OBJECT: CAUSE`, and the exit code that goes with it.
 //!
-//! This file owns the wording of causes that the system gives. It prints only through `console`.
+//! This file owns the wording of causes that the system gives. `console` prints it.
 
 use std::fmt::{self, Display};
 use std::io;
 use std::path::Path;
 
-use crate::console;
 use crate::file::directory_of;
 use crate::sys;
 
@@ -119,13 +118,9 @@ impl Error {
         &self.lines
     }
 
-    pub fn print(&self) {
-        for line in &self.lines {
-            console::complain(line);
-        }
-        if let Some(line) = &self.closing {
-            console::print_line(line.clone());
-        }
+    /// What is printed after all lines, as it is.
+    pub fn last_line(&self) -> Option<&str> {
+        self.closing.as_deref()
     }
 
     pub fn exit_code(&self) -> u8 {

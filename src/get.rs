@@ -1,46 +1,28 @@
 //! `psync get`: hashlist to blocks to output.
 //!
-//! This file owns the story: what is opened in which order, and what is said at the end. The list is
-//! `get/list.rs`, under a root `get/levels.rs`, in an order of its own `get/order.rs`; `get/flow.rs`
-//! hands it out to `get/worker.rs`, who look for each block at hand (`get/local.rs`, `get/seed.rs`)
-//! and then ask the servers: which of them, how and for how much is `get/servers.rs`, who else may be
-//! asked `get/peers.rs`, what is asked and what the answer is worth `get/ask.rs` and, for whole files,
-//! `get/mirror.rs`, which tell it in words of `get/asked.rs`; one request is `get/fetch.rs`, where it
-//! goes `get/url.rs` and `get/proxy.rs`. What comes back exists only verified, and goes by
-//! `get/parts.rs`, many blocks at once, to `get/output.rs`. Where FILE is, is `get/target.rs`; what is
-//! right in it already, `get/existing.rs`.
+//! This file owns the story: what is opened in which order. Its rooms, each of which uses those before
+//! it: `block_ref.rs` is one line of the list; `client.rs` one request; `output/sink.rs` verified blocks
+//! on their way; `list.rs` what is wanted; `output.rs` where it goes; `sources.rs` where it comes from;
+//! `finder.rs` looks for one block after the other, `list/tree.rs` for the list under a root,
+//! `schedule.rs` has many do so at once; `report.rs` sums up.
 
-mod ask;
-mod asked;
+mod block_ref;
+mod client;
 mod dry_run;
-mod existing;
-mod fetch;
-mod flow;
-mod in_use;
-mod levels;
+mod finder;
 mod list;
-mod local;
-mod mirror;
-mod order;
+mod options;
 mod output;
-mod parts;
-mod peers;
-mod proxy;
-mod rights;
-mod seed;
-mod servers;
-mod target;
-mod url;
-mod worker;
+mod report;
+mod rounds;
+mod schedule;
+mod sources;
 
-use std::ffi::OsString;
-use std::fmt;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
 
 use crate::block;
 use crate::console;
@@ -50,85 +32,24 @@ use crate::hash::Hash;
 use crate::lan;
 use crate::progress::Progress;
 use crate::store::BlockDir;
+use block_ref::Wanted;
+use client::{Fetcher, Tally};
 use dry_run::Count;
-use fetch::{Fetcher, Tally};
-use flow::{Flow, Summary};
-use levels::Levels;
-use list::{List, Wanted};
-use mirror::Mirror;
-use output::{Output, Place, Stream};
-use parts::Spare;
-use seed::Seed;
-use servers::Servers;
-use target::Target;
-pub use url::Url;
-use worker::{Shared, Sources, Workers};
+use finder::Shared;
+use list::List;
+use list::tree::Levels;
+use output::sink::{Keep, Spare};
+use output::target::Target;
+use output::{Output, Place, Stream, existing};
+use report::Report;
+use schedule::{Flow, Summary, Workers};
+use sources::mirror::Mirror;
+use sources::seed::Seed;
+use sources::servers::Servers;
+use sources::{Sources, peers};
 
-/// What the command line asks for.
-pub struct Options {
-    pub servers: Vec<Url>,
-    /// Files with more of them.
-    pub server_lists: Vec<PathBuf>,
-    /// By which interface the local network is asked for servers, if it is: its address, or
-    /// unspecified for the system's choice.
-    pub lan: Option<Ipv4Addr>,
-    /// Plain copies of the whole file.
-    pub mirrors: Vec<Url>,
-    /// Whether each run of blocks begins at another server.
-    pub spread: bool,
-    /// Whether servers are asked for more of them.
-    pub peers: bool,
-    pub hashlist: Hashlist,
-    /// None: standard output.
-    pub output: Option<PathBuf>,
-    pub in_place: bool,
-    /// Whether to count only what is here and what is missing.
-    pub dry_run: bool,
-    /// Looked in first. None where no directory is known.
-    pub dir: Option<BlockDir>,
-    /// Whether what is fetched goes into `dir`.
-    pub keep: bool,
-    pub seeds: Vec<PathBuf>,
-    pub jobs: usize,
-    pub retry: u32,
-    pub connect_timeout: Duration,
-    pub timeout: Duration,
-    pub quiet: bool,
-    pub verbose: bool,
-    pub stats: bool,
-}
-
-impl Options {
-    /// Without servers to ask, and without a place to keep blocks.
-    fn alone(self) -> Self {
-        Options {
-            servers: Vec::new(),
-            server_lists: Vec::new(),
-            lan: None,
-            mirrors: Vec::new(),
-            peers: false,
-            keep: false,
-            retry: 0,
-            ..self
-        }
-    }
-}
-
-/// Where the hashes come from.
-pub enum Hashlist {
-    /// A file's name, or `-`.
-    File(OsString),
-    Root(Hash),
-}
-
-impl fmt::Display for Hashlist {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        match self {
-            Hashlist::File(name) => name.display().fmt(f),
-            Hashlist::Root(hash) => hash.fmt(f),
-        }
-    }
-}
+pub use client::url::Url;
+pub use options::{Hashlist, Options};
 
 /// Runs the command.
 ///
@@ -278,7 +199,7 @@ fn put_together(
 fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sources> {
     let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
     let everybody = [&servers[..], &options.mirrors].concat();
-    let longest = flow::longest_run(options.jobs);
+    let longest = schedule::longest_run(options.jobs);
     let tell: fn(String) = if options.verbose { tell } else { |_| {} };
     let mirrors = options.mirrors.clone();
     let keep = options.dir.as_ref().filter(|_| options.keep);
@@ -299,7 +220,7 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
         mirrors: mirrors.iter().map(|_| Mirror::default()).collect(),
         servers,
         fetcher,
-        keep: RwLock::new(keep.map(BlockDir::writer).transpose()?),
+        keep: Keep::new(keep.map(BlockDir::writer).transpose()?),
         // A look into one that is not there is a system call a block.
         dir: options.dir.clone().filter(|dir| dir.path().exists()),
         seeds,
@@ -346,7 +267,7 @@ fn check_room(shared: &Shared, last: Option<Wanted>) -> Result<()> {
         return Ok(());
     };
     if place.is_tight(last.number + 1)
-        && let Some(length) = worker::find(shared, &last)?
+        && let Some(length) = finder::find(shared, &last)?
     {
         place.check_room(&last, length)?;
     }
@@ -424,147 +345,4 @@ fn servers_near(interface: Ipv4Addr, listed: Vec<Url>, is_quiet: bool) -> Vec<Ur
     }
     servers.extend(listed);
     servers
-}
-
-/// What is said at the end.
-struct Report<'a> {
-    options: &'a Options,
-    /// The list's, and its lines.
-    name: String,
-    length: Option<u64>,
-    has_servers: bool,
-    started: Instant,
-}
-
-impl<'a> Report<'a> {
-    fn new(options: &'a Options) -> Self {
-        Report {
-            options,
-            name: options.hashlist.to_string(),
-            length: None,
-            has_servers: false,
-            started: Instant::now(),
-        }
-    }
-
-    /// Sums up as far as that is asked for.
-    ///
-    /// # Errors
-    /// Exit code 3 when blocks are missing.
-    fn done(&self, mut summary: Summary, tally: Tally) -> Result<()> {
-        let (options, name) = (self.options, &self.name);
-        let Summary {
-            at_hand,
-            fetched,
-            missing,
-            ..
-        } = summary;
-        let (blocks, seconds) = (summary.blocks(), self.started.elapsed());
-        self.warn_of_emptiness(blocks);
-        if options.verbose {
-            console::complain(format_args!(
-                "get {name}: {blocks} blocks: {at_hand} at hand, {fetched} fetched, {missing} missing"
-            ));
-        }
-        let stats = options.stats.then(|| {
-            format!(
-                "blocks={blocks} local={at_hand} fetched={fetched} missing={missing} bytes={} requests={} seconds={}.{:03}",
-                tally.bytes, tally.requests, seconds.as_secs(), seconds.subsec_millis()
-            )
-        });
-        if let Some(error) = summary.unlisted.take() {
-            return Err(error.closing(stats));
-        }
-        if missing > 0 {
-            return Err(self.missing(&summary).closing(stats));
-        }
-        stats.into_iter().for_each(console::print_line);
-        Ok(())
-    }
-
-    fn warn_of_emptiness(&self, blocks: u64) {
-        let is_list = matches!(self.options.hashlist, Hashlist::File(_));
-        if blocks == 0 && is_list && !self.options.quiet {
-            console::complain(format_args!(
-                "get {}: the hashlist is empty, so the file is; a failed download of the list looks the same",
-                self.name
-            ));
-        }
-    }
-
-    /// Says what `--dry-run` found.
-    ///
-    /// # Errors
-    /// Exit code 3 when blocks are missing, or FILE is not yet what the list says.
-    fn counted(&self, count: &Count) -> Result<()> {
-        let Count {
-            blocks,
-            local,
-            missing,
-            bytes,
-            is_complete,
-        } = count;
-        self.warn_of_emptiness(*blocks);
-        let line = format!("blocks={blocks} local={local} missing={missing} bytes={bytes}\n");
-        console::Stdout::new()?.write(line.as_bytes())?;
-        let cause = match &self.options.output {
-            _ if *blocks == 0 && *missing > 0 => "its root block is not here".to_owned(),
-            _ if *missing > 0 => format!("{missing} of {blocks} blocks are not here"),
-            Some(file) if !is_complete => {
-                let file = file.display();
-                format!(
-                    "{file} is not complete, though all blocks are here; run the same command without --dry-run"
-                )
-            }
-            _ => return Ok(()),
-        };
-        Err(Error::missing("get", &self.name, cause))
-    }
-
-    /// Says that FILE could not be given all the rights that it had.
-    fn warn_of_rights(&self, grants_less: bool) {
-        if let (true, Some(file)) = (grants_less, &self.options.output) {
-            console::complain(format_args!(
-                "keep the rights of {}: the owner, group, mode or ACL was refused, so fewer users may use it now",
-                file.display()
-            ));
-        }
-    }
-
-    fn missing(&self, summary: &Summary) -> Error {
-        let mut places = summary
-            .named
-            .iter()
-            .map(|(number, hash)| (number + 1, hash));
-        if summary.is_stream {
-            // It ends at the first, so that there is no more to tell.
-            let of = self
-                .length
-                .map_or_else(String::new, |length| format!(" of {length}"));
-            let who = if self.has_servers {
-                "no server gave it"
-            } else {
-                "it is not at hand, and no server is given"
-            };
-            let (number, hash) = places
-                .next()
-                .map_or((0, String::new()), |(n, hash)| (n, hash.to_string()));
-            return Error::missing(
-                "get",
-                hash,
-                format_args!("block {number}{of}: {who}; the output ends before it"),
-            );
-        }
-        let named: Vec<String> = places
-            .map(|(number, hash)| format!("{hash} (block {number})"))
-            .collect();
-        let (count, blocks, named) = (summary.missing, summary.blocks(), named.join(", "));
-        let more = if count > summary.named.len() as u64 {
-            ", ..."
-        } else {
-            ""
-        };
-        let cause = format_args!("{count} of {blocks} blocks could not be had: {named}{more}; the same command later goes on from here").to_string();
-        Error::missing("get", &self.name, cause)
-    }
 }

@@ -43,7 +43,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error.print();
+            console::report(&error);
             ExitCode::from(error.exit_code())
         }
     }

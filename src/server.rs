@@ -194,7 +194,7 @@ pub fn run(options: Options) -> Result<()> {
                 let lines = error.lines().iter();
                 lines.for_each(|line| log.add(&console::message(line)));
             }
-            None => error.print(),
+            None => console::report(error),
         };
         spawn(KEEPER_STACK, Box::new(move || keeper.run(&tell)))?;
     }

@@ -5,6 +5,9 @@ use std::thread;
 
 use crate::error::{Error, Result};
 
+/// Stack of a thread that asks servers, in bytes: ureq's deepest path takes a third of it.
+pub const ASKING_STACK: usize = 256 * 1024;
+
 /// Starts a thread with a stack of so many bytes.
 ///
 /// # Errors

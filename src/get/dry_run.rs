@@ -4,11 +4,12 @@
 
 use std::fs::File;
 
-use super::existing::read_right;
-use super::list::{List, Wanted};
-use super::seed::Seed;
-use super::target::{Kind, Target};
-use super::worker::Sources;
+use super::block_ref::Wanted;
+use super::list::List;
+use super::output::existing::read_right;
+use super::output::target::{Kind, Target};
+use super::sources::Sources;
+use super::sources::seed::Seed;
 use crate::block::{self, BLOCK_SIZE, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::file;

@@ -3,6 +3,9 @@
 //! A file is read through to see that all of it is valid, before anything else happens; then as it is
 //! used, once or, where FILE may be right already, once more for that: so no list need fit into memory.
 
+mod order;
+pub mod tree;
+
 use std::env;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
@@ -11,8 +14,7 @@ use std::iter::Flatten;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
-use super::levels::Levels;
-use super::order::{Order, Ordered};
+use super::block_ref::Wanted;
 use crate::block;
 use crate::console;
 use crate::error::{Cause, Error, Result};
@@ -20,22 +22,18 @@ use crate::hash::Hash;
 use crate::hashlist::{LINE, Reader, push_line};
 use crate::root::Root;
 use crate::sys;
+use order::{Order, Ordered};
 
-/// One line of the list: a block and its place in the file.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// Counted from 0.
-    pub number: u64,
-    pub hash: Hash,
-    /// The last block of the file, where that is known: only that may be shorter.
-    pub last: bool,
-}
+/// What brings the text of a list that stands under a root.
+pub trait Upper: Send + Sync {
+    /// Begins to fetch it.
+    ///
+    /// # Errors
+    /// When the machine is too short of something.
+    fn text(self: Arc<Self>, root: &Arc<Root>) -> Result<Box<dyn Read + Send>>;
 
-impl Wanted {
-    /// Where the block begins, in bytes.
-    pub fn offset(&self) -> u64 {
-        block::offset(self.number)
-    }
+    /// What ended it before its end, if anything did.
+    fn failure(&self) -> Option<Error>;
 }
 
 pub struct List {
@@ -43,7 +41,7 @@ pub struct List {
     name: String,
     length: Option<u64>,
     /// What the text comes from, if that is a root.
-    under: Option<(Arc<Root>, Arc<Levels>)>,
+    under: Option<(Arc<Root>, Arc<dyn Upper>)>,
     /// What the text comes from, if that is a file whose lines are all as long as the first.
     file: Option<File>,
     /// The numbers of the lines to come, where they come in another order.
@@ -113,7 +111,7 @@ impl List {
     }
 
     /// The list under `root`, to be begun.
-    pub fn under(root: Root, name: &str, levels: Arc<Levels>) -> Self {
+    pub fn under(root: Root, name: &str, levels: Arc<dyn Upper>) -> Self {
         let list = List::new(Box::new(io::empty()), name.to_owned(), Some(root.blocks(0)));
         List {
             under: Some((Arc::new(root), levels)),
@@ -127,7 +125,7 @@ impl List {
     /// When the machine is too short of something.
     pub fn begin(&mut self) -> Result<()> {
         if let Some((root, levels)) = &self.under {
-            let text = BufReader::new(levels.text(root)?);
+            let text = BufReader::new(Arc::clone(levels).text(root)?);
             self.reader = Reader::new(text, self.name.clone());
         }
         Ok(())

@@ -4,23 +4,29 @@
 //! file is put together beside its place, in `FILE.part`, and renamed when it is complete; until
 //! then FILE is as it was. A block device, or a file where that is asked for, is written in place.
 
+pub mod existing;
+mod in_use;
+mod rights;
+pub mod sink;
+pub mod target;
+
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::existing::read_right;
-use super::in_use;
-use super::list::{List, Wanted};
-use super::parts::End;
-use super::rights::{self, Leftover};
-use super::target::{self, Target};
+use super::block_ref::Wanted;
+use super::list::List;
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::file::{sync, sync_name};
 use crate::lockfile::{self, Locking, is_named};
 use crate::sys;
+use existing::read_right;
+use rights::Leftover;
+use sink::End;
+use target::Target;
 
 pub enum Output {
     Stream(Stream),

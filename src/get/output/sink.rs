@@ -2,12 +2,15 @@
 //! one message to the writer, and one write, for many.
 
 use std::mem;
-use std::sync::Mutex;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::list::Wanted;
 use crate::block::{BLOCK_SIZE, Block, READ_SIZE, Row};
+use crate::error::{Error, Result};
+use crate::get::block_ref::Wanted;
 use crate::mutex::lock;
+use crate::store::Writer;
 
 /// Blocks in a part that has bytes, at most: 128 KiB make the cost of a system call small.
 const ROW: usize = 32;
@@ -131,8 +134,8 @@ impl<'a> Parts<'a> {
         &mut self,
         wanted: &Wanted,
         kind: Kind,
-        read: impl FnOnce(&mut [u8; READ_SIZE]) -> Result<Option<Block<&[u8]>>, E>,
-    ) -> Result<Option<Block<&[u8]>>, E> {
+        read: impl FnOnce(&mut [u8; READ_SIZE]) -> std::result::Result<Option<Block<&[u8]>>, E>,
+    ) -> std::result::Result<Option<Block<&[u8]>>, E> {
         self.begin(wanted, kind);
         if self.row.is_full() {
             self.row = self.spare.take();
@@ -206,5 +209,111 @@ fn extend(open: &mut Option<Open>, wanted: &Wanted, kind: Kind, length: usize) {
                 end,
             });
         }
+    }
+}
+
+/// What came of a task, or of a part of it: what was fetched goes to the output as it comes.
+#[derive(Default)]
+pub struct Done {
+    pub parts: Vec<Part>,
+    /// Blocks that nobody gave; `passing` if somebody may do so a little later.
+    pub nobody: Vec<Wanted>,
+    pub passing: bool,
+    /// Whether this was the rest of it.
+    pub finished: bool,
+    /// Whether the blocks had failed before.
+    pub again: bool,
+    /// Whether the list was at its end, or goes on with a line that is not one.
+    pub ended: bool,
+    pub refused: Option<Error>,
+}
+
+/// Where a worker puts the blocks that it finds.
+pub struct Sink<'a> {
+    keep: &'a Keep,
+    /// Told of parts of a task before all of it is done. None if nobody wants to know.
+    results: Option<&'a SyncSender<Result<Done>>>,
+    pub parts: Parts<'a>,
+    pub again: bool,
+}
+
+impl<'a> Sink<'a> {
+    pub fn new(
+        keep: &'a Keep,
+        spare: &'a Spare,
+        results: Option<&'a SyncSender<Result<Done>>>,
+    ) -> Self {
+        Sink {
+            keep,
+            results,
+            parts: Parts::new(spare),
+            again: false,
+        }
+    }
+
+    /// Takes in the block that `read` fetches into the place that it is given. False if it gives
+    /// none.
+    ///
+    /// # Errors
+    /// Those of `read`, and what fails on this machine.
+    pub fn push<E: From<Error>>(
+        &mut self,
+        wanted: &Wanted,
+        read: impl FnOnce(&mut [u8; READ_SIZE]) -> std::result::Result<Option<Block<&[u8]>>, E>,
+    ) -> std::result::Result<bool, E> {
+        let Some(block) = self.parts.push(wanted, Kind::Fetched, read)? else {
+            return Ok(false);
+        };
+        self.keep.keep(&block)?;
+        if self.parts.is_due() {
+            self.tell();
+        }
+        Ok(true)
+    }
+
+    /// Sends on what there is. Where nobody listens any more the task's end will tell.
+    pub fn tell(&mut self) {
+        let Some(results) = self.results else { return };
+        let parts = self.parts.take();
+        if !parts.is_empty() {
+            let again = self.again;
+            let _ = results.send(Ok(Done {
+                parts,
+                again,
+                ..Done::default()
+            }));
+        }
+    }
+}
+
+/// The block directory in which fetched blocks are kept, if there is one. It is taken away at the end,
+/// while some worker may still wait for a server or for the list: so the right to write is given up in
+/// order, and nothing waits.
+pub struct Keep(RwLock<Option<Writer>>);
+
+impl Keep {
+    pub fn new(writer: Option<Writer>) -> Self {
+        Keep(RwLock::new(writer))
+    }
+
+    /// Keeps a block. Not synced: one that a power cut damages counts as absent, and is fetched again.
+    ///
+    /// # Errors
+    /// When the block directory refuses.
+    pub fn keep(&self, block: &Block<&[u8]>) -> Result<()> {
+        let keep = self.0.read();
+        if let Some(writer) = &*keep.unwrap_or_else(PoisonError::into_inner) {
+            let mut hand = writer.hand();
+            if let Some(temporary) = hand.stage(block)? {
+                hand.publish(temporary, &block.hash())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps nothing from now on.
+    pub fn end(&self) {
+        let keep = self.0.write();
+        drop(keep.unwrap_or_else(PoisonError::into_inner).take());
     }
 }

@@ -3,18 +3,17 @@
 
 use std::mem;
 
-use super::list::Wanted;
-use super::output::Place;
-use super::parts::{Kind, Parts};
 use super::seed::Seed;
-use super::worker::{Shared, Sources, keep};
 use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Error, Result};
+use crate::get::block_ref::Wanted;
+use crate::get::output::Place;
+use crate::get::output::sink::{Keep, Kind, Parts};
 use crate::hash::Hash;
 use crate::store::{BlockDir, View};
 
 pub struct Local<'a> {
-    sources: &'a Sources,
+    keep: &'a Keep,
     place: Option<&'a Place>,
     view: Option<View>,
     seeds: Vec<&'a Seed>,
@@ -26,14 +25,18 @@ pub struct Local<'a> {
 }
 
 impl<'a> Local<'a> {
-    /// For blocks of a list, without `shared`, only the block directory is looked into.
-    pub fn new(sources: &'a Sources, shared: Option<&'a Shared>) -> Self {
-        let seeds = shared.map(|shared| sources.seeds.iter().chain(&shared.before));
+    /// Blocks of a list are looked for in the block directory alone, without a `place` and `seeds`.
+    pub fn new(
+        dir: Option<&BlockDir>,
+        keep: &'a Keep,
+        place: Option<&'a Place>,
+        seeds: Vec<&'a Seed>,
+    ) -> Self {
         Local {
-            sources,
-            place: shared.and_then(|shared| shared.place.as_ref()),
-            view: sources.dir.as_ref().map(BlockDir::view),
-            seeds: seeds.into_iter().flatten().collect(),
+            keep,
+            place,
+            view: dir.map(BlockDir::view),
+            seeds,
             zeros: Hash::of(&[0; BLOCK_SIZE]),
             zeros_are_kept: false,
             buffer: Box::new([0; READ_SIZE]),
@@ -86,7 +89,7 @@ impl<'a> Local<'a> {
     /// No server is ever asked for zeros, but whoever has the directory without psync wants them too.
     fn keep_zeros(&mut self) -> Result<()> {
         if !mem::replace(&mut self.zeros_are_kept, true) {
-            keep(self.sources, &Block::new(&[0; BLOCK_SIZE][..]))?;
+            self.keep.keep(&Block::new(&[0; BLOCK_SIZE][..]))?;
         }
         Ok(())
     }

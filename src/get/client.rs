@@ -1,14 +1,17 @@
-//! One request to one server. Only this file uses `ureq`.
+//! One request to one server. Only this file and those of `client/` use `ureq`.
 //!
 //! All of the library's settings are made in [`agent`], on purpose: its defaults have no
 //! timeouts, few idle connections and large buffers. What an answer is worth is not decided here.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+mod deadline;
+pub mod failure;
+mod proxy;
+mod resolve;
+pub mod url;
+
 use std::env;
 use std::io;
 use std::mem;
-use std::net::{SocketAddr, TcpStream};
 use std::ptr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -16,21 +19,20 @@ use std::time::{Duration, Instant};
 use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::response::Parts;
 use ureq::http::{HeaderName, Response, Uri, header};
-use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
-use ureq::unversioned::transport::{
-    Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
-};
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, BodyReader, RequestBuilder, ResponseExt, Timeout};
 
-use super::asked::Failure;
-use super::proxy::{Proxies, Variable};
-use super::url::Url;
 use crate::block;
 use crate::error::{Cause, Error, Result};
 use crate::hash::Hash;
 use crate::mutex::lock;
 use crate::seconds::Seconds;
 use crate::sys;
+use deadline::{PART_DEADLINE, PartDeadlines};
+use failure::Failure;
+use proxy::{Proxies, Variable};
+use resolve::ResolveOnce;
+use url::Url;
 
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 16 * 1024;
@@ -478,65 +480,6 @@ fn ureq_error(error: &io::Error) -> Option<&ureq::Error> {
     error.get_ref()?.downcast_ref()
 }
 
-thread_local! {
-    /// When what this thread reads of a body must be there.
-    static PART_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
-}
-
-/// Has every wait for input end at [`PART_DEADLINE`]. What ureq has is a time for a whole body,
-/// which a slow line may exceed, and one for each wait, which a byte now and then never does.
-#[derive(Debug)]
-struct PartDeadlines;
-
-impl<In: Transport> Connector<In> for PartDeadlines {
-    type Out = Watched<In>;
-
-    fn connect(
-        &self,
-        _: &ConnectionDetails,
-        chained: Option<In>,
-    ) -> std::result::Result<Option<Self::Out>, ureq::Error> {
-        Ok(chained.map(Watched))
-    }
-}
-
-#[derive(Debug)]
-struct Watched<In>(In);
-
-impl<In: Transport> Transport for Watched<In> {
-    fn buffers(&mut self) -> &mut dyn Buffers {
-        self.0.buffers()
-    }
-
-    fn transmit_output(
-        &mut self,
-        amount: usize,
-        timeout: NextTimeout,
-    ) -> std::result::Result<(), ureq::Error> {
-        self.0.transmit_output(amount, timeout)
-    }
-
-    fn await_input(&mut self, mut timeout: NextTimeout) -> std::result::Result<bool, ureq::Error> {
-        if let Some(deadline) = PART_DEADLINE.get() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(ureq::Error::Timeout(Timeout::RecvBody));
-            }
-            timeout.after = timeout.after.min(left.into());
-            timeout.reason = Timeout::RecvBody;
-        }
-        self.0.await_input(timeout)
-    }
-
-    fn is_open(&mut self) -> bool {
-        self.0.is_open()
-    }
-
-    fn is_tls(&self) -> bool {
-        self.0.is_tls()
-    }
-}
-
 fn parse_proxy(variable: &Variable) -> Result<ureq::Proxy> {
     let refused = |cause| Error::local("use", variable.name, cause);
     const NO_URL: &str = "not the URL of a proxy";
@@ -557,63 +500,4 @@ fn parse_proxy(variable: &Variable) -> Result<ureq::Proxy> {
         return Err(refused(NO_URL));
     }
     Ok(proxy)
-}
-
-/// Looks each host up once: the default resolver does it before every request. Of several
-/// addresses it gives the first that takes a connection: a dead one would cost its time again
-/// with every connection.
-#[derive(Debug)]
-struct ResolveOnce {
-    resolver: DefaultResolver,
-    connect_timeout: Duration,
-    /// By scheme and authority, since the port follows from both.
-    known: Mutex<HashMap<String, ResolvedSocketAddrs>>,
-}
-
-impl ResolveOnce {
-    fn new(connect_timeout: Duration) -> Self {
-        ResolveOnce {
-            resolver: DefaultResolver::default(),
-            connect_timeout,
-            known: Mutex::default(),
-        }
-    }
-
-    /// The first address that can be connected to, all of them sharing the time for one.
-    fn first_alive(&self, addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
-        let mut failure = io::ErrorKind::NotFound.into();
-        for address in addresses {
-            let share = self.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1);
-            match TcpStream::connect_timeout(address, share) {
-                Ok(_) => return Ok(*address),
-                Err(e) => failure = e,
-            }
-        }
-        Err(failure)
-    }
-}
-
-impl Resolver for ResolveOnce {
-    fn resolve(
-        &self,
-        uri: &Uri,
-        config: &Config,
-        timeout: NextTimeout,
-    ) -> std::result::Result<ResolvedSocketAddrs, ureq::Error> {
-        let key = format!("{:?} {:?}", uri.scheme(), uri.authority());
-        if let Some(addresses) = lock(&self.known).get(&key) {
-            return Ok(addresses.clone());
-        }
-        let mut addresses = self.resolver.resolve(uri, config, timeout)?;
-        if addresses.len() > 1 {
-            let alive = self.first_alive(&addresses).map_err(|e| match e.kind() {
-                io::ErrorKind::TimedOut => ureq::Error::Timeout(Timeout::Connect),
-                _ => ureq::Error::Io(e),
-            })?;
-            addresses = self.resolver.empty();
-            addresses.push(alive);
-        }
-        lock(&self.known).insert(key, addresses.clone());
-        Ok(addresses)
-    }
 }

@@ -8,10 +8,11 @@ use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::asked::{Asked, Failure, Pace, STRIKES, Unfit};
-use super::list::Wanted;
-use super::url::Url;
+use super::outcome::{Asked, Pace, STRIKES, Unfit};
 use crate::error::Result;
+use crate::get::block_ref::Wanted;
+use crate::get::client::failure::Failure;
+use crate::get::client::url::Url;
 use crate::mutex::lock;
 
 /// Blocks asked for at once of a server of which nothing is known: 32 KiB, four seconds of a line

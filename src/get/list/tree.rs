@@ -9,18 +9,20 @@ use std::io::{self, BufReader, Cursor, PipeWriter, Read, Write};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use super::flow::Rounds;
-use super::list::Wanted;
-use super::parts::{Content, Part};
-use super::seed::Seed;
-use super::worker::{STACK, Sources, Task, Worker, keep};
+use super::Upper;
 use crate::block::{self, BLOCK_SIZE, Block};
 use crate::error::{Error, Result};
+use crate::get::block_ref::Wanted;
+use crate::get::finder::{Task, Worker};
+use crate::get::output::sink::{Content, Part};
+use crate::get::rounds::Rounds;
+use crate::get::sources::Sources;
+use crate::get::sources::seed::Seed;
 use crate::hash::Hash;
 use crate::hashlist::{LINE, Reader, push_line};
 use crate::mutex::lock;
 use crate::root::Root;
-use crate::spawn::spawn;
+use crate::spawn::{ASKING_STACK, spawn};
 
 /// Blocks of a list that are looked for at once, at most: 512 KiB, which say where 32 MiB of the file
 /// are. Where most of them are at hand, as in an update, each time costs a round trip. At first it is
@@ -62,36 +64,6 @@ impl Levels {
         self.fetch(&[hash], &mut found)?;
         let text = found.pop().flatten().unwrap_or_default();
         Root::parse(&text).ok_or_else(|| self.malformed("it is the hash of no root block"))
-    }
-
-    /// The text of the file's hashlist, as it comes.
-    ///
-    /// # Errors
-    /// When the machine gives no thread for a level.
-    pub fn text(self: &Arc<Self>, root: &Arc<Root>) -> Result<Box<dyn Read + Send>> {
-        let mut text = Vec::new();
-        for hash in &root.hashes {
-            push_line(&mut text, hash);
-        }
-        let mut upper: Box<dyn Read + Send> = Box::new(Cursor::new(text));
-        for number in (1..=root.depth).rev() {
-            let (reader, writer) = io::pipe().map_err(|e| Error::io("open", "a pipe", &e))?;
-            let level = Level {
-                levels: Arc::clone(self),
-                root: Arc::clone(root),
-                number,
-            };
-            let hashes = Reader::new(BufReader::new(upper), self.name.clone());
-            let work = move || level.run(hashes, writer);
-            spawn(STACK, Box::new(work))?;
-            upper = Box::new(reader);
-        }
-        Ok(upper)
-    }
-
-    /// What ended a level before its end, if anything did.
-    pub fn failure(&self) -> Option<Error> {
-        lock(&self.failure).take()
     }
 
     /// Finds the blocks of `hashes` that are not in `found` yet, in as many rounds as there are for
@@ -147,6 +119,38 @@ impl Levels {
 
     fn malformed(&self, cause: &str) -> Error {
         Error::malformed("read root", &self.name, cause)
+    }
+}
+
+impl Upper for Levels {
+    /// The text of the file's hashlist, as it comes.
+    ///
+    /// # Errors
+    /// When the machine gives no thread for a level.
+    fn text(self: Arc<Self>, root: &Arc<Root>) -> Result<Box<dyn Read + Send>> {
+        let mut text = Vec::new();
+        for hash in &root.hashes {
+            push_line(&mut text, hash);
+        }
+        let mut upper: Box<dyn Read + Send> = Box::new(Cursor::new(text));
+        for number in (1..=root.depth).rev() {
+            let (reader, writer) = io::pipe().map_err(|e| Error::io("open", "a pipe", &e))?;
+            let level = Level {
+                levels: Arc::clone(&self),
+                root: Arc::clone(root),
+                number,
+            };
+            let hashes = Reader::new(BufReader::new(upper), self.name.clone());
+            let work = move || level.run(hashes, writer);
+            spawn(ASKING_STACK, Box::new(work))?;
+            upper = Box::new(reader);
+        }
+        Ok(upper)
+    }
+
+    /// What ended a level before its end, if anything did.
+    fn failure(&self) -> Option<Error> {
+        lock(&self.failure).take()
     }
 }
 
@@ -239,7 +243,7 @@ impl Level {
             let text = seed.list_block(&self.root, self.number, number);
             if let Some(block) = text.as_deref().and_then(|text| Block::verify(text, hash)) {
                 // A box that passes the file on passes its list on too.
-                keep(&levels.sources, &block)?;
+                levels.sources.keep.keep(&block)?;
                 return Ok(text);
             }
         }

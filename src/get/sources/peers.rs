@@ -2,18 +2,17 @@
 //!
 //! This file owns how much of what strangers write is taken: names of servers that may be asked for
 //! blocks, a bounded number of them, found in a bounded time. It asks for no block and gives nobody
-//! up: `get/servers.rs` does, which is told who did not answer.
+//! up: `servers.rs` does, which is told who did not answer.
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::fetch::{Answered, Fault, Fetcher};
 use super::servers::Find;
-use super::url::Url;
-use super::worker::STACK;
+use crate::get::client::url::Url;
+use crate::get::client::{Answered, Fault, Fetcher};
 use crate::mutex::lock;
-use crate::spawn::spawn;
+use crate::spawn::{ASKING_STACK, spawn};
 
 /// Servers in all, those of the command line among them.
 const MAX_SERVERS: usize = 256;
@@ -86,7 +85,7 @@ fn ask_all(fetcher: &Arc<Fetcher>, servers: Vec<Url>, timeout: Duration) -> Step
     while started < AT_ONCE.min(open) {
         let (fetcher, shared) = (Arc::clone(fetcher), Arc::clone(&shared));
         let work = Box::new(move || ask_next(&fetcher, &shared));
-        if spawn(STACK, work).is_err() {
+        if spawn(ASKING_STACK, work).is_err() {
             break;
         }
         started += 1;

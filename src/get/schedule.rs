@@ -4,22 +4,25 @@
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::sync::PoisonError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::RecvTimeoutError;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::list::Wanted;
+use super::block_ref::Wanted;
+use super::finder::{Shared, Task, Worker};
 use super::output::Stream;
-use super::parts::{Content, End, Part};
-use super::worker::{Done, Shared, Task, Workers};
+use super::output::sink::{Content, Done, End, Part};
+use super::rounds::Rounds;
 use crate::block::BLOCK_SIZE;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::mutex::lock;
 use crate::progress::Progress;
 use crate::root::Root;
+use crate::spawn::{ASKING_STACK, spawn};
 
 /// Blocks under way at once, of all workers together: 6 MiB at most are held where they must go out
 /// in order. Shared out, it is also the longest run that one request asks for.
@@ -39,9 +42,6 @@ const LEAST_SHARE: usize = 4;
 
 /// Blocks that failed for a passing reason and wait for the next round, at most.
 const MAX_FAILED: usize = 1024;
-
-/// Longest pause before a round.
-const MAX_PAUSE: Duration = Duration::from_secs(300);
 
 const ZEROS: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];
 
@@ -86,6 +86,60 @@ impl Summary {
             return Err(Error::malformed("read hashlist", line, cause));
         }
         Ok(())
+    }
+}
+
+/// Results that wait for the writer, some 128 KiB each: where the disk is slower than the network,
+/// workers wait.
+const RESULTS: usize = 16;
+
+/// The workers, as the one who gives them tasks sees them.
+pub struct Workers {
+    pub tasks: Sender<Task>,
+    pub done: Receiver<Result<Done>>,
+    count: usize,
+}
+
+impl Workers {
+    /// Starts `jobs` of them, or as many as the machine gives threads for. They end with `tasks`.
+    ///
+    /// # Errors
+    /// When it gives none.
+    pub fn start(jobs: usize, shared: &Arc<Shared>) -> Result<Self> {
+        let (tasks, waiting) = mpsc::channel();
+        let (results, done) = mpsc::sync_channel(RESULTS);
+        let waiting = Arc::new(Mutex::new(waiting));
+        let mut count = 0;
+        for _ in 0..jobs {
+            let (shared, waiting) = (Arc::clone(shared), Arc::clone(&waiting));
+            let results = results.clone();
+            let work = move || work(&shared, &waiting, &results);
+            match spawn(ASKING_STACK, Box::new(work)) {
+                Ok(()) => count += 1,
+                Err(e) if count == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(Workers { tasks, done, count })
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
+fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &SyncSender<Result<Done>>) {
+    let mut worker = Worker::new(&shared.sources, Some(shared), Some(results));
+    loop {
+        // A statement of its own, so that the lock is let go before the work.
+        let task = lock(waiting).recv();
+        let Ok(task) = task else { return };
+        // Without a word from this one, its task would be waited for without end.
+        let run = catch_unwind(AssertUnwindSafe(|| worker.run(task)));
+        let done = run.unwrap_or_else(|_| Err(Error::local("run", "a worker", "it panicked")));
+        if results.send(done).is_err() {
+            return;
+        }
     }
 }
 
@@ -172,8 +226,7 @@ impl<'a> Flow<'a> {
         let done = self.run_rounds();
         // What is under way still is left to itself: it may take as long as a server takes.
         self.shared.sources.stop.store(true, Relaxed);
-        let keep = self.shared.sources.keep.write();
-        drop(keep.unwrap_or_else(PoisonError::into_inner).take());
+        self.shared.sources.keep.end();
         done.map(|()| self.summary)
     }
 
@@ -400,61 +453,5 @@ impl<'a> Flow<'a> {
         self.progress.draw(summary.blocks(), self.length, || {
             format!("{} at hand, {} fetched", summary.at_hand, summary.fetched)
         });
-    }
-}
-
-/// When there is another round for what failed.
-pub struct Rounds {
-    most: u32,
-    /// Rounds in a row that brought nothing.
-    fruitless: u32,
-    /// Whether the last brought anything. What is fetched for the first time meanwhile does not
-    /// count: else a silent server would be waited for again and again as long as others give.
-    pub brought: bool,
-}
-
-impl Rounds {
-    pub fn new(most: u32) -> Self {
-        Rounds {
-            most,
-            fruitless: 0,
-            brought: false,
-        }
-    }
-
-    /// The pause before the next round, twice as long after each that brought nothing.
-    pub fn next(&mut self) -> Option<Duration> {
-        if mem::take(&mut self.brought) {
-            self.fruitless = 0;
-        }
-        if self.fruitless == self.most {
-            return None;
-        }
-        let seconds = 1_u64.checked_shl(self.fruitless).unwrap_or(u64::MAX);
-        self.fruitless += 1;
-        Some(Duration::from_secs(seconds).min(MAX_PAUSE))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rounds_that_bring_blocks_do_not_count() {
-        let mut rounds = Rounds::new(2);
-        let seconds = |rounds: &mut Rounds| rounds.next().map(|pause| pause.as_secs());
-        assert_eq!(seconds(&mut rounds), Some(1));
-        assert_eq!(seconds(&mut rounds), Some(2));
-        rounds.brought = true;
-        assert_eq!(seconds(&mut rounds), Some(1));
-        assert_eq!(seconds(&mut rounds), Some(2));
-        assert_eq!(seconds(&mut rounds), None);
-        assert_eq!(Rounds::new(0).next(), None);
-        let mut many = Rounds {
-            fruitless: 70,
-            ..Rounds::new(100)
-        };
-        assert_eq!(many.next(), Some(MAX_PAUSE));
     }
 }

@@ -3,22 +3,18 @@
 
 use std::time::Instant;
 
-use super::asked::{Asked, Failure, Pace, Unfit};
-use super::fetch::{Answered, Fault, Fetcher, Incoming};
-use super::list::Wanted;
-use super::url::Url;
-use super::worker::Sink;
+use super::outcome::{Asked, Pace, Unfit};
 use crate::block::{BLOCK_SIZE, Block};
 use crate::error::Result;
+use crate::get::block_ref::Wanted;
+use crate::get::client::failure::{Failure, is_passing};
+use crate::get::client::url::Url;
+use crate::get::client::{Answered, Fault, Fetcher, Incoming};
+use crate::get::output::sink::Sink;
 use crate::hashlist::LINE;
 
 /// Bytes of the length before each block of an answer to a request for many.
 const LENGTH: usize = 2;
-
-/// Whether what a status refuses may be given a little later.
-pub fn is_passing(status: u16) -> bool {
-    matches!(status, 408 | 429 | 500..=599)
-}
 
 /// Asks for one block.
 ///

@@ -11,14 +11,14 @@ use std::mem;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::ask::is_passing;
-use super::asked::{Asked, Failure, Pace};
-use super::fetch::{Answered, Fault, Fetcher, Incoming};
-use super::list::Wanted;
-use super::url::Url;
-use super::worker::Sink;
+use super::outcome::{Asked, Pace};
 use crate::block::{self, BLOCK_SIZE, Block};
 use crate::error::Result;
+use crate::get::block_ref::Wanted;
+use crate::get::client::failure::{Failure, is_passing};
+use crate::get::client::url::Url;
+use crate::get::client::{Answered, Fault, Fetcher, Incoming};
+use crate::get::output::sink::Sink;
 use crate::mutex::lock;
 
 /// What is known of a mirror. Shared by all workers.

@@ -5,12 +5,13 @@
 use std::fs::File;
 use std::path::Path;
 
-use super::list::{List, Wanted};
-use super::seed::Seed;
 use super::target::Target;
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::file::{self, read_at, sync, sync_name};
+use crate::get::block_ref::Wanted;
+use crate::get::list::List;
+use crate::get::sources::seed::Seed;
 use crate::hash::Hash;
 use crate::root::Tree;
 use crate::sys;

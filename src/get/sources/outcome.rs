@@ -1,9 +1,10 @@
-//! What came of asking one server for some blocks: told by whoever asked, weighed by `get/servers.rs`.
+//! What came of asking one server for some blocks: told by those that ask, weighed by `servers.rs`.
 
 use std::fmt::Display;
 use std::time::Duration;
 
-use super::list::Wanted;
+use crate::get::block_ref::Wanted;
+use crate::get::client::failure::Failure;
 
 /// Wrong answers in a row after which a server is given up.
 pub const STRIKES: u32 = 3;
@@ -70,50 +71,5 @@ impl Asked {
     /// Whether so much was wrong that there is no use in reading on.
     pub fn is_hopeless(&self) -> bool {
         self.failures.len() >= STRIKES as usize
-    }
-}
-
-/// An answer that is neither a block nor a plain no.
-#[derive(Clone, Debug)]
-pub struct Failure {
-    pub reason: String,
-    /// No connection, or silence: the server is given up at once. Else it is one strike.
-    pub at_once: bool,
-    /// Silence, which may be a request's fault.
-    pub silent: bool,
-    /// Whether the same server may do better a little later.
-    pub passing: bool,
-}
-
-impl Failure {
-    /// No connection.
-    pub fn gone(reason: impl Display) -> Self {
-        Failure {
-            at_once: true,
-            ..Failure::strike(reason, true)
-        }
-    }
-
-    /// A connection on which nothing comes.
-    pub fn silent(reason: impl Display) -> Self {
-        Failure {
-            silent: true,
-            ..Failure::gone(reason)
-        }
-    }
-
-    /// A wrong answer.
-    pub fn strike(reason: impl Display, passing: bool) -> Self {
-        Failure {
-            reason: reason.to_string(),
-            at_once: false,
-            silent: false,
-            passing,
-        }
-    }
-
-    /// Whether there was an answer that made no sense.
-    pub fn is_misunderstanding(&self) -> bool {
-        !self.at_once && !self.passing
     }
 }

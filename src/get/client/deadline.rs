@@ -1,0 +1,62 @@
+//! Deadlines for the parts of a body, which ureq does not have.
+
+use std::cell::Cell;
+use std::time::Instant;
+
+use ureq::Timeout;
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
+
+thread_local! {
+    /// When what this thread reads of a body must be there.
+    pub static PART_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Has every wait for input end at [`PART_DEADLINE`]. What ureq has is a time for a whole body,
+/// which a slow line may exceed, and one for each wait, which a byte now and then never does.
+#[derive(Debug)]
+pub struct PartDeadlines;
+
+impl<In: Transport> Connector<In> for PartDeadlines {
+    type Out = Watched<In>;
+
+    fn connect(
+        &self,
+        _: &ConnectionDetails,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        Ok(chained.map(Watched))
+    }
+}
+
+#[derive(Debug)]
+pub struct Watched<In>(In);
+
+impl<In: Transport> Transport for Watched<In> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.0.buffers()
+    }
+
+    fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        self.0.transmit_output(amount, timeout)
+    }
+
+    fn await_input(&mut self, mut timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        if let Some(deadline) = PART_DEADLINE.get() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(ureq::Error::Timeout(Timeout::RecvBody));
+            }
+            timeout.after = timeout.after.min(left.into());
+            timeout.reason = Timeout::RecvBody;
+        }
+        self.0.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.0.is_open()
+    }
+
+    fn is_tls(&self) -> bool {
+        self.0.is_tls()
+    }
+}

@@ -1,0 +1,181 @@
+//! Workers: threads that find blocks. They read whatever is at hand, ask servers for the rest, a run
+//! of blocks at once, and keep what they fetched; they never write the output.
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex};
+
+use super::block_ref::Wanted;
+use super::list::List;
+use super::output::Place;
+use super::output::sink::{Done, Sink};
+use super::sources::local::Local;
+use super::sources::seed::Seed;
+use super::sources::servers::{Turn, Way};
+use super::sources::{Sources, blocks};
+use crate::error::Result;
+use crate::mutex::lock;
+
+/// What all workers share that put a file together.
+pub struct Shared {
+    pub sources: Arc<Sources>,
+    /// Read by whoever is at it next, so that nothing else waits for a list that comes slowly.
+    pub list: Mutex<List>,
+    /// The output, where it is one that can be looked into.
+    pub place: Option<Place>,
+    /// The file as it was, if any.
+    pub before: Option<Seed>,
+}
+
+/// What a worker is to do.
+pub enum Task {
+    /// Take lines off the list, and find their blocks: so many, or more where what is at hand is in
+    /// its place already, or has one.
+    Take(usize),
+    /// Find these, which failed before, or are not of the list.
+    Again(Vec<Wanted>),
+}
+
+pub struct Worker<'a> {
+    sources: &'a Sources,
+    /// None for one that finds blocks of a list.
+    shared: Option<&'a Shared>,
+    local: Local<'a>,
+    sink: Sink<'a>,
+}
+
+/// Finds one block, at once; tells its length, or that nobody has it.
+///
+/// # Errors
+/// What fails on this machine.
+pub fn find(shared: &Shared, wanted: &Wanted) -> Result<Option<usize>> {
+    let mut worker = Worker::new(&shared.sources, Some(shared), None);
+    let done = worker.run(Task::Again(vec![*wanted]))?;
+    Ok(done.parts.first().map(|part| part.end.length))
+}
+
+impl<'a> Worker<'a> {
+    pub fn new(
+        sources: &'a Sources,
+        shared: Option<&'a Shared>,
+        results: Option<&'a SyncSender<Result<Done>>>,
+    ) -> Self {
+        let seeds = shared.map(|shared| sources.seeds.iter().chain(&shared.before));
+        Worker {
+            sources,
+            shared,
+            local: Local::new(
+                sources.dir.as_ref(),
+                &sources.keep,
+                shared.and_then(|shared| shared.place.as_ref()),
+                seeds.into_iter().flatten().collect(),
+            ),
+            sink: Sink::new(&sources.keep, &sources.spare, results),
+        }
+    }
+
+    /// # Errors
+    /// What fails on this machine.
+    pub fn run(&mut self, task: Task) -> Result<Done> {
+        self.sink.again = matches!(task, Task::Again(_));
+        let mut done = Done {
+            again: self.sink.again,
+            finished: true,
+            ..Done::default()
+        };
+        let mut turn = self.sources.servers.turn();
+        let mut absent = match task {
+            Task::Take(most) => self.take(turn.length.min(most), most, &mut done)?,
+            Task::Again(wanted) => self.look(wanted)?,
+        };
+        // What is at hand need not wait for what is not.
+        self.sink.tell();
+        while !absent.is_empty() && !self.is_stopped() {
+            let later = absent.split_off(turn.length.min(absent.len()));
+            let (nobody, passing) = self.fetch(absent, turn)?;
+            done.nobody.extend(nobody);
+            done.passing |= passing;
+            absent = later;
+            if absent.is_empty() {
+                break;
+            }
+            turn = self.sources.servers.turn();
+        }
+        done.parts = self.sink.parts.take();
+        Ok(done)
+    }
+
+    /// Takes lines until there are so many of them whose blocks are not at hand as make a `run`.
+    /// Where blocks must go out in order, those at hand are held, so that there are at most `most`
+    /// lines.
+    fn take(&mut self, run: usize, most: usize, done: &mut Done) -> Result<Vec<Wanted>> {
+        let Some(shared) = self.shared else {
+            return Ok(Vec::new());
+        };
+        let is_stream = shared.place.is_none();
+        let (mut absent, mut lines) = (Vec::new(), 0);
+        while absent.len() < run && !(is_stream && lines >= most) && !self.is_stopped() {
+            let due = run - absent.len();
+            let due = if is_stream {
+                due.min(most - lines)
+            } else {
+                due
+            };
+            let taken = lock(&shared.list).take(due);
+            let wanted = taken.unwrap_or_else(|error| {
+                done.refused = Some(error);
+                Vec::new()
+            });
+            let count = wanted.len();
+            lines += count;
+            absent.append(&mut self.look(wanted)?);
+            done.ended = count == 0;
+            if count < due {
+                break;
+            }
+            if !is_stream && self.sink.parts.is_due() {
+                self.sink.tell();
+            }
+        }
+        Ok(absent)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.sources.stop.load(Relaxed)
+    }
+
+    /// Takes in what is at hand; returns what is not.
+    fn look(&mut self, mut wanted: Vec<Wanted>) -> Result<Vec<Wanted>> {
+        let mut failure = None;
+        wanted.retain(|wanted| {
+            let found = self.local.find(wanted, &mut self.sink.parts);
+            !found.unwrap_or_else(|error| {
+                failure = Some(error);
+                true
+            })
+        });
+        failure.map_or(Ok(wanted), Err)
+    }
+
+    /// Takes in what the servers give; returns what nobody gave, and whether somebody may later.
+    fn fetch(&mut self, wanted: Vec<Wanted>, turn: Turn) -> Result<(Vec<Wanted>, bool)> {
+        let Sources {
+            servers,
+            fetcher,
+            mirrors,
+            ..
+        } = self.sources;
+        // A mirror has the file, and nothing of its list.
+        let mirrored = self.shared.is_some();
+        servers.fetch(wanted, turn, mirrored, |url, way, wanted| match way {
+            Way::Get => {
+                let asked = blocks::for_one(fetcher, url, &wanted[0], &mut self.sink);
+                // The next may take as long as a server takes.
+                self.sink.tell();
+                asked
+            }
+            Way::Post => blocks::for_many(fetcher, url, wanted, &mut self.sink),
+            Way::Range(number) => mirrors[number].ask(fetcher, url, wanted, &mut self.sink),
+        })
+    }
+}

@@ -1,0 +1,63 @@
+//! Rounds over the servers for blocks that failed: how many there are, and the pause before each.
+
+use std::mem;
+use std::time::Duration;
+
+/// Longest pause before a round.
+const MAX_PAUSE: Duration = Duration::from_secs(300);
+
+/// When there is another round for what failed.
+pub struct Rounds {
+    most: u32,
+    /// Rounds in a row that brought nothing.
+    fruitless: u32,
+    /// Whether the last brought anything. What is fetched for the first time meanwhile does not
+    /// count: else a silent server would be waited for again and again as long as others give.
+    pub brought: bool,
+}
+
+impl Rounds {
+    pub fn new(most: u32) -> Self {
+        Rounds {
+            most,
+            fruitless: 0,
+            brought: false,
+        }
+    }
+
+    /// The pause before the next round, twice as long after each that brought nothing.
+    pub fn next(&mut self) -> Option<Duration> {
+        if mem::take(&mut self.brought) {
+            self.fruitless = 0;
+        }
+        if self.fruitless == self.most {
+            return None;
+        }
+        let seconds = 1_u64.checked_shl(self.fruitless).unwrap_or(u64::MAX);
+        self.fruitless += 1;
+        Some(Duration::from_secs(seconds).min(MAX_PAUSE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounds_that_bring_blocks_do_not_count() {
+        let mut rounds = Rounds::new(2);
+        let seconds = |rounds: &mut Rounds| rounds.next().map(|pause| pause.as_secs());
+        assert_eq!(seconds(&mut rounds), Some(1));
+        assert_eq!(seconds(&mut rounds), Some(2));
+        rounds.brought = true;
+        assert_eq!(seconds(&mut rounds), Some(1));
+        assert_eq!(seconds(&mut rounds), Some(2));
+        assert_eq!(seconds(&mut rounds), None);
+        assert_eq!(Rounds::new(0).next(), None);
+        let mut many = Rounds {
+            fruitless: 70,
+            ..Rounds::new(100)
+        };
+        assert_eq!(many.next(), Some(MAX_PAUSE));
+    }
+}
