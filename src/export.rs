@@ -19,7 +19,7 @@ use crate::hashlist::{self, LINE};
 use crate::mutex::lock;
 use crate::progress::Progress;
 use crate::root::Tree;
-use crate::store::{BlockDir, Hand, Temporary, Writer};
+use crate::store::{BlockDir, BlockWriter, Temporary, Writer};
 
 /// Blocks that one thread takes at a time: 256 KiB, little enough to stay in a processor's cache.
 const RUN: usize = 64;
@@ -87,7 +87,7 @@ fn publish(batch: &[Line], durable: Option<&Writer>, workers: &mut [Worker]) -> 
 /// The blocks of the lists that are above a file.
 struct Lists<'a> {
     tree: Tree,
-    hand: Option<Hand<'a>>,
+    hand: Option<BlockWriter<'a>>,
 }
 
 impl<'a> Lists<'a> {
@@ -118,7 +118,7 @@ impl<'a> Lists<'a> {
 
 /// Stages blocks, and adds them to `lines`.
 fn stage_into<'a>(
-    hand: &'a mut Option<Hand<'_>>,
+    hand: &'a mut Option<BlockWriter<'_>>,
     lines: &'a mut Vec<Line>,
 ) -> impl FnMut(&Block<&[u8]>) -> Result<()> + 'a {
     move |block| {
@@ -205,7 +205,7 @@ struct Line {
 /// What a thread keeps from batch to batch.
 struct Worker<'a> {
     buffer: Vec<u8>,
-    hand: Option<Hand<'a>>,
+    hand: Option<BlockWriter<'a>>,
 }
 
 impl<'a> Worker<'a> {

@@ -32,17 +32,17 @@ use crate::hash::Hash;
 use crate::lan;
 use crate::progress::Progress;
 use crate::store::BlockDir;
-use block_ref::Wanted;
-use client::{Fetcher, Tally};
+use block_ref::BlockRef;
+use client::{Client, Tally};
 use dry_run::Count;
 use finder::Shared;
 use list::List;
-use list::tree::Levels;
+use list::tree::ListTree;
 use output::sink::{Keep, Spare};
 use output::target::Target;
 use output::{Output, Place, Stream, existing};
 use report::Report;
-use schedule::{Flow, Summary, Workers};
+use schedule::{Scheduler, Summary, Workers};
 use sources::mirror::Mirror;
 use sources::seed::Seed;
 use sources::servers::Servers;
@@ -82,15 +82,15 @@ pub fn run(options: Options) -> Result<()> {
     if let Some(target) = &target
         && let Some(blocks) = blocks_already_right(options, &target.path, list.as_ref().ok())?
     {
-        existing::settle(&target.path)?;
+        existing::sync_existing(&target.path)?;
         let at_hand = Summary {
             at_hand: blocks,
             ..Summary::default()
         };
         return report.done(at_hand, Tally::default());
     }
-    let beginnings = match (&target, &list) {
-        (Some(target), Err(_)) => existing::beginnings(target),
+    let partial_copies = match (&target, &list) {
+        (Some(target), Err(_)) => existing::partial_copies(target),
         _ => Vec::new(),
     };
     // Before any server is asked: what cannot be written need not be fetched.
@@ -100,7 +100,7 @@ pub fn run(options: Options) -> Result<()> {
         report.has_servers |= !servers.is_empty();
     }
     let sources = Arc::new(gather(options, servers, seeds)?);
-    let list = list.or_else(|root| under(options, root, &sources, beginnings));
+    let list = list.or_else(|root| under(options, root, &sources, partial_copies));
     let told = put_together(options, list, output, &sources, &mut report);
     told.map_err(|error| match error.is_missing() {
         true => sources
@@ -142,8 +142,8 @@ fn count(
     }
     let sources = Arc::new(gather(options, Vec::new(), seeds)?);
     let below = |root| {
-        let beginnings = target.map(existing::beginnings).unwrap_or_default();
-        under(options, root, &sources, beginnings)
+        let partial_copies = target.map(existing::partial_copies).unwrap_or_default();
+        under(options, root, &sources, partial_copies)
     };
     let mut list = match list.or_else(below) {
         Err(error) if error.is_missing() => return Ok(Count::without_root()),
@@ -168,7 +168,7 @@ fn put_together(
                 unlisted: Some(error),
                 ..Summary::default()
             };
-            return report.done(unlisted, sources.fetcher.tally());
+            return report.done(unlisted, sources.client.tally());
         }
         list => list?,
     };
@@ -177,7 +177,7 @@ fn put_together(
     let (shared, mut stream) = begin(options, list, output, sources)?;
     check_room(&shared, last)?;
     let workers = Workers::start(options.jobs, &shared)?;
-    let flow = Flow::new(
+    let flow = Scheduler::new(
         &shared,
         (&report.name, report.length),
         stream.as_mut(),
@@ -192,7 +192,7 @@ fn put_together(
         let grants_less = place.finish(summary.size)?;
         report.warn_of_rights(grants_less);
     }
-    report.done(summary, sources.fetcher.tally())
+    report.done(summary, sources.client.tally())
 }
 
 /// Puts together where blocks may come from.
@@ -203,23 +203,23 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
     let tell: fn(String) = if options.verbose { tell } else { |_| {} };
     let mirrors = options.mirrors.clone();
     let keep = options.dir.as_ref().filter(|_| options.keep);
-    let fetcher = Fetcher::new(
+    let client = Client::new(
         &everybody,
         options.peers,
         options.jobs,
         connect_timeout,
         timeout,
     )?;
-    let fetcher = Arc::new(fetcher);
+    let client = Arc::new(client);
     let mut servers = Servers::new(servers, mirrors.clone(), longest, options.spread, tell);
     if options.peers {
-        let find = peers::finder(Arc::clone(&fetcher), timeout);
+        let find = peers::finder(Arc::clone(&client), timeout);
         servers.find_peers(find, timeout, options.verbose);
     }
     Ok(Sources {
         mirrors: mirrors.iter().map(|_| Mirror::default()).collect(),
         servers,
-        fetcher,
+        client,
         keep: Keep::new(keep.map(BlockDir::writer).transpose()?),
         // A look into one that is not there is a system call a block.
         dir: options.dir.clone().filter(|dir| dir.path().exists()),
@@ -262,7 +262,7 @@ fn begin(
 }
 
 /// A device that may be too small for the last block is written to only when that is known to fit.
-fn check_room(shared: &Shared, last: Option<Wanted>) -> Result<()> {
+fn check_room(shared: &Shared, last: Option<BlockRef>) -> Result<()> {
     let (Some(place), Some(last)) = (&shared.place, last) else {
         return Ok(());
     };
@@ -283,10 +283,10 @@ fn under(
     options: &Options,
     hash: Hash,
     sources: &Arc<Sources>,
-    beginnings: Vec<Seed>,
+    partial_copies: Vec<Seed>,
 ) -> Result<List> {
     let name = options.hashlist.to_string();
-    let levels = Levels::new(sources, &name, beginnings, options.retry);
+    let levels = ListTree::new(sources, &name, partial_copies, options.retry);
     let root = levels.root(hash)?;
     Ok(List::under(root, &name, levels))
 }

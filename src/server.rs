@@ -42,7 +42,7 @@ use crate::store::BlockDir;
 use crate::sys;
 use clients::{Admitted, Clients, SHORTAGE_PAUSE};
 use connection::Connection;
-use files::{Files, Keeper};
+use files::{Files, Indexer};
 use http::{Request, Status};
 use log::Log;
 use threads::Threads;
@@ -52,7 +52,7 @@ use threads::Threads;
 const STACK: usize = 128 * 1024;
 
 /// Stack of the thread that reads files, in bytes: what std gives a thread.
-const KEEPER_STACK: usize = 2 * 1024 * 1024;
+const INDEXER_STACK: usize = 2 * 1024 * 1024;
 
 /// What the command line asks for.
 pub struct Options {
@@ -152,7 +152,7 @@ impl Address {
 /// When the directory or a file is not there, or an address cannot be had.
 pub fn run(options: Options) -> Result<()> {
     check_directory(&options)?;
-    let keeper = Keeper::new(&options.files)?;
+    let indexer = Indexer::new(&options.files)?;
     if let Some(path) = &options.peers {
         // A slip of the finger is told now. What becomes of the file later is seen at each request.
         peers::read(path).map_err(|e| Error::io("serve", path.display(), &e))?;
@@ -178,7 +178,7 @@ pub fn run(options: Options) -> Result<()> {
 
     let server = Arc::new(Server {
         clients: Clients::new(options.max_connections),
-        files: keeper.files(),
+        files: indexer.files(),
         log: options.verbose.then(Arc::default),
         options,
         threads: Threads::default(),
@@ -196,7 +196,7 @@ pub fn run(options: Options) -> Result<()> {
             }
             None => console::report(error),
         };
-        spawn(KEEPER_STACK, Box::new(move || keeper.run(&tell)))?;
+        spawn(INDEXER_STACK, Box::new(move || indexer.run(&tell)))?;
     }
     if let Some(lan) = lan {
         spawn(lan::STACK, Box::new(move || lan.run()))?;

@@ -100,7 +100,7 @@ impl BlockDir {
             staged: AtomicU32::new(1),
             put: None,
         };
-        if writer.bury(&dead)? {
+        if writer.sweep_dead_writers(&dead)? {
             writer.staged.store(0, Relaxed);
         }
         writer.put = writer.is_empty()?.then(Filter::new);
@@ -168,7 +168,7 @@ impl View {
 pub struct Writer {
     dir: BlockDir,
     directory: File,
-    owner: Owner,
+    owner: WriterLock,
     /// The user that the directory has files of this writer belong to.
     uid: u32,
     /// Number of the next temporary.
@@ -188,8 +188,8 @@ pub struct Temporary(u32);
 
 impl Writer {
     /// A way for one more thread to write.
-    pub fn hand(&self) -> Hand<'_> {
-        Hand {
+    pub fn hand(&self) -> BlockWriter<'_> {
+        BlockWriter {
             writer: self,
             temporary: self.dir.view(),
             block: self.dir.view(),
@@ -231,7 +231,7 @@ impl Writer {
 
     /// Removes what dead writers left; false if any of it could not be. Their marks go last: as long
     /// as those are there, the next writer tries again.
-    fn bury(&self, dead: &[Owner]) -> Result<bool> {
+    fn sweep_dead_writers(&self, dead: &[WriterLock]) -> Result<bool> {
         let swept =
             dead.is_empty() || self.sweep(&dead.iter().map(|owner| owner.number).collect())?;
         if swept {
@@ -271,7 +271,7 @@ impl Drop for Writer {
     /// Leaves no temporary behind where a batch was given up half-way, nor those of a writer that
     /// was being killed as this one began: the kernel lets go of a lock a little after the end.
     fn drop(&mut self) {
-        let _ = self.bury(&dead_owners(&self.dir.path, self.uid));
+        let _ = self.sweep_dead_writers(&dead_owners(&self.dir.path, self.uid));
         let left = self.staged.load(Relaxed) > 0;
         if !left
             || self
@@ -284,13 +284,13 @@ impl Drop for Writer {
 }
 
 /// One thread's way to write.
-pub struct Hand<'a> {
+pub struct BlockWriter<'a> {
     writer: &'a Writer,
     temporary: View,
     block: View,
 }
 
-impl Hand<'_> {
+impl BlockWriter<'_> {
     /// Writes `block` under a temporary name, or does nothing where it is in place already.
     ///
     /// # Errors
@@ -354,16 +354,16 @@ impl Hand<'_> {
 }
 
 /// A claimed writer's number. The lock on its file lasts as long as the file is open.
-struct Owner {
+struct WriterLock {
     number: u32,
     path: PathBuf,
     lock: File,
 }
 
-impl Owner {
+impl WriterLock {
     /// The same claim once more: a lock is shared by all descriptors of one opening.
     fn share(&self) -> io::Result<Self> {
-        Ok(Owner {
+        Ok(WriterLock {
             number: self.number,
             path: self.path.clone(),
             lock: self.lock.try_clone()?,
@@ -385,7 +385,7 @@ fn owner_path(dir: &Path, number: u32) -> PathBuf {
 
 /// Claims the numbers of all dead writers in `dir` whose files belong to the user `uid`. Those of other
 /// users count as alive: only their owner can tell, and removes what they left.
-fn dead_owners(dir: &Path, uid: u32) -> Vec<Owner> {
+fn dead_owners(dir: &Path, uid: u32) -> Vec<WriterLock> {
     let is_own = |there: &Metadata| match there.is_file() && there.uid() == uid {
         true => Ok(()),
         false => Err("it belongs to another user"),
@@ -393,7 +393,7 @@ fn dead_owners(dir: &Path, uid: u32) -> Vec<Owner> {
     let claim = |(number, path, is_taken): (u32, PathBuf, bool)| {
         let lock = || lockfile::lock(OpenOptions::new().write(true), &path, is_own);
         match is_taken.then(lock) {
-            Some(Ok(Locking::Locked(lock))) => Some(Owner { number, path, lock }),
+            Some(Ok(Locking::Locked(lock))) => Some(WriterLock { number, path, lock }),
             _ => None,
         }
     };
@@ -415,7 +415,7 @@ fn numbers(dir: &Path, uid: u32) -> impl Iterator<Item = (u32, PathBuf, bool)> {
 
 /// Claims a number for this process: that of a dead writer, which needs no new file where there
 /// may be no room for one, else a free one.
-fn claim(dir: &Path, dead: &[Owner]) -> Result<Owner> {
+fn claim(dir: &Path, dead: &[WriterLock]) -> Result<WriterLock> {
     let failed = |path: &Path, e| Error::storage("create", path, &e);
     if let Some(first) = dead.first() {
         return first.share().map_err(|e| failed(&first.path, e));
@@ -426,7 +426,7 @@ fn claim(dir: &Path, dead: &[Owner]) -> Result<Owner> {
         new.write(true).create_new(true).mode(0o600);
         let made = lockfile::lock(&mut new, &path, |_| Ok(()));
         match made.map_err(|e| failed(&path, e))? {
-            Locking::Locked(lock) => return Ok(Owner { number, path, lock }),
+            Locking::Locked(lock) => return Ok(WriterLock { number, path, lock }),
             // It is removed or renamed meanwhile, and so may be each of the names in it.
             Locking::Absent(e) => return Err(failed(&path, e)),
             Locking::Unlockable(e) => {

@@ -5,7 +5,7 @@ use crate::hash::Hash;
 
 /// One line of the list: a block and its place in the file.
 #[derive(Clone, Copy, Debug)]
-pub struct Wanted {
+pub struct BlockRef {
     /// Counted from 0.
     pub number: u64,
     pub hash: Hash,
@@ -13,7 +13,7 @@ pub struct Wanted {
     pub last: bool,
 }
 
-impl Wanted {
+impl BlockRef {
     /// Where the block begins, in bytes.
     pub fn offset(&self) -> u64 {
         block::offset(self.number)

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use ureq::config::{AutoHeaderValue, Config};
 use ureq::http::response::Parts;
-use ureq::http::{HeaderName, Response, Uri, header};
+use ureq::http::{self, HeaderName, Uri, header};
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, BodyReader, RequestBuilder, ResponseExt, Timeout};
 
@@ -65,7 +65,7 @@ const MAX_IDLE_AGE: Duration = Duration::from_secs(600);
 const PEER_CONNECTIONS: usize = 64;
 
 /// Asks servers, over connections that are kept. Shared by all workers.
-pub struct Fetcher {
+pub struct Client {
     proxies: Proxies,
     direct: Agent,
     /// By a proxy, where the environment names one for the scheme.
@@ -87,7 +87,7 @@ pub struct Tally {
 pub type Answered<T> = std::result::Result<T, Fault>;
 
 /// What comes of a call of the library.
-type Called = std::result::Result<Response<Body>, ureq::Error>;
+type Called = std::result::Result<http::Response<Body>, ureq::Error>;
 
 /// Why there is no answer.
 pub enum Fault {
@@ -113,10 +113,10 @@ fn is_direct(proxies: &Proxies, server: &Url) -> bool {
     server.is_near() || proxies.is_direct(server.host())
 }
 
-impl Fetcher {
+impl Client {
     /// Keeps a connection to each of `servers` for each of `jobs`, and some to the peers that may be
     /// found. `connect_timeout` is for a connection; `timeout` for sending a request, for the head of
-    /// its answer, and for each part of its body: see [`Incoming`].
+    /// its answer, and for each part of its body: see [`Response`].
     ///
     /// # Errors
     /// When the environment names a proxy that is not one.
@@ -143,7 +143,7 @@ impl Fetcher {
                 .transpose()?
                 .map(|proxy| agent(Some(proxy))))
         };
-        Ok(Fetcher {
+        Ok(Client {
             direct: agent(None),
             http: by(&proxies.http, false)?,
             https: by(&proxies.https, true)?,
@@ -176,23 +176,23 @@ impl Fetcher {
     ///
     /// # Errors
     /// When there is no answer, or this machine is too short of something to ask.
-    pub fn block(&self, server: &Url, hash: &Hash) -> Answered<Incoming> {
+    pub fn block(&self, server: &Url, hash: &Hash) -> Answered<Response> {
         self.get(server, &server.block(hash), None)
     }
 
     /// Asks `server` for the servers that it knows.
     ///
     /// # Errors
-    /// As [`Fetcher::block`].
-    pub fn peers(&self, server: &Url) -> Answered<Incoming> {
+    /// As [`Client::block`].
+    pub fn peers(&self, server: &Url) -> Answered<Response> {
         self.get(server, &server.peers(), None)
     }
 
     /// Asks `server` for all blocks of `list`, a hashlist, in one request.
     ///
     /// # Errors
-    /// As [`Fetcher::block`].
-    pub fn blocks(&self, server: &Url, list: &[u8]) -> Answered<Incoming> {
+    /// As [`Client::block`].
+    pub fn blocks(&self, server: &Url, list: &[u8]) -> Answered<Response> {
         let url = server.blocks();
         self.ask(server, &url, &|agent, fresh| {
             only(fresh, agent.post(&url)).send(list)
@@ -202,14 +202,14 @@ impl Fetcher {
     /// Asks `mirror` for the bytes from `first` to `last`, this one too, or to the end.
     ///
     /// # Errors
-    /// As [`Fetcher::block`].
-    pub fn range(&self, mirror: &Url, first: u64, last: Option<u64>) -> Answered<Incoming> {
+    /// As [`Client::block`].
+    pub fn range(&self, mirror: &Url, first: u64, last: Option<u64>) -> Answered<Response> {
         let last = last.map_or_else(String::new, |last| last.to_string());
         let range = format!("bytes={first}-{last}");
         self.get(mirror, &mirror.to_string(), Some(&range))
     }
 
-    fn get(&self, server: &Url, url: &str, range: Option<&str>) -> Answered<Incoming> {
+    fn get(&self, server: &Url, url: &str, range: Option<&str>) -> Answered<Response> {
         self.ask(server, url, &|agent, fresh| {
             let mut request = only(fresh, agent.get(url));
             if let Some(range) = range {
@@ -231,7 +231,7 @@ impl Fetcher {
         server: &Url,
         url: &str,
         call: &dyn Fn(&Agent, bool) -> Called,
-    ) -> Answered<Incoming> {
+    ) -> Answered<Response> {
         let agent = self.agent(server);
         let call = |fresh| {
             lock(&self.tally).requests += 1;
@@ -249,7 +249,7 @@ impl Fetcher {
         let answer = answer.map_err(|e| self.unanswered(e, url, by))?;
         let place = answer.get_uri().clone();
         let (head, body) = answer.into_parts();
-        Ok(Incoming {
+        Ok(Response {
             place,
             head,
             body: body.into_reader(),
@@ -352,7 +352,7 @@ fn silence(lacking: &str, timeout: Duration) -> Failure {
 ///
 /// Time is given to each part of a body that is filled: a server that sends block after block may
 /// take long over a run of them, one that sends a byte now and then may not.
-pub struct Incoming {
+pub struct Response {
     place: Uri,
     head: Parts,
     body: BodyReader<'static>,
@@ -364,7 +364,7 @@ pub struct Incoming {
     tally: Arc<Mutex<Tally>>,
 }
 
-impl Incoming {
+impl Response {
     pub fn status(&self) -> u16 {
         self.head.status.as_u16()
     }
@@ -409,7 +409,7 @@ impl Incoming {
     /// Whether nothing more comes, which lets the connection be used again.
     ///
     /// # Errors
-    /// As [`Incoming::fill`].
+    /// As [`Response::fill`].
     pub fn ends(&mut self) -> io::Result<bool> {
         Ok(self.fill(&mut [0])? == 0)
     }
@@ -448,7 +448,7 @@ impl Incoming {
     }
 }
 
-impl io::Read for Incoming {
+impl io::Read for Response {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let received = self.body.read(buffer)?;
         self.filled += received;
@@ -457,14 +457,14 @@ impl io::Read for Incoming {
     }
 }
 
-impl Incoming {
+impl Response {
     /// Brings what was received into the tally.
     pub fn account(&mut self) {
         lock(&self.tally).bytes += mem::take(&mut self.bytes);
     }
 }
 
-impl Drop for Incoming {
+impl Drop for Response {
     fn drop(&mut self) {
         self.account();
     }

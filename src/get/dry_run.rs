@@ -4,7 +4,7 @@
 
 use std::fs::File;
 
-use super::block_ref::Wanted;
+use super::block_ref::BlockRef;
 use super::list::List;
 use super::output::existing::read_right;
 use super::output::target::{Kind, Target};
@@ -164,13 +164,13 @@ impl<'a> Here<'a> {
     }
 
     /// The length of the block, if FILE has it at its place.
-    fn in_place(&mut self, wanted: &Wanted) -> Option<usize> {
+    fn in_place(&mut self, wanted: &BlockRef) -> Option<usize> {
         let block = read_right(self.file.as_ref()?, wanted, &mut self.buffer)?;
         Some(block.bytes().len())
     }
 
     /// The length of the block, if it is elsewhere.
-    fn find(&mut self, wanted: &Wanted) -> Result<Option<usize>> {
+    fn find(&mut self, wanted: &BlockRef) -> Result<Option<usize>> {
         let (hash, buffer) = (&wanted.hash, &mut self.buffer);
         if *hash == self.zeros {
             return Ok(Some(BLOCK_SIZE));

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 
-use super::block_ref::Wanted;
+use super::block_ref::BlockRef;
 use super::list::List;
 use super::output::Place;
-use super::output::sink::{Done, Sink};
+use super::output::sink::{Sink, TaskReport};
 use super::sources::local::Local;
 use super::sources::seed::Seed;
-use super::sources::servers::{Turn, Way};
+use super::sources::servers::{RequestKind, RunStart};
 use super::sources::{Sources, blocks};
 use crate::error::Result;
 use crate::mutex::lock;
@@ -33,7 +33,7 @@ pub enum Task {
     /// its place already, or has one.
     Take(usize),
     /// Find these, which failed before, or are not of the list.
-    Again(Vec<Wanted>),
+    Again(Vec<BlockRef>),
 }
 
 pub struct Worker<'a> {
@@ -48,7 +48,7 @@ pub struct Worker<'a> {
 ///
 /// # Errors
 /// What fails on this machine.
-pub fn find(shared: &Shared, wanted: &Wanted) -> Result<Option<usize>> {
+pub fn find(shared: &Shared, wanted: &BlockRef) -> Result<Option<usize>> {
     let mut worker = Worker::new(&shared.sources, Some(shared), None);
     let done = worker.run(Task::Again(vec![*wanted]))?;
     Ok(done.parts.first().map(|part| part.end.length))
@@ -58,7 +58,7 @@ impl<'a> Worker<'a> {
     pub fn new(
         sources: &'a Sources,
         shared: Option<&'a Shared>,
-        results: Option<&'a SyncSender<Result<Done>>>,
+        results: Option<&'a SyncSender<Result<TaskReport>>>,
     ) -> Self {
         let seeds = shared.map(|shared| sources.seeds.iter().chain(&shared.before));
         Worker {
@@ -76,12 +76,12 @@ impl<'a> Worker<'a> {
 
     /// # Errors
     /// What fails on this machine.
-    pub fn run(&mut self, task: Task) -> Result<Done> {
-        self.sink.again = matches!(task, Task::Again(_));
-        let mut done = Done {
-            again: self.sink.again,
+    pub fn run(&mut self, task: Task) -> Result<TaskReport> {
+        self.sink.is_retry = matches!(task, Task::Again(_));
+        let mut done = TaskReport {
+            is_retry: self.sink.is_retry,
             finished: true,
-            ..Done::default()
+            ..TaskReport::default()
         };
         let mut turn = self.sources.servers.turn();
         let mut absent = match task {
@@ -93,8 +93,8 @@ impl<'a> Worker<'a> {
         while !absent.is_empty() && !self.is_stopped() {
             let later = absent.split_off(turn.length.min(absent.len()));
             let (nobody, passing) = self.fetch(absent, turn)?;
-            done.nobody.extend(nobody);
-            done.passing |= passing;
+            done.missing.extend(nobody);
+            done.transient |= passing;
             absent = later;
             if absent.is_empty() {
                 break;
@@ -108,7 +108,7 @@ impl<'a> Worker<'a> {
     /// Takes lines until there are so many of them whose blocks are not at hand as make a `run`.
     /// Where blocks must go out in order, those at hand are held, so that there are at most `most`
     /// lines.
-    fn take(&mut self, run: usize, most: usize, done: &mut Done) -> Result<Vec<Wanted>> {
+    fn take(&mut self, run: usize, most: usize, done: &mut TaskReport) -> Result<Vec<BlockRef>> {
         let Some(shared) = self.shared else {
             return Ok(Vec::new());
         };
@@ -129,7 +129,7 @@ impl<'a> Worker<'a> {
             let count = wanted.len();
             lines += count;
             absent.append(&mut self.look(wanted)?);
-            done.ended = count == 0;
+            done.list_ended = count == 0;
             if count < due {
                 break;
             }
@@ -145,7 +145,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Takes in what is at hand; returns what is not.
-    fn look(&mut self, mut wanted: Vec<Wanted>) -> Result<Vec<Wanted>> {
+    fn look(&mut self, mut wanted: Vec<BlockRef>) -> Result<Vec<BlockRef>> {
         let mut failure = None;
         wanted.retain(|wanted| {
             let found = self.local.find(wanted, &mut self.sink.parts);
@@ -158,24 +158,24 @@ impl<'a> Worker<'a> {
     }
 
     /// Takes in what the servers give; returns what nobody gave, and whether somebody may later.
-    fn fetch(&mut self, wanted: Vec<Wanted>, turn: Turn) -> Result<(Vec<Wanted>, bool)> {
+    fn fetch(&mut self, wanted: Vec<BlockRef>, turn: RunStart) -> Result<(Vec<BlockRef>, bool)> {
         let Sources {
             servers,
-            fetcher,
+            client,
             mirrors,
             ..
         } = self.sources;
         // A mirror has the file, and nothing of its list.
         let mirrored = self.shared.is_some();
         servers.fetch(wanted, turn, mirrored, |url, way, wanted| match way {
-            Way::Get => {
-                let asked = blocks::for_one(fetcher, url, &wanted[0], &mut self.sink);
+            RequestKind::Single => {
+                let asked = blocks::for_one(client, url, &wanted[0], &mut self.sink);
                 // The next may take as long as a server takes.
                 self.sink.tell();
                 asked
             }
-            Way::Post => blocks::for_many(fetcher, url, wanted, &mut self.sink),
-            Way::Range(number) => mirrors[number].ask(fetcher, url, wanted, &mut self.sink),
+            RequestKind::Batch => blocks::for_many(client, url, wanted, &mut self.sink),
+            RequestKind::Range(number) => mirrors[number].ask(client, url, wanted, &mut self.sink),
         })
     }
 }

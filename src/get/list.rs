@@ -14,7 +14,7 @@ use std::iter::Flatten;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
-use super::block_ref::Wanted;
+use super::block_ref::BlockRef;
 use crate::block;
 use crate::console;
 use crate::error::{Cause, Error, Result};
@@ -48,7 +48,7 @@ pub struct List {
     order: Option<Flatten<Order>>,
     /// What ended the fetching of the list, where that was done beforehand.
     cut: Option<Error>,
-    last: Option<Wanted>,
+    last: Option<BlockRef>,
     /// Whether `last` is told even where the length is not known. That takes a look at the line
     /// after, for which a list that is still being made would make the block wait.
     tell_last: bool,
@@ -92,7 +92,7 @@ impl List {
         let (mut length, mut last) = (0, None);
         let mut check = Reader::new(BufReader::new(&file), name.clone());
         while let Some(hash) = check.next()? {
-            last = Some(Wanted {
+            last = Some(BlockRef {
                 number: length,
                 hash,
                 last: true,
@@ -252,7 +252,7 @@ impl List {
     }
 
     /// The last line, where it is known beforehand.
-    pub fn last(&self) -> Option<Wanted> {
+    pub fn last(&self) -> Option<BlockRef> {
         self.last
     }
 
@@ -261,7 +261,7 @@ impl List {
     /// # Errors
     /// As the hashlist's reader; when a file has become longer or shorter since it was opened; and
     /// what ended the fetching of a list under a root.
-    pub fn next(&mut self) -> Result<Option<Wanted>> {
+    pub fn next(&mut self) -> Result<Option<BlockRef>> {
         let hash = match self.ahead.take() {
             None => self.read()?,
             ahead => ahead,
@@ -275,7 +275,7 @@ impl List {
             Some(length) => number + 1 == length,
             None => self.tell_last && self.is_last()?,
         };
-        Ok(Some(Wanted { number, hash, last }))
+        Ok(Some(BlockRef { number, hash, last }))
     }
 
     /// The number of the line that was read.
@@ -316,7 +316,7 @@ impl List {
     ///
     /// # Errors
     /// As [`List::next`].
-    pub fn take(&mut self, most: usize) -> Result<Vec<Wanted>> {
+    pub fn take(&mut self, most: usize) -> Result<Vec<BlockRef>> {
         let mut lines = Vec::with_capacity(most);
         if let Some(error) = self.refused.take() {
             return Err(error);

@@ -15,7 +15,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::block_ref::Wanted;
+use super::block_ref::BlockRef;
 use super::list::List;
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::console::Stdout;
@@ -175,7 +175,7 @@ pub struct Place {
     path: PathBuf,
     kind: Kind,
     /// Bytes that were there at the start. Beyond them is nothing to look at, and a hole is zeros.
-    had: u64,
+    initial_len: u64,
 }
 
 enum Kind {
@@ -241,7 +241,7 @@ impl Place {
             file,
             path,
             kind: Kind::Device(size),
-            had: size,
+            initial_len: size,
         })
     }
 
@@ -249,7 +249,7 @@ impl Place {
         let metadata = file.metadata();
         let metadata = metadata.map_err(|e| Error::io("read", path.display(), &e))?;
         Ok(Place {
-            had: metadata.len(),
+            initial_len: metadata.len(),
             file,
             path,
             kind,
@@ -276,7 +276,7 @@ impl Place {
 
     /// # Errors
     /// When there is no room for so many bytes of a block.
-    pub fn check_room(&self, wanted: &Wanted, length: usize) -> Result<()> {
+    pub fn check_room(&self, wanted: &BlockRef, length: usize) -> Result<()> {
         match self.kind {
             Kind::Device(size) if wanted.offset() + length as u64 > size => {
                 Err(Target::too_small(&self.path, size))
@@ -294,17 +294,17 @@ impl Place {
     }
 
     /// The length of the block that is already in its place, or none.
-    pub fn right(&self, wanted: &Wanted, buffer: &mut [u8; READ_SIZE]) -> Option<usize> {
-        if wanted.offset() >= self.had {
+    pub fn read_in_place(&self, wanted: &BlockRef, buffer: &mut [u8; READ_SIZE]) -> Option<usize> {
+        if wanted.offset() >= self.initial_len {
             return None;
         }
         Some(read_right(&self.file, wanted, buffer)?.bytes().len())
     }
 
     /// The block as it lies at the same place of FILE as it was.
-    pub fn unchanged<'b>(
+    pub fn read_old<'b>(
         &self,
-        wanted: &Wanted,
+        wanted: &BlockRef,
         buffer: &'b mut [u8; READ_SIZE],
     ) -> Option<Block<&'b [u8]>> {
         let Kind::Part {
@@ -357,10 +357,10 @@ impl Place {
     /// When there is no room for them.
     pub fn write_zeros(&self, first: u64, end: End) -> Result<()> {
         for number in first..=end.wanted.number {
-            if block::offset(number) >= self.had {
+            if block::offset(number) >= self.initial_len {
                 return self.check_room(&end.wanted, end.length);
             }
-            let wanted = Wanted {
+            let wanted = BlockRef {
                 number,
                 ..end.wanted
             };

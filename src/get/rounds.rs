@@ -13,7 +13,7 @@ pub struct Rounds {
     fruitless: u32,
     /// Whether the last brought anything. What is fetched for the first time meanwhile does not
     /// count: else a silent server would be waited for again and again as long as others give.
-    pub brought: bool,
+    pub made_progress: bool,
 }
 
 impl Rounds {
@@ -21,13 +21,13 @@ impl Rounds {
         Rounds {
             most,
             fruitless: 0,
-            brought: false,
+            made_progress: false,
         }
     }
 
     /// The pause before the next round, twice as long after each that brought nothing.
     pub fn next(&mut self) -> Option<Duration> {
-        if mem::take(&mut self.brought) {
+        if mem::take(&mut self.made_progress) {
             self.fruitless = 0;
         }
         if self.fruitless == self.most {
@@ -49,7 +49,7 @@ mod tests {
         let seconds = |rounds: &mut Rounds| rounds.next().map(|pause| pause.as_secs());
         assert_eq!(seconds(&mut rounds), Some(1));
         assert_eq!(seconds(&mut rounds), Some(2));
-        rounds.brought = true;
+        rounds.made_progress = true;
         assert_eq!(seconds(&mut rounds), Some(1));
         assert_eq!(seconds(&mut rounds), Some(2));
         assert_eq!(seconds(&mut rounds), None);

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
-use super::block_ref::Wanted;
+use super::block_ref::BlockRef;
 use super::finder::{Shared, Task, Worker};
 use super::output::Stream;
-use super::output::sink::{Content, Done, End, Part};
+use super::output::sink::{Content, End, Part, TaskReport};
 use super::rounds::Rounds;
 use crate::block::BLOCK_SIZE;
 use crate::error::{Error, Result};
@@ -96,7 +96,7 @@ const RESULTS: usize = 16;
 /// The workers, as the one who gives them tasks sees them.
 pub struct Workers {
     pub tasks: Sender<Task>,
-    pub done: Receiver<Result<Done>>,
+    pub done: Receiver<Result<TaskReport>>,
     count: usize,
 }
 
@@ -128,7 +128,11 @@ impl Workers {
     }
 }
 
-fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &SyncSender<Result<Done>>) {
+fn work(
+    shared: &Shared,
+    waiting: &Mutex<Receiver<Task>>,
+    results: &SyncSender<Result<TaskReport>>,
+) {
     let mut worker = Worker::new(&shared.sources, Some(shared), Some(results));
     loop {
         // A statement of its own, so that the lock is let go before the work.
@@ -143,7 +147,7 @@ fn work(shared: &Shared, waiting: &Mutex<Receiver<Task>>, results: &SyncSender<R
     }
 }
 
-pub struct Flow<'a> {
+pub struct Scheduler<'a> {
     shared: &'a Shared,
     /// The list's name, and its lines where they are known.
     name: &'a str,
@@ -158,7 +162,7 @@ pub struct Flow<'a> {
     /// Blocks in a task.
     task: usize,
     /// Tasks given out and not yet come back.
-    under_way: usize,
+    in_flight: usize,
     /// Whether the list came to its end, and whether that was not its right one: what came before
     /// is written first.
     ended: bool,
@@ -166,13 +170,13 @@ pub struct Flow<'a> {
     /// Of a stream: the number of the block that is next, and what came before its turn, the hash
     /// of a block where nobody has it. By the number of the first block, and how many they are.
     next: u64,
-    early: BTreeMap<u64, std::result::Result<Part, Hash>>,
-    held: u64,
-    failed: Vec<Wanted>,
+    reorder_buffer: BTreeMap<u64, std::result::Result<Part, Hash>>,
+    buffered: u64,
+    failed: Vec<BlockRef>,
     summary: Summary,
 }
 
-impl<'a> Flow<'a> {
+impl<'a> Scheduler<'a> {
     pub fn new(
         shared: &'a Shared,
         (name, length): (&'a str, Option<u64>),
@@ -194,7 +198,7 @@ impl<'a> Flow<'a> {
         }
         let size = list.size();
         drop(list);
-        Flow {
+        Scheduler {
             shared,
             name,
             length,
@@ -204,12 +208,12 @@ impl<'a> Flow<'a> {
             progress,
             rounds: Rounds::new(retry),
             task,
-            under_way: 0,
+            in_flight: 0,
             ended: false,
             refused: None,
             next: 0,
-            early: BTreeMap::new(),
-            held: 0,
+            reorder_buffer: BTreeMap::new(),
+            buffered: 0,
             failed: Vec::new(),
             summary: Summary {
                 is_stream,
@@ -233,7 +237,7 @@ impl<'a> Flow<'a> {
     fn run_rounds(&mut self) -> Result<()> {
         loop {
             self.give_tasks();
-            if self.under_way > 0 {
+            if self.in_flight > 0 {
                 self.take_results()?;
             } else if !self.failed.is_empty() {
                 self.begin_round()?;
@@ -262,7 +266,7 @@ impl<'a> Flow<'a> {
     /// Whether each line of the list has become of something: no file is complete without that.
     fn check_count(&self) -> Result<()> {
         let (lines, blocks) = (lock(&self.shared.list).given(), self.summary.blocks());
-        if lines == blocks && self.early.is_empty() {
+        if lines == blocks && self.reorder_buffer.is_empty() {
             return Ok(());
         }
         let cause =
@@ -273,22 +277,22 @@ impl<'a> Flow<'a> {
     /// Gives out tasks as long as there is room for what comes of them.
     fn give_tasks(&mut self) {
         let most = self.workers.count() * TASKS_EACH;
-        while !self.ended && self.under_way < most && self.has_room(most) {
+        while !self.ended && self.in_flight < most && self.has_room(most) {
             self.give(Task::Take(self.task));
         }
     }
 
     fn has_room(&self, tasks: usize) -> bool {
         if self.summary.is_stream {
-            let under_way = self.failed.len() + self.under_way * self.task;
-            self.held + (under_way as u64) < (tasks * self.task) as u64
+            let in_flight = self.failed.len() + self.in_flight * self.task;
+            self.buffered + (in_flight as u64) < (tasks * self.task) as u64
         } else {
             self.failed.len() < MAX_FAILED
         }
     }
 
     fn give(&mut self, task: Task) {
-        self.under_way += 1;
+        self.in_flight += 1;
         // Were all workers gone, taking results would say so.
         let _ = self.workers.tasks.send(task);
     }
@@ -309,19 +313,20 @@ impl<'a> Flow<'a> {
         Ok(())
     }
 
-    fn take(&mut self, done: Done) -> Result<()> {
-        self.under_way -= usize::from(done.finished);
-        self.ended |= done.ended;
+    fn take(&mut self, done: TaskReport) -> Result<()> {
+        self.in_flight -= usize::from(done.finished);
+        self.ended |= done.list_ended;
         self.refused = self.refused.take().or(done.refused);
         for part in done.parts {
-            self.rounds.brought |= done.again && matches!(part.content, Content::Fetched(_));
+            self.rounds.made_progress |=
+                done.is_retry && matches!(part.content, Content::Fetched(_));
             self.put(part)?;
         }
-        if done.passing {
-            self.failed.extend(done.nobody);
+        if done.transient {
+            self.failed.extend(done.missing);
             return Ok(());
         }
-        done.nobody.iter().try_for_each(|wanted| self.miss(wanted))
+        done.missing.iter().try_for_each(|wanted| self.miss(wanted))
     }
 
     /// Brings blocks to their places, or to where they wait for their turn.
@@ -334,9 +339,9 @@ impl<'a> Flow<'a> {
             _ => self.summary.at_hand += count,
         }
         let Some(place) = &self.shared.place else {
-            self.held += count;
-            self.early.insert(part.first, Ok(part));
-            return self.write_early();
+            self.buffered += count;
+            self.reorder_buffer.insert(part.first, Ok(part));
+            return self.write_ready();
         };
         self.summary.settle(part.end, self.name)?;
         match part.content {
@@ -377,12 +382,12 @@ impl<'a> Flow<'a> {
         Err(Error::malformed("read hashlist", self.name, cause))
     }
 
-    fn miss(&mut self, wanted: &Wanted) -> Result<()> {
+    fn miss(&mut self, wanted: &BlockRef) -> Result<()> {
         if self.stream.is_some() {
             // Nothing after it will be written, and whatever is before it is under way.
             self.ended = true;
-            self.early.insert(wanted.number, Err(wanted.hash));
-            return self.write_early();
+            self.reorder_buffer.insert(wanted.number, Err(wanted.hash));
+            return self.write_ready();
         }
         self.count_missing(wanted.number, wanted.hash);
         Ok(())
@@ -397,11 +402,11 @@ impl<'a> Flow<'a> {
     }
 
     /// Writes to a stream what has its turn; stops for good at a block that nobody has.
-    fn write_early(&mut self) -> Result<()> {
+    fn write_ready(&mut self) -> Result<()> {
         let Some(stream) = &mut self.stream else {
             return Ok(());
         };
-        while let Some(turn) = self.early.remove(&self.next) {
+        while let Some(turn) = self.reorder_buffer.remove(&self.next) {
             let part = match turn {
                 Ok(part) => part,
                 Err(hash) => {
@@ -420,7 +425,7 @@ impl<'a> Flow<'a> {
                 Content::Right => {}
             }
             self.next += count;
-            self.held -= count;
+            self.buffered -= count;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ pub mod servers;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::client::Fetcher;
+use super::client::Client;
 use super::output::sink::{Keep, Spare};
 use crate::store::BlockDir;
 use mirror::Mirror;
@@ -23,7 +23,7 @@ pub struct Sources {
     pub servers: Servers,
     /// By their numbers.
     pub mirrors: Vec<Mirror>,
-    pub fetcher: Arc<Fetcher>,
+    pub client: Arc<Client>,
     pub dir: Option<BlockDir>,
     /// Where what is fetched is kept.
     pub keep: Keep,

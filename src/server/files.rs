@@ -65,9 +65,9 @@ fn is_same(one: Option<&Arc<Served>>, other: &Arc<Served>) -> bool {
 /// changes with mode, owner and links too: then a file is read anew for nothing, and served meanwhile.
 /// A block device has the size 0 and the times of its node, which tell only of what was written by
 /// that name.
-type Mark = (u64, u64, u64, [(i64, i64); 2]);
+type Fingerprint = (u64, u64, u64, [(i64, i64); 2]);
 
-fn mark(metadata: &Metadata) -> Mark {
+fn mark(metadata: &Metadata) -> Fingerprint {
     (
         metadata.dev(),
         metadata.ino(),
@@ -105,7 +105,7 @@ fn is_recent((seconds, nanoseconds): (i64, i64)) -> bool {
 struct Opened {
     file: File,
     size: u64,
-    mark: Mark,
+    mark: Fingerprint,
     shows_changes: bool,
 }
 
@@ -127,46 +127,46 @@ impl Opened {
 }
 
 /// One that the command line names.
-struct Named {
+struct WatchedFile {
     path: PathBuf,
     /// Opened at the start, and not yet looked at.
     first: Option<Opened>,
     served: Option<Arc<Served>>,
     /// As it is served, if a change would show, and as it was at the last look.
-    read: Option<Mark>,
-    seen: Option<Mark>,
-    /// Whether it was told that it cannot be read anew.
-    told: bool,
+    read: Option<Fingerprint>,
+    seen: Option<Fingerprint>,
+    /// Whether the error that it cannot be read anew was reported.
+    error_reported: bool,
 }
 
 /// Who keeps the indexes right.
-pub struct Keeper {
+pub struct Indexer {
     files: Arc<Files>,
-    named: Vec<Named>,
+    named: Vec<WatchedFile>,
 }
 
-impl Keeper {
+impl Indexer {
     /// Opens all of `paths`.
     ///
     /// # Errors
     /// When one is not there, or is not a file whose parts can be read in any order.
     pub fn new(paths: &[PathBuf]) -> Result<Self> {
-        let mut named: Vec<Named> = Vec::new();
+        let mut named: Vec<WatchedFile> = Vec::new();
         for path in paths {
             if named.iter().any(|other| other.path.as_os_str() == path) {
                 continue;
             }
             let opened = Opened::new(path)?;
-            named.push(Named {
+            named.push(WatchedFile {
                 path: path.clone(),
                 seen: Some(opened.mark),
                 first: Some(opened),
                 served: None,
                 read: None,
-                told: false,
+                error_reported: false,
             });
         }
-        Ok(Keeper {
+        Ok(Indexer {
             files: Arc::default(),
             named,
         })
@@ -183,11 +183,11 @@ impl Keeper {
             for named in &mut self.named {
                 match named.look(&self.files) {
                     Ok(()) => {}
-                    // Tried again at every look, told once.
-                    Err(_) if named.told => {}
+                    // Tried again at every look, reported once.
+                    Err(_) if named.error_reported => {}
                     Err(error) => {
                         tell(&error);
-                        named.told = true;
+                        named.error_reported = true;
                     }
                 }
             }
@@ -196,7 +196,7 @@ impl Keeper {
     }
 }
 
-impl Named {
+impl WatchedFile {
     /// Indexes the file at the first look, and whenever it has changed and is still again.
     fn look(&mut self, files: &Files) -> Result<()> {
         let opened = match self.first.take() {
@@ -225,7 +225,7 @@ impl Named {
         });
         files.replace(self.served.as_ref(), None);
         self.read = opened.shows_changes.then_some(opened.mark);
-        (self.served, self.told) = (Some(new), false);
+        (self.served, self.error_reported) = (Some(new), false);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// Whether what a status refuses may be given a little later.
-pub fn is_passing(status: u16) -> bool {
+pub fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
 

@@ -12,7 +12,7 @@ use std::thread;
 use super::Upper;
 use crate::block::{self, BLOCK_SIZE, Block};
 use crate::error::{Error, Result};
-use crate::get::block_ref::Wanted;
+use crate::get::block_ref::BlockRef;
 use crate::get::finder::{Task, Worker};
 use crate::get::output::sink::{Content, Part};
 use crate::get::rounds::Rounds;
@@ -30,12 +30,12 @@ use crate::spawn::{ASKING_STACK, spawn};
 const RUN: usize = 128;
 
 /// What all levels of one root share.
-pub struct Levels {
+pub struct ListTree {
     sources: Arc<Sources>,
     /// The root, as messages name it.
     name: String,
     /// Files whose own lists may have blocks of these, besides the seeds.
-    beginnings: Vec<Seed>,
+    partial_copies: Vec<Seed>,
     retry: u32,
     /// What ended the first level that did not come to its end.
     failure: Mutex<Option<Error>>,
@@ -44,12 +44,17 @@ pub struct Levels {
 /// Blocks by their places in what was asked for.
 type Found = Vec<Option<Vec<u8>>>;
 
-impl Levels {
-    pub fn new(sources: &Arc<Sources>, name: &str, beginnings: Vec<Seed>, retry: u32) -> Arc<Self> {
-        Arc::new(Levels {
+impl ListTree {
+    pub fn new(
+        sources: &Arc<Sources>,
+        name: &str,
+        partial_copies: Vec<Seed>,
+        retry: u32,
+    ) -> Arc<Self> {
+        Arc::new(ListTree {
             sources: Arc::clone(sources),
             name: name.to_owned(),
-            beginnings,
+            partial_copies,
             retry,
             failure: Mutex::default(),
         })
@@ -75,12 +80,12 @@ impl Levels {
         while !wanted.is_empty() {
             let done = worker.run(Task::Again(wanted))?;
             for part in done.parts {
-                rounds.brought |= matches!(part.content, Content::Fetched(_));
+                rounds.made_progress |= matches!(part.content, Content::Fetched(_));
                 self.place(part, found);
             }
             wanted = absent(hashes, found);
             let Some(first) = wanted.first() else { break };
-            let Some(pause) = rounds.next().filter(|_| done.passing) else {
+            let Some(pause) = rounds.next().filter(|_| done.transient) else {
                 return Err(self.missing(&first.hash));
             };
             thread::sleep(pause);
@@ -122,7 +127,7 @@ impl Levels {
     }
 }
 
-impl Upper for Levels {
+impl Upper for ListTree {
     /// The text of the file's hashlist, as it comes.
     ///
     /// # Errors
@@ -155,10 +160,10 @@ impl Upper for Levels {
 }
 
 /// The hashes whose blocks are not found yet, each by its place.
-fn absent(hashes: &[Hash], found: &Found) -> Vec<Wanted> {
+fn absent(hashes: &[Hash], found: &Found) -> Vec<BlockRef> {
     let due = (0..).zip(hashes.iter().zip(found));
     due.filter(|(_, (_, block))| block.is_none())
-        .map(|(number, (&hash, _))| Wanted {
+        .map(|(number, (&hash, _))| BlockRef {
             number,
             hash,
             // No block of the file.
@@ -169,7 +174,7 @@ fn absent(hashes: &[Hash], found: &Found) -> Vec<Wanted> {
 
 /// One of the lists, 1 being the file's own.
 struct Level {
-    levels: Arc<Levels>,
+    levels: Arc<ListTree>,
     root: Arc<Root>,
     number: u32,
 }
@@ -239,7 +244,7 @@ impl Level {
     /// The block, where some seed's own list has it at the same place.
     fn find_seeded(&self, number: u64, hash: &Hash) -> Result<Option<Vec<u8>>> {
         let levels = &self.levels;
-        for seed in levels.sources.seeds.iter().chain(&levels.beginnings) {
+        for seed in levels.sources.seeds.iter().chain(&levels.partial_copies) {
             let text = seed.list_block(&self.root, self.number, number);
             if let Some(block) = text.as_deref().and_then(|text| Block::verify(text, hash)) {
                 // A box that passes the file on passes its list on too.

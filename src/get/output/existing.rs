@@ -9,7 +9,7 @@ use super::target::Target;
 use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Error, Result};
 use crate::file::{self, read_at, sync, sync_name};
-use crate::get::block_ref::Wanted;
+use crate::get::block_ref::BlockRef;
 use crate::get::list::List;
 use crate::get::sources::seed::Seed;
 use crate::hash::Hash;
@@ -21,7 +21,7 @@ const PIECE: usize = 64 * BLOCK_SIZE;
 
 /// What may hold much of the file that is to be `target`: FILE as it is, and as far as it came. What
 /// cannot be read is left out.
-pub fn beginnings(target: &Target) -> Vec<Seed> {
+pub fn partial_copies(target: &Target) -> Vec<Seed> {
     let file = target.open_to_read().ok().flatten();
     let part = file::open_regular(&target.part()).ok();
     let seeds = [file, part].into_iter().flatten();
@@ -70,7 +70,7 @@ pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
 ///
 /// # Errors
 /// When the disk refuses.
-pub fn settle(path: &Path) -> Result<()> {
+pub fn sync_existing(path: &Path) -> Result<()> {
     let synced = match file::open_regular(path).and_then(|file| sync(&file)) {
         // Where nothing is ever written there is nothing to sync (squashfs).
         Err(e) if !sys::is_unsupported(&e) => Err(e),
@@ -82,7 +82,7 @@ pub fn settle(path: &Path) -> Result<()> {
 /// The block, if it lies at its own place in `file`.
 pub fn read_right<'b>(
     file: &File,
-    wanted: &Wanted,
+    wanted: &BlockRef,
     buffer: &'b mut [u8; READ_SIZE],
 ) -> Option<Block<&'b [u8]>> {
     let mut length = read_at(file, &mut buffer[..BLOCK_SIZE], wanted.offset());

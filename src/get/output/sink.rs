@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::block::{BLOCK_SIZE, Block, READ_SIZE, Row};
 use crate::error::{Error, Result};
-use crate::get::block_ref::Wanted;
+use crate::get::block_ref::BlockRef;
 use crate::mutex::lock;
 use crate::store::Writer;
 
@@ -33,7 +33,7 @@ pub struct Part {
 /// The last block of a part. Only this may be shorter than [`BLOCK_SIZE`].
 #[derive(Clone, Copy)]
 pub struct End {
-    pub wanted: Wanted,
+    pub wanted: BlockRef,
     pub length: usize,
 }
 
@@ -121,7 +121,7 @@ impl<'a> Parts<'a> {
     }
 
     /// Takes in a block without bytes: one that is in its place, or zeros.
-    pub fn note(&mut self, wanted: &Wanted, kind: Kind, length: usize) {
+    pub fn note(&mut self, wanted: &BlockRef, kind: Kind, length: usize) {
         self.begin(wanted, kind);
         extend(&mut self.open, wanted, kind, length);
     }
@@ -132,7 +132,7 @@ impl<'a> Parts<'a> {
     /// Those of `read`.
     pub fn push<E>(
         &mut self,
-        wanted: &Wanted,
+        wanted: &BlockRef,
         kind: Kind,
         read: impl FnOnce(&mut [u8; READ_SIZE]) -> std::result::Result<Option<Block<&[u8]>>, E>,
     ) -> std::result::Result<Option<Block<&[u8]>>, E> {
@@ -148,7 +148,7 @@ impl<'a> Parts<'a> {
     }
 
     /// Ends the open part unless `wanted` may be its next block.
-    fn begin(&mut self, wanted: &Wanted, kind: Kind) {
+    fn begin(&mut self, wanted: &BlockRef, kind: Kind) {
         let goes_on = |open: &Open| {
             open.kind == kind
                 && open.end.wanted.number + 1 == wanted.number
@@ -195,7 +195,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn extend(open: &mut Option<Open>, wanted: &Wanted, kind: Kind, length: usize) {
+fn extend(open: &mut Option<Open>, wanted: &BlockRef, kind: Kind, length: usize) {
     let end = End {
         wanted: *wanted,
         length,
@@ -214,17 +214,17 @@ fn extend(open: &mut Option<Open>, wanted: &Wanted, kind: Kind, length: usize) {
 
 /// What came of a task, or of a part of it: what was fetched goes to the output as it comes.
 #[derive(Default)]
-pub struct Done {
+pub struct TaskReport {
     pub parts: Vec<Part>,
     /// Blocks that nobody gave; `passing` if somebody may do so a little later.
-    pub nobody: Vec<Wanted>,
-    pub passing: bool,
+    pub missing: Vec<BlockRef>,
+    pub transient: bool,
     /// Whether this was the rest of it.
     pub finished: bool,
     /// Whether the blocks had failed before.
-    pub again: bool,
+    pub is_retry: bool,
     /// Whether the list was at its end, or goes on with a line that is not one.
-    pub ended: bool,
+    pub list_ended: bool,
     pub refused: Option<Error>,
 }
 
@@ -232,22 +232,22 @@ pub struct Done {
 pub struct Sink<'a> {
     keep: &'a Keep,
     /// Told of parts of a task before all of it is done. None if nobody wants to know.
-    results: Option<&'a SyncSender<Result<Done>>>,
+    results: Option<&'a SyncSender<Result<TaskReport>>>,
     pub parts: Parts<'a>,
-    pub again: bool,
+    pub is_retry: bool,
 }
 
 impl<'a> Sink<'a> {
     pub fn new(
         keep: &'a Keep,
         spare: &'a Spare,
-        results: Option<&'a SyncSender<Result<Done>>>,
+        results: Option<&'a SyncSender<Result<TaskReport>>>,
     ) -> Self {
         Sink {
             keep,
             results,
             parts: Parts::new(spare),
-            again: false,
+            is_retry: false,
         }
     }
 
@@ -258,7 +258,7 @@ impl<'a> Sink<'a> {
     /// Those of `read`, and what fails on this machine.
     pub fn push<E: From<Error>>(
         &mut self,
-        wanted: &Wanted,
+        wanted: &BlockRef,
         read: impl FnOnce(&mut [u8; READ_SIZE]) -> std::result::Result<Option<Block<&[u8]>>, E>,
     ) -> std::result::Result<bool, E> {
         let Some(block) = self.parts.push(wanted, Kind::Fetched, read)? else {
@@ -276,11 +276,11 @@ impl<'a> Sink<'a> {
         let Some(results) = self.results else { return };
         let parts = self.parts.take();
         if !parts.is_empty() {
-            let again = self.again;
-            let _ = results.send(Ok(Done {
+            let is_retry = self.is_retry;
+            let _ = results.send(Ok(TaskReport {
                 parts,
-                again,
-                ..Done::default()
+                is_retry,
+                ..TaskReport::default()
             }));
         }
     }

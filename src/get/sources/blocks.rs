@@ -3,13 +3,13 @@
 
 use std::time::Instant;
 
-use super::outcome::{Asked, Pace, Unfit};
+use super::outcome::{BatchRefusal, Outcome, Pace};
 use crate::block::{BLOCK_SIZE, Block};
 use crate::error::Result;
-use crate::get::block_ref::Wanted;
-use crate::get::client::failure::{Failure, is_passing};
+use crate::get::block_ref::BlockRef;
+use crate::get::client::failure::{Failure, is_transient};
 use crate::get::client::url::Url;
-use crate::get::client::{Answered, Fault, Fetcher, Incoming};
+use crate::get::client::{Answered, Client, Fault, Response};
 use crate::get::output::sink::Sink;
 use crate::hashlist::LINE;
 
@@ -20,16 +20,21 @@ const LENGTH: usize = 2;
 ///
 /// # Errors
 /// What fails on this machine.
-pub fn for_one(fetcher: &Fetcher, server: &Url, wanted: &Wanted, sink: &mut Sink) -> Result<Asked> {
-    let mut asked = Asked::default();
+pub fn for_one(
+    client: &Client,
+    server: &Url,
+    wanted: &BlockRef,
+    sink: &mut Sink,
+) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
     let whole = std::slice::from_ref(wanted);
-    match receive_one(fetcher.block(server, &wanted.hash), wanted, sink) {
-        Ok(One::Given) => asked.give(),
-        Ok(One::Lacking(reason)) => asked.lack(whole, reason),
-        Err(Fault::Failed(failure)) => asked.fail(whole, failure),
+    match receive_one(client.block(server, &wanted.hash), wanted, sink) {
+        Ok(One::Given) => outcome.hit(),
+        Ok(One::Lacking(reason)) => outcome.miss(whole, reason),
+        Err(Fault::Failed(failure)) => outcome.fail(whole, failure),
         Err(Fault::Local(error)) => return Err(error),
     }
-    Ok(asked)
+    Ok(outcome)
 }
 
 enum One {
@@ -37,13 +42,13 @@ enum One {
     Lacking(String),
 }
 
-fn receive_one(answer: Answered<Incoming>, wanted: &Wanted, sink: &mut Sink) -> Answered<One> {
+fn receive_one(answer: Answered<Response>, wanted: &BlockRef, sink: &mut Sink) -> Answered<One> {
     let mut answer = answer?;
     match answer.status() {
         200 => {}
         403 | 404 | 410 => return Ok(One::Lacking(answer.refusal()?)),
         status => {
-            return Err(Failure::strike(answer.refusal()?, is_passing(status)).into());
+            return Err(Failure::strike(answer.refusal()?, is_transient(status)).into());
         }
     }
     if let Some(length) = answer.length().filter(|&length| length > BLOCK_SIZE as u64) {
@@ -74,22 +79,22 @@ fn receive_one(answer: Answered<Incoming>, wanted: &Wanted, sink: &mut Sink) -> 
 /// # Errors
 /// What fails on this machine.
 pub fn for_many(
-    fetcher: &Fetcher,
+    client: &Client,
     server: &Url,
-    wanted: &[Wanted],
+    wanted: &[BlockRef],
     sink: &mut Sink,
-) -> Result<Asked> {
-    let mut asked = Asked::default();
+) -> Result<Outcome> {
+    let mut outcome = Outcome::default();
     let mut list = Vec::with_capacity(wanted.len() * LINE);
     for wanted in wanted {
         crate::hashlist::push_line(&mut list, &wanted.hash);
     }
     let begun = Instant::now();
     let mut left = wanted;
-    match receive_many(fetcher.blocks(server, &list), &mut left, sink, &mut asked) {
+    match receive_many(client.blocks(server, &list), &mut left, sink, &mut outcome) {
         Ok(Some(head)) => {
             // One that is not there comes quickly as well.
-            asked.pace = Some(Pace {
+            outcome.pace = Some(Pace {
                 blocks: wanted.len() - left.len(),
                 body: head.elapsed(),
                 whole: begun.elapsed(),
@@ -97,32 +102,32 @@ pub fn for_many(
         }
         Ok(None) => {}
         // What is no answer at all may be one to a request for a single block.
-        Err(Fault::Failed(failure)) if failure.is_misunderstanding() && asked.given == 0 => {
-            asked.misfit(left, Unfit::Ever);
+        Err(Fault::Failed(failure)) if failure.is_misunderstanding() && outcome.given == 0 => {
+            outcome.refuse_batch(left, BatchRefusal::Permanent);
         }
-        Err(Fault::Failed(failure)) => asked.fail(left, failure),
+        Err(Fault::Failed(failure)) => outcome.fail(left, failure),
         Err(Fault::Local(error)) => return Err(error),
     }
-    Ok(asked)
+    Ok(outcome)
 }
 
 /// Takes frame after frame, of the blocks in `left`. Tells when they began to come; none if they are
 /// no frames.
 fn receive_many<'w>(
-    answer: Answered<Incoming>,
-    left: &mut &'w [Wanted],
+    answer: Answered<Response>,
+    left: &mut &'w [BlockRef],
     sink: &mut Sink,
-    asked: &mut Asked,
+    outcome: &mut Outcome,
 ) -> Answered<Option<Instant>> {
     let mut answer = answer?;
     if answer.status() != 200 {
         answer.refusal()?;
-        asked.misfit(left, unfit(answer.status()));
+        outcome.refuse_batch(left, unfit(answer.status()));
         return Ok(None);
     }
     let head = Instant::now();
-    while !asked.is_hopeless() {
-        let frames: &'w [Wanted] = left;
+    while !outcome.reached_strike_limit() {
+        let frames: &'w [BlockRef] = left;
         let Some((wanted, later)) = frames.split_first() else {
             break;
         };
@@ -139,44 +144,44 @@ fn receive_many<'w>(
         })?;
         let this = std::slice::from_ref(wanted);
         if given {
-            asked.give();
+            outcome.hit();
         } else if !is_whole {
             break;
         } else if length == 0 {
-            asked.lack(this, "it has not got it");
+            outcome.miss(this, "it has not got it");
         } else {
             let reason = format_args!("wrong bytes ({length})");
-            asked.fail(this, Failure::strike(reason, false));
+            outcome.fail(this, Failure::strike(reason, false));
         }
         *left = later;
     }
-    if asked.is_hopeless() {
-        asked.rest.extend_from_slice(left);
+    if outcome.reached_strike_limit() {
+        outcome.rest.extend_from_slice(left);
         return Ok(Some(head));
     }
     // All that was wanted may have come, and then more, or nothing for as long as a server may take.
     // That the connection broke only then is nothing to hold against it.
-    let has_end = |answer: &mut Incoming| match answer.ends() {
+    let has_end = |answer: &mut Response| match answer.ends() {
         Ok(ended) => ended,
         Err(e) => !answer.failure(&e).at_once,
     };
     if !left.is_empty() || !has_end(&mut answer) {
-        asked.misfit(left, Unfit::Ever);
+        outcome.refuse_batch(left, BatchRefusal::Permanent);
         return Ok(None);
     }
     Ok(Some(head))
 }
 
 /// What a status that is not 200 says of later requests for many.
-fn unfit(status: u16) -> Unfit {
+fn unfit(status: u16) -> BatchRefusal {
     match status {
         // Not implemented; not in this version of HTTP.
-        501 | 505 => Unfit::Ever,
-        status if is_passing(status) => Unfit::Now,
-        _ => Unfit::Ever,
+        501 | 505 => BatchRefusal::Permanent,
+        status if is_transient(status) => BatchRefusal::Temporary,
+        _ => BatchRefusal::Permanent,
     }
 }
 
-fn fill(answer: &mut Incoming, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {
+fn fill(answer: &mut Response, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {
     answer.fill(buffer).map_err(|e| answer.failure(&e))
 }

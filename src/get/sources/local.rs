@@ -6,7 +6,7 @@ use std::mem;
 use super::seed::Seed;
 use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
 use crate::error::{Error, Result};
-use crate::get::block_ref::Wanted;
+use crate::get::block_ref::BlockRef;
 use crate::get::output::Place;
 use crate::get::output::sink::{Keep, Kind, Parts};
 use crate::hash::Hash;
@@ -47,15 +47,15 @@ impl<'a> Local<'a> {
     ///
     /// # Errors
     /// When the machine is too short of something to look, or the block directory refuses.
-    pub fn find(&mut self, wanted: &Wanted, parts: &mut Parts<'_>) -> Result<bool> {
+    pub fn find(&mut self, wanted: &BlockRef, parts: &mut Parts<'_>) -> Result<bool> {
         let hash = &wanted.hash;
         if let Some(place) = self.place {
-            if let Some(length) = place.right(wanted, &mut self.buffer) {
+            if let Some(length) = place.read_in_place(wanted, &mut self.buffer) {
                 parts.note(wanted, Kind::Right, length);
                 return Ok(true);
             }
             let unchanged = parts.push(wanted, Kind::AtHand, |room| {
-                Ok::<_, Error>(place.unchanged(wanted, room))
+                Ok::<_, Error>(place.read_old(wanted, room))
             });
             if unchanged?.is_some() {
                 return Ok(true);

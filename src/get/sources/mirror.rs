@@ -11,13 +11,13 @@ use std::mem;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
-use super::outcome::{Asked, Pace};
+use super::outcome::{Outcome, Pace};
 use crate::block::{self, BLOCK_SIZE, Block};
 use crate::error::Result;
-use crate::get::block_ref::Wanted;
-use crate::get::client::failure::{Failure, is_passing};
+use crate::get::block_ref::BlockRef;
+use crate::get::client::failure::{Failure, is_transient};
 use crate::get::client::url::Url;
-use crate::get::client::{Answered, Fault, Fetcher, Incoming};
+use crate::get::client::{Answered, Client, Fault, Response};
 use crate::get::output::sink::Sink;
 use crate::mutex::lock;
 
@@ -58,7 +58,7 @@ impl Whole {
 
 /// A body that begins with byte `at` of the file, perhaps as the whole of it.
 struct Stream {
-    answer: Incoming,
+    answer: Response,
     at: u64,
     is_whole: bool,
 }
@@ -70,19 +70,19 @@ impl Mirror {
     /// What fails on this machine.
     pub fn ask(
         &self,
-        fetcher: &Fetcher,
+        client: &Client,
         url: &Url,
-        wanted: &[Wanted],
+        wanted: &[BlockRef],
         sink: &mut Sink,
-    ) -> Result<Asked> {
+    ) -> Result<Outcome> {
         let place = lock(&self.place).clone();
         let mut visit = Visit {
             mirror: self,
-            fetcher,
+            client,
             url: place.as_ref().unwrap_or(url),
             sink,
             left: wanted,
-            asked: Asked::default(),
+            outcome: Outcome::default(),
         };
         let mut received = visit.receive();
         if place.is_some() && matches!(received, Err(Fault::Failed(_))) {
@@ -93,10 +93,10 @@ impl Mirror {
         }
         match received {
             Ok(()) => {}
-            Err(Fault::Failed(failure)) => visit.asked.fail(visit.left, failure),
+            Err(Fault::Failed(failure)) => visit.outcome.fail(visit.left, failure),
             Err(Fault::Local(error)) => return Err(error),
         }
-        Ok(visit.asked)
+        Ok(visit.outcome)
     }
 
     /// Waits until nobody reads, and nobody waits who wants an earlier block of what still comes: to
@@ -104,7 +104,7 @@ impl Mirror {
     ///
     /// # Errors
     /// When it fell silent meanwhile, which is not to cost its time again.
-    fn wait(&self, first: u64) -> std::result::Result<Turn<'_>, Failure> {
+    fn wait(&self, first: u64) -> std::result::Result<StreamGuard<'_>, Failure> {
         let mut whole = lock(&self.whole);
         let before = whole.silences;
         whole.waiting.insert(first);
@@ -122,7 +122,7 @@ impl Mirror {
             }
             _ => {
                 whole.taken = true;
-                Ok(Turn(self))
+                Ok(StreamGuard(self))
             }
         }
     }
@@ -131,12 +131,12 @@ impl Mirror {
 /// One time that a mirror is asked.
 struct Visit<'a, 's> {
     mirror: &'a Mirror,
-    fetcher: &'a Fetcher,
+    client: &'a Client,
     url: &'a Url,
     sink: &'a mut Sink<'s>,
     /// Of what is wanted, what is still to come.
-    left: &'a [Wanted],
-    asked: Asked,
+    left: &'a [BlockRef],
+    outcome: Outcome,
 }
 
 impl Visit<'_, '_> {
@@ -165,12 +165,12 @@ impl Visit<'_, '_> {
             let (first, length) = neighbours(self.left);
             let (begun, before) = (Instant::now(), self.left.len());
             let answer = self
-                .fetcher
+                .client
                 .range(self.url, first, Some(first + length - 1))?;
             let head = Instant::now();
             let Some(mut stream) = Stream::new(answer, first)? else {
                 let left = mem::take(&mut self.left);
-                self.asked.lack(left, "its copy of the file is shorter");
+                self.outcome.miss(left, "its copy of the file is shorter");
                 return Ok(());
             };
             if stream.is_whole {
@@ -187,10 +187,10 @@ impl Visit<'_, '_> {
             let blocks = before - self.left.len();
             if blocks == 0 {
                 let left = mem::take(&mut self.left);
-                self.asked.lack(left, "it gave less than a block");
+                self.outcome.miss(left, "it gave less than a block");
                 return Ok(());
             }
-            self.asked.pace = Some(Pace {
+            self.outcome.pace = Some(Pace {
                 blocks,
                 body: head.elapsed(),
                 whole: begun.elapsed(),
@@ -222,12 +222,12 @@ impl Visit<'_, '_> {
         if stream.is_none() && !is_beyond {
             let first = self.left[0].offset();
             // To the end, should it have come to understand ranges.
-            let answer = self.fetcher.range(self.url, first, None)?;
+            let answer = self.client.range(self.url, first, None)?;
             stream = Stream::new(answer, first)?;
         }
         let Some(stream) = stream else {
-            self.asked
-                .lack(self.left, "its copy of the file is shorter");
+            self.outcome
+                .miss(self.left, "its copy of the file is shorter");
             return Ok(());
         };
         self.read_on(stream)
@@ -235,7 +235,7 @@ impl Visit<'_, '_> {
 
     /// Reads what comes, and leaves the rest for later.
     fn read_on(&mut self, mut stream: Stream) -> Answered<()> {
-        while let Some(next) = self.left.first().map(Wanted::offset) {
+        while let Some(next) = self.left.first().map(BlockRef::offset) {
             stream.skip_to(next)?;
             stream.take(self)?;
             // What came before the end is no more than a part of what is next.
@@ -254,17 +254,17 @@ impl Visit<'_, '_> {
             whole.stream = Some(stream);
         } else {
             whole.end = Some(stream.at - stream.at % BLOCK_SIZE as u64);
-            self.asked
-                .lack(self.left, "its copy of the file is shorter");
+            self.outcome
+                .miss(self.left, "its copy of the file is shorter");
         }
         Ok(())
     }
 }
 
 /// The right to read, until dropped.
-struct Turn<'a>(&'a Mirror);
+struct StreamGuard<'a>(&'a Mirror);
 
-impl Drop for Turn<'_> {
+impl Drop for StreamGuard<'_> {
     fn drop(&mut self) {
         lock(&self.0.whole).taken = false;
         self.0.turn.notify_all();
@@ -272,7 +272,7 @@ impl Drop for Turn<'_> {
 }
 
 /// Where the first of `wanted` and those that follow it lie: the first byte, and how many.
-fn neighbours(wanted: &[Wanted]) -> (u64, u64) {
+fn neighbours(wanted: &[BlockRef]) -> (u64, u64) {
     let together = wanted
         .iter()
         .zip(wanted[0].number..)
@@ -283,7 +283,7 @@ fn neighbours(wanted: &[Wanted]) -> (u64, u64) {
 impl Stream {
     /// The body of an answer to a request for what begins at `offset`. None where the copy ends
     /// before that.
-    fn new(mut answer: Incoming, offset: u64) -> Answered<Option<Self>> {
+    fn new(mut answer: Response, offset: u64) -> Answered<Option<Self>> {
         let is_whole = answer.status() == 200;
         let at = match answer.status() {
             200 => 0,
@@ -294,7 +294,7 @@ impl Stream {
                 return Ok(None);
             }
             status => {
-                return Err(Failure::strike(answer.refusal()?, is_passing(status)).into());
+                return Err(Failure::strike(answer.refusal()?, is_transient(status)).into());
             }
         };
         Ok(Some(Stream {
@@ -333,15 +333,15 @@ impl Stream {
             })?;
             let this = std::slice::from_ref(wanted);
             if given {
-                visit.asked.give();
+                visit.outcome.hit();
             } else if let Some(failure) = failure {
                 return Err(failure.into());
             } else if filled < BLOCK_SIZE {
                 return Ok(());
             } else {
                 visit
-                    .asked
-                    .lack(this, "its copy of the file has other bytes there");
+                    .outcome
+                    .miss(this, "its copy of the file has other bytes there");
             }
             visit.left = later;
         }

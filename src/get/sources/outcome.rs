@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::get::block_ref::Wanted;
+use crate::get::block_ref::BlockRef;
 use crate::get::client::failure::Failure;
 
 /// Wrong answers in a row after which a server is given up.
@@ -11,9 +11,9 @@ pub const STRIKES: u32 = 3;
 
 /// What came of asking one server for some blocks.
 #[derive(Default)]
-pub struct Asked {
+pub struct Outcome {
     /// The blocks that it did not give, in order.
-    pub rest: Vec<Wanted>,
+    pub rest: Vec<BlockRef>,
     pub given: usize,
     /// Whether it said plainly of a block that it has not got it.
     pub lacks: bool,
@@ -21,17 +21,17 @@ pub struct Asked {
     pub reason: Option<String>,
     /// Those since the last block that it gave or has not got.
     pub failures: Vec<Failure>,
-    pub unfit: Option<Unfit>,
+    pub batch_refusal: Option<BatchRefusal>,
     pub pace: Option<Pace>,
 }
 
 /// A server does not answer requests for many blocks as it should, which is no failure: it is asked
 /// for each block instead.
 #[derive(Clone, Copy, PartialEq)]
-pub enum Unfit {
+pub enum BatchRefusal {
     /// It may do so later.
-    Now,
-    Ever,
+    Temporary,
+    Permanent,
 }
 
 /// How quickly a run came.
@@ -44,32 +44,32 @@ pub struct Pace {
     pub whole: Duration,
 }
 
-impl Asked {
-    pub fn give(&mut self) {
+impl Outcome {
+    pub fn hit(&mut self) {
         self.given += 1;
         self.failures.clear();
     }
 
-    pub fn lack(&mut self, wanted: &[Wanted], reason: impl Display) {
+    pub fn miss(&mut self, wanted: &[BlockRef], reason: impl Display) {
         self.rest.extend_from_slice(wanted);
         self.lacks = true;
         self.reason = Some(reason.to_string());
         self.failures.clear();
     }
 
-    pub fn fail(&mut self, wanted: &[Wanted], failure: Failure) {
+    pub fn fail(&mut self, wanted: &[BlockRef], failure: Failure) {
         self.rest.extend_from_slice(wanted);
         self.reason = Some(failure.reason.clone());
         self.failures.push(failure);
     }
 
-    pub fn misfit(&mut self, wanted: &[Wanted], unfit: Unfit) {
+    pub fn refuse_batch(&mut self, wanted: &[BlockRef], unfit: BatchRefusal) {
         self.rest.extend_from_slice(wanted);
-        self.unfit = Some(unfit);
+        self.batch_refusal = Some(unfit);
     }
 
     /// Whether so much was wrong that there is no use in reading on.
-    pub fn is_hopeless(&self) -> bool {
+    pub fn reached_strike_limit(&self) -> bool {
         self.failures.len() >= STRIKES as usize
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::servers::Find;
 use crate::get::client::url::Url;
-use crate::get::client::{Answered, Fault, Fetcher};
+use crate::get::client::{Answered, Client, Fault};
 use crate::mutex::lock;
 use crate::spawn::{ASKING_STACK, spawn};
 
@@ -28,11 +28,11 @@ const STEPS: usize = 2;
 const AT_ONCE: usize = 32;
 
 /// What `Servers` finds peers by: takes at most `timeout` for each step.
-pub fn finder(fetcher: Arc<Fetcher>, timeout: Duration) -> Find {
+pub fn finder(client: Arc<Client>, timeout: Duration) -> Find {
     Box::new(move |mut asked, known| {
         let mut silent = Vec::new();
         for _ in 0..STEPS {
-            let step = ask_all(&fetcher, asked, timeout);
+            let step = ask_all(&client, asked, timeout);
             let before = known.len();
             add(known, &step.named);
             asked = known[before..].to_vec();
@@ -73,7 +73,7 @@ struct Step {
 
 /// Asks all `servers`, until they have answered or time is up. The threads are then left to
 /// themselves: one may wait for a name to be looked up, which has no bound.
-fn ask_all(fetcher: &Arc<Fetcher>, servers: Vec<Url>, timeout: Duration) -> Step {
+fn ask_all(client: &Arc<Client>, servers: Vec<Url>, timeout: Duration) -> Step {
     let open = servers.len();
     let step = Step {
         servers,
@@ -83,8 +83,8 @@ fn ask_all(fetcher: &Arc<Fetcher>, servers: Vec<Url>, timeout: Duration) -> Step
     let shared = Arc::new((Mutex::new(step), Condvar::new()));
     let mut started = 0;
     while started < AT_ONCE.min(open) {
-        let (fetcher, shared) = (Arc::clone(fetcher), Arc::clone(&shared));
-        let work = Box::new(move || ask_next(&fetcher, &shared));
+        let (client, shared) = (Arc::clone(client), Arc::clone(&shared));
+        let work = Box::new(move || ask_next(&client, &shared));
         if spawn(ASKING_STACK, work).is_err() {
             break;
         }
@@ -97,7 +97,7 @@ fn ask_all(fetcher: &Arc<Fetcher>, servers: Vec<Url>, timeout: Duration) -> Step
 }
 
 /// Asks one server after the other, as long as there are any.
-fn ask_next(fetcher: &Fetcher, (shared, done): &(Mutex<Step>, Condvar)) {
+fn ask_next(client: &Client, (shared, done): &(Mutex<Step>, Condvar)) {
     loop {
         let mut step = lock(shared);
         let number = step.named.len();
@@ -106,7 +106,7 @@ fn ask_next(fetcher: &Fetcher, (shared, done): &(Mutex<Step>, Condvar)) {
         };
         step.named.push(None);
         drop(step);
-        let named = match ask(fetcher, &server) {
+        let named = match ask(client, &server) {
             Err(Fault::Failed(failure)) if failure.at_once => None,
             // Whatever else is wrong with it, it has named nobody.
             named => Some(named.unwrap_or_default()),
@@ -121,8 +121,8 @@ fn ask_next(fetcher: &Fetcher, (shared, done): &(Mutex<Step>, Condvar)) {
     }
 }
 
-fn ask(fetcher: &Fetcher, server: &Url) -> Answered<Vec<Url>> {
-    let mut answer = fetcher.peers(server)?;
+fn ask(client: &Client, server: &Url) -> Answered<Vec<Url>> {
+    let mut answer = client.peers(server)?;
     if answer.status() != 200 {
         answer.refusal()?;
         return Ok(Vec::new());

@@ -8,9 +8,9 @@ use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::outcome::{Asked, Pace, STRIKES, Unfit};
+use super::outcome::{BatchRefusal, Outcome, Pace, STRIKES};
 use crate::error::Result;
-use crate::get::block_ref::Wanted;
+use crate::get::block_ref::BlockRef;
 use crate::get::client::failure::Failure;
 use crate::get::client::url::Url;
 use crate::mutex::lock;
@@ -56,11 +56,11 @@ const PATIENCE: u32 = 4;
 
 /// How a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Way {
+pub enum RequestKind {
     /// For one block.
-    Get,
+    Single,
     /// For many blocks at once.
-    Post,
+    Batch,
     /// For parts of the whole file, in order, of the mirror of this number.
     Range(usize),
 }
@@ -78,9 +78,9 @@ struct Server {
 #[derive(Default)]
 struct State {
     /// Whether it ever answered, since it was last given another chance.
-    proven: bool,
+    reachable: bool,
     /// Whether a worker is finding that out.
-    on_trial: bool,
+    being_probed: bool,
     /// Failures in a row, and whether any of them will last.
     strikes: u32,
     lasting: bool,
@@ -167,9 +167,14 @@ impl Server {
     /// Waits until it is known whether this server answers at all, or until it is the caller's
     /// turn to find out. So one that does not costs its timeout once, not once a worker. Tells how
     /// it is to be asked for `wanted`, and for how many of them; none if it is given up.
-    fn admit(&self, wanted: &[Wanted], singly: bool, passing: &mut bool) -> Option<(Way, usize)> {
+    fn plan_request(
+        &self,
+        wanted: &[BlockRef],
+        singly: bool,
+        passing: &mut bool,
+    ) -> Option<(RequestKind, usize)> {
         let mut state = self.state();
-        while state.on_trial && !state.given_up {
+        while state.being_probed && !state.given_up {
             state = self
                 .tried
                 .wait(state)
@@ -179,22 +184,22 @@ impl Server {
             *passing |= !state.lasting;
             return None;
         }
-        state.on_trial = !state.proven;
+        state.being_probed = !state.reachable;
         let most = state.run.0.min(wanted.len());
         if let Some(number) = self.mirror {
             let in_order = wanted
                 .windows(2)
                 .take_while(|pair| pair[0].number < pair[1].number);
-            return Some((Way::Range(number), most.min(in_order.count() + 1)));
+            return Some((RequestKind::Range(number), most.min(in_order.count() + 1)));
         }
         // Nothing is to be gained by finding out for one block.
         let single = singly || state.posts == Some(false) || (state.posts.is_none() && most == 1);
         let is_due = state.singles_due > 0;
         state.singles_due -= usize::from(is_due);
         Some(if single || is_due {
-            (Way::Get, 1)
+            (RequestKind::Single, 1)
         } else {
-            (Way::Post, most)
+            (RequestKind::Batch, most)
         })
     }
 }
@@ -332,7 +337,7 @@ impl Servers {
 
     /// Whose turn it is to be asked first: the first server, or with `spread` the one at which
     /// fewest runs are under way, of equals the next.
-    pub fn turn(&self) -> Turn<'_> {
+    pub fn turn(&self) -> RunStart<'_> {
         let servers = &self.list[..self.mirrors_from];
         let begun = self.spread.as_ref().and_then(|spread| {
             let mut turn = lock(spread);
@@ -351,7 +356,7 @@ impl Servers {
         let (server, first) = begun.map_or((None, 0), |(server, place)| (Some(server), place));
         let (servers, mirrors) = self.list.split_at(self.mirrors_from);
         let asked_first = servers[first..].iter().chain(self.found()).chain(mirrors);
-        Turn {
+        RunStart {
             server,
             first,
             length: asked_first
@@ -370,17 +375,17 @@ impl Servers {
     /// Those of `ask`, for what is wrong on this side.
     pub fn fetch(
         &self,
-        wanted: Vec<Wanted>,
-        mut turn: Turn,
+        wanted: Vec<BlockRef>,
+        mut turn: RunStart,
         mirrored: bool,
-        mut ask: impl FnMut(&Url, Way, &[Wanted]) -> Result<Asked>,
-    ) -> Result<(Vec<Wanted>, bool)> {
+        mut ask: impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
+    ) -> Result<(Vec<BlockRef>, bool)> {
         let (mut left, mut passing) = (wanted, false);
         let mut places = 0..;
         while !left.is_empty()
             && let Some(server) = places
                 .next()
-                .and_then(|place| self.asked(place, turn.first))
+                .and_then(|place| self.at_place(place, turn.first))
         {
             if server.mirror.is_some() && !mirrored {
                 break;
@@ -401,7 +406,7 @@ impl Servers {
 
     /// Who is asked in this place where the server `first` begins: servers, peers, mirrors. Peers are
     /// looked for only as their turn comes.
-    fn asked(&self, place: usize, first: usize) -> Option<&Server> {
+    fn at_place(&self, place: usize, first: usize) -> Option<&Server> {
         let (servers, mirrors) = self.list.split_at(self.mirrors_from);
         let Some(place) = place.checked_sub(servers.len()) else {
             return servers.get((first + place) % servers.len());
@@ -416,31 +421,31 @@ impl Servers {
     fn ask(
         &self,
         server: &Server,
-        wanted: Vec<Wanted>,
+        wanted: Vec<BlockRef>,
         passing: &mut bool,
-        ask: &mut impl FnMut(&Url, Way, &[Wanted]) -> Result<Asked>,
-    ) -> Result<Vec<Wanted>> {
+        ask: &mut impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
+    ) -> Result<Vec<BlockRef>> {
         let (mut left, mut rest) = (wanted, Vec::new());
         let mut singly = false;
         while !left.is_empty() {
-            let Some((way, most)) = server.admit(&left, singly, passing) else {
+            let Some((way, most)) = server.plan_request(&left, singly, passing) else {
                 break;
             };
             let later = left.split_off(most.min(self.longest));
-            let asked = ask(&server.url, way, &left);
+            let outcome = ask(&server.url, way, &left);
             let mut state = server.state();
-            state.on_trial = false;
+            state.being_probed = false;
             server.tried.notify_all();
-            let mut asked = asked?;
-            if state.learn(way, &mut asked) {
+            let mut outcome = outcome?;
+            if state.learn(way, &mut outcome) {
                 singly = true;
-                left = mem::take(&mut asked.rest);
+                left = mem::take(&mut outcome.rest);
                 left.extend(later);
             } else {
-                rest.append(&mut asked.rest);
+                rest.append(&mut outcome.rest);
                 left = later;
             }
-            for failure in asked.failures {
+            for failure in outcome.failures {
                 *passing |= failure.passing;
                 self.fail(server, &mut state, failure);
             }
@@ -507,7 +512,7 @@ impl Servers {
 }
 
 /// Where a run begins.
-pub struct Turn<'a> {
+pub struct RunStart<'a> {
     /// Counts this run until it is over; those that fall back to it are not counted.
     server: Option<&'a Server>,
     first: usize,
@@ -515,7 +520,7 @@ pub struct Turn<'a> {
     pub length: usize,
 }
 
-impl Turn<'_> {
+impl RunStart<'_> {
     fn end(&mut self) {
         if let Some(server) = self.server.take() {
             server.state().begun -= 1;
@@ -523,7 +528,7 @@ impl Turn<'_> {
     }
 }
 
-impl Drop for Turn<'_> {
+impl Drop for RunStart<'_> {
     fn drop(&mut self) {
         self.end();
     }
@@ -533,48 +538,48 @@ impl State {
     /// Takes note of what an answer says of the server, but for its failures. True if what it did
     /// not give is to be asked for singly: where it is not known to answer requests for many, all
     /// that is wrong with its answer is that it does not.
-    fn learn(&mut self, way: Way, asked: &mut Asked) -> bool {
-        if asked.given > 0 || asked.lacks {
+    fn learn(&mut self, way: RequestKind, outcome: &mut Outcome) -> bool {
+        if outcome.given > 0 || outcome.lacks {
             self.succeed();
         }
-        self.gave |= asked.given > 0;
-        if asked.reason.is_some() && !self.given_up {
-            self.reason = asked.reason.take();
+        self.gave |= outcome.given > 0;
+        if outcome.reason.is_some() && !self.given_up {
+            self.reason = outcome.reason.take();
         }
-        self.barren = asked.given == 0;
-        if let Some(pace) = asked.pace {
+        self.barren = outcome.given == 0;
+        if let Some(pace) = outcome.pace {
             self.run.fit(pace);
         }
-        if way != Way::Post {
+        if way != RequestKind::Batch {
             return false;
         }
-        let is_first = self.posts.is_none() && asked.given == 0 && !asked.lacks;
+        let is_first = self.posts.is_none() && outcome.given == 0 && !outcome.lacks;
         // Nobody there, and silence, are that whatever was asked for.
-        let is_gone = asked.failures.iter().any(|failure| failure.at_once);
-        if is_first && !is_gone && asked.unfit.is_none() {
-            asked.unfit = Some(Unfit::Ever);
-            asked.failures.clear();
+        let is_gone = outcome.failures.iter().any(|failure| failure.at_once);
+        if is_first && !is_gone && outcome.batch_refusal.is_none() {
+            outcome.batch_refusal = Some(BatchRefusal::Permanent);
+            outcome.failures.clear();
         }
         if !self.given_up {
-            self.count_silence(asked);
+            self.count_silence(outcome);
         }
-        if asked.unfit == Some(Unfit::Ever) || self.silences == SILENCES {
+        if outcome.batch_refusal == Some(BatchRefusal::Permanent) || self.silences == SILENCES {
             self.posts = Some(false);
-        } else if asked.unfit == Some(Unfit::Now) {
+        } else if outcome.batch_refusal == Some(BatchRefusal::Temporary) {
             self.singles = (2 * self.singles).clamp(SINGLES_DUE, MAX_SINGLES_DUE);
             self.singles_due = self.singles;
-        } else if asked.given > 0 || asked.lacks {
+        } else if outcome.given > 0 || outcome.lacks {
             self.posts = Some(true);
             self.singles = 0;
         }
-        asked.unfit.is_some()
+        outcome.batch_refusal.is_some()
     }
 
-    fn count_silence(&mut self, asked: &Asked) {
-        if asked.failures.iter().any(|failure| failure.silent) {
+    fn count_silence(&mut self, outcome: &Outcome) {
+        if outcome.failures.iter().any(|failure| failure.silent) {
             self.silences += 1;
-            self.silent_run = asked.given + asked.rest.len();
-        } else if asked.given >= self.silent_run {
+            self.silent_run = outcome.given + outcome.rest.len();
+        } else if outcome.given >= self.silent_run {
             self.silences = 0;
         } else {
             // So do a few with fewer.
@@ -587,7 +592,7 @@ impl State {
         if self.given_up {
             return;
         }
-        self.proven = true;
+        self.reachable = true;
         self.strikes = 0;
         self.lasting = false;
     }
@@ -598,7 +603,7 @@ impl State {
         if self.given_up {
             return false;
         }
-        self.proven |= !failure.at_once;
+        self.reachable |= !failure.at_once;
         self.strikes += if failure.at_once { STRIKES } else { 1 };
         // Silence is the last word: what went before it is no reason never to ask again.
         self.lasting = !failure.passing || (self.lasting && !failure.at_once);
@@ -625,9 +630,9 @@ mod tests {
     }
 
     /// So many blocks in a row.
-    fn wanted(count: u64) -> Vec<Wanted> {
+    fn wanted(count: u64) -> Vec<BlockRef> {
         let hash = Hash::of(b"block");
-        let wanted = (0..count).map(|number| Wanted {
+        let wanted = (0..count).map(|number| BlockRef {
             number,
             hash,
             last: false,
@@ -635,36 +640,36 @@ mod tests {
         wanted.collect()
     }
 
-    type Answer = fn(&mut Asked, &[Wanted]);
+    type Answer = fn(&mut Outcome, &[BlockRef]);
 
-    fn give(asked: &mut Asked, wanted: &[Wanted]) {
-        wanted.iter().for_each(|_| asked.give());
+    fn give(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        wanted.iter().for_each(|_| outcome.hit());
     }
 
-    fn lack(asked: &mut Asked, wanted: &[Wanted]) {
-        asked.lack(wanted, "no");
+    fn lack(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.miss(wanted, "no");
     }
 
-    fn wrong(asked: &mut Asked, wanted: &[Wanted]) {
-        asked.fail(wanted, Failure::strike("wrong", false));
+    fn wrong(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::strike("wrong", false));
     }
 
-    fn busy(asked: &mut Asked, wanted: &[Wanted]) {
-        asked.fail(wanted, Failure::strike("busy", true));
+    fn busy(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::strike("busy", true));
     }
 
-    fn gone(asked: &mut Asked, wanted: &[Wanted]) {
-        asked.fail(wanted, Failure::gone("refused"));
+    fn gone(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::gone("refused"));
     }
 
-    fn silent(asked: &mut Asked, wanted: &[Wanted]) {
-        asked.fail(wanted, Failure::silent("nothing came"));
+    fn silent(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::silent("nothing came"));
     }
 
-    fn answer(answer: Answer, wanted: &[Wanted]) -> Asked {
-        let mut asked = Asked::default();
-        answer(&mut asked, wanted);
-        asked
+    fn answer(answer: Answer, wanted: &[BlockRef]) -> Outcome {
+        let mut outcome = Outcome::default();
+        answer(&mut outcome, wanted);
+        outcome
     }
 
     #[test]
@@ -672,7 +677,7 @@ mod tests {
         let servers = servers(&["a", "b", "a:80", "c"]);
         let mut asked = Vec::new();
         let fetched = servers.fetch(wanted(1), servers.turn(), true, |url, way, wanted| {
-            assert_eq!(way, Way::Get, "one block is no run");
+            assert_eq!(way, RequestKind::Single, "one block is no run");
             asked.push(url.to_string());
             let is_last = asked.len() == 3;
             Ok(answer(if is_last { give } else { lack }, wanted))
@@ -689,11 +694,11 @@ mod tests {
         let mut asked = Vec::new();
         let fetched = servers.fetch(wanted(6), servers.turn(), true, |url, way, wanted| {
             asked.push((url.to_string(), way, wanted.len()));
-            let mut answer = Asked::default();
+            let mut answer = Outcome::default();
             for (place, one) in wanted.iter().enumerate() {
                 match place % 2 {
-                    0 => answer.give(),
-                    _ => answer.lack(&[*one], "no"),
+                    0 => answer.hit(),
+                    _ => answer.miss(&[*one], "no"),
                 }
             }
             Ok(answer)
@@ -701,7 +706,7 @@ mod tests {
         let left: Vec<u64> = fetched.unwrap().0.iter().map(|left| left.number).collect();
         assert_eq!(left, [3]);
         let due = [("a", 6), ("b", 3)];
-        let due = due.map(|(name, count)| (format!("http://{name}"), Way::Post, count));
+        let due = due.map(|(name, count)| (format!("http://{name}"), RequestKind::Batch, count));
         assert_eq!(asked, due);
     }
 
@@ -770,13 +775,13 @@ mod tests {
     #[test]
     fn what_was_under_way_as_a_server_was_given_up_changes_no_reason() {
         let mut state = State::default();
-        assert!(!state.fail(Failure::strike("busy", true)) && state.proven);
-        assert!(!state.learn(Way::Get, &mut answer(lack, &wanted(1))));
-        assert!(!state.learn(Way::Get, &mut answer(give, &wanted(1))));
+        assert!(!state.fail(Failure::strike("busy", true)) && state.reachable);
+        assert!(!state.learn(RequestKind::Single, &mut answer(lack, &wanted(1))));
+        assert!(!state.learn(RequestKind::Single, &mut answer(give, &wanted(1))));
         assert_eq!(state.reason.as_deref(), Some("no"), "the last one stays");
         let mut state = State::default();
-        assert!(state.fail(Failure::gone("refused")) && !state.proven);
-        assert!(!state.learn(Way::Get, &mut answer(lack, &wanted(1))));
+        assert!(state.fail(Failure::gone("refused")) && !state.reachable);
+        assert!(!state.learn(RequestKind::Single, &mut answer(lack, &wanted(1))));
         assert_eq!(state.reason.as_deref(), Some("refused"));
     }
 
@@ -794,13 +799,20 @@ mod tests {
 
     /// In which ways a server is asked for four blocks twice, where it answers requests for many
     /// with `answer` and gives every single block.
-    fn ways(posted: Answer) -> Vec<Way> {
+    fn ways(posted: Answer) -> Vec<RequestKind> {
         let servers = servers(&["a"]);
         let mut ways = Vec::new();
         for _ in 0..2 {
             let fetched = servers.fetch(wanted(4), servers.turn(), true, |_, way, wanted| {
                 ways.push(way);
-                Ok(answer(if way == Way::Post { posted } else { give }, wanted))
+                Ok(answer(
+                    if way == RequestKind::Batch {
+                        posted
+                    } else {
+                        give
+                    },
+                    wanted,
+                ))
             });
             fetched.unwrap();
         }
@@ -810,32 +822,45 @@ mod tests {
 
     #[test]
     fn a_server_that_does_not_take_requests_for_many_is_asked_singly() {
-        const SINGLY: [Way; 4] = [Way::Get; 4];
-        let once = [&[Way::Post][..], &SINGLY, &SINGLY].concat();
-        let never: Answer = |asked, wanted| asked.misfit(wanted, Unfit::Ever);
+        const SINGLY: [RequestKind; 4] = [RequestKind::Single; 4];
+        let once = [&[RequestKind::Batch][..], &SINGLY, &SINGLY].concat();
+        let never: Answer = |outcome, wanted| outcome.refuse_batch(wanted, BatchRefusal::Permanent);
         assert_eq!(ways(never), once);
         assert_eq!(ways(wrong), once);
         assert_eq!(ways(busy), once);
-        let not_now: Answer = |asked, wanted| asked.misfit(wanted, Unfit::Now);
+        let not_now: Answer =
+            |outcome, wanted| outcome.refuse_batch(wanted, BatchRefusal::Temporary);
         assert_eq!(ways(not_now), once, "for a while");
-        assert_eq!(ways(give), [Way::Post; 2]);
-        assert_eq!(ways(lack), [Way::Post; 2]);
-        assert_eq!(ways(gone), [Way::Post]);
-        let half: Answer = |asked, wanted| {
-            asked.give();
-            asked.misfit(&wanted[1..], Unfit::Ever);
+        assert_eq!(ways(give), [RequestKind::Batch; 2]);
+        assert_eq!(ways(lack), [RequestKind::Batch; 2]);
+        assert_eq!(ways(gone), [RequestKind::Batch]);
+        let half: Answer = |outcome, wanted| {
+            outcome.hit();
+            outcome.refuse_batch(&wanted[1..], BatchRefusal::Permanent);
         };
-        let after = [&[Way::Post][..], &[Way::Get; 3], &SINGLY].concat();
+        let after = [
+            &[RequestKind::Batch][..],
+            &[RequestKind::Single; 3],
+            &SINGLY,
+        ]
+        .concat();
         assert_eq!(ways(half), after);
     }
 
     /// In which ways a server is asked for four blocks, where it answers requests for many with `posted`
     /// and single ones with `got`.
-    fn ways_now(servers: &Servers, posted: Answer, got: Answer) -> Vec<Way> {
+    fn ways_now(servers: &Servers, posted: Answer, got: Answer) -> Vec<RequestKind> {
         let mut ways = Vec::new();
         let fetched = servers.fetch(wanted(4), servers.turn(), true, |_, way, wanted| {
             ways.push(way);
-            Ok(answer(if way == Way::Post { posted } else { got }, wanted))
+            Ok(answer(
+                if way == RequestKind::Batch {
+                    posted
+                } else {
+                    got
+                },
+                wanted,
+            ))
         });
         fetched.unwrap();
         ways
@@ -845,14 +870,21 @@ mod tests {
     fn a_server_that_was_away_is_asked_for_many_again() {
         let servers = servers(&["a"]);
         for _ in 0..2 * SILENCES {
-            assert_eq!(ways_now(&servers, give, give), [Way::Post]);
-            assert_eq!(ways_now(&servers, silent, silent), [Way::Post]);
+            assert_eq!(ways_now(&servers, give, give), [RequestKind::Batch]);
+            assert_eq!(ways_now(&servers, silent, silent), [RequestKind::Batch]);
             for _ in 0..2 * SILENCES {
                 servers.revive();
-                assert_eq!(ways_now(&servers, silent, silent), [Way::Get], "still away");
+                assert_eq!(
+                    ways_now(&servers, silent, silent),
+                    [RequestKind::Single],
+                    "still away"
+                );
             }
             servers.revive();
-            assert_eq!(ways_now(&servers, give, give), [Way::Get, Way::Post]);
+            assert_eq!(
+                ways_now(&servers, give, give),
+                [RequestKind::Single, RequestKind::Batch]
+            );
         }
     }
 
@@ -860,18 +892,21 @@ mod tests {
     fn a_server_that_is_not_there_yet_is_asked_for_many() {
         let servers = servers(&["a"]);
         for _ in 0..2 * SILENCES {
-            assert_eq!(ways_now(&servers, gone, gone), [Way::Post]);
+            assert_eq!(ways_now(&servers, gone, gone), [RequestKind::Batch]);
             servers.revive();
         }
-        assert_eq!(ways_now(&servers, give, give), [Way::Post]);
+        assert_eq!(ways_now(&servers, give, give), [RequestKind::Batch]);
     }
 
     #[test]
     fn a_server_that_is_silent_at_first_is_asked_for_many_again() {
         let servers = servers(&["a"]);
-        assert_eq!(ways_now(&servers, silent, silent), [Way::Post]);
+        assert_eq!(ways_now(&servers, silent, silent), [RequestKind::Batch]);
         servers.revive();
-        assert_eq!(ways_now(&servers, give, give), [Way::Get, Way::Post]);
+        assert_eq!(
+            ways_now(&servers, give, give),
+            [RequestKind::Single, RequestKind::Batch]
+        );
     }
 
     #[test]
@@ -881,7 +916,14 @@ mod tests {
             let ask = |blocks, posted: Answer| {
                 let turn = servers.turn();
                 let fetched = servers.fetch(wanted(blocks), turn, true, |_, way, wanted| {
-                    Ok(answer(if way == Way::Post { posted } else { give }, wanted))
+                    Ok(answer(
+                        if way == RequestKind::Batch {
+                            posted
+                        } else {
+                            give
+                        },
+                        wanted,
+                    ))
                 });
                 fetched.unwrap();
             };
@@ -892,29 +934,32 @@ mod tests {
             }
             ways_now(&servers, give, give)
         };
-        assert_eq!(after(4), [Way::Post]);
-        assert_eq!(after(2), [Way::Get; 4]);
+        assert_eq!(after(4), [RequestKind::Batch]);
+        assert_eq!(after(2), [RequestKind::Single; 4]);
     }
 
     #[test]
     fn a_server_that_is_silent_to_many_is_asked_singly_in_the_end() {
         let servers = servers(&["a"]);
-        assert_eq!(ways_now(&servers, give, give), [Way::Post]);
-        assert_eq!(ways_now(&servers, silent, give), [Way::Post]);
+        assert_eq!(ways_now(&servers, give, give), [RequestKind::Batch]);
+        assert_eq!(ways_now(&servers, silent, give), [RequestKind::Batch]);
         for _ in 1..SILENCES {
             servers.revive();
-            assert_eq!(ways_now(&servers, silent, give), [Way::Get, Way::Post]);
+            assert_eq!(
+                ways_now(&servers, silent, give),
+                [RequestKind::Single, RequestKind::Batch]
+            );
         }
         servers.revive();
-        assert_eq!(ways_now(&servers, silent, give), [Way::Get; 4]);
+        assert_eq!(ways_now(&servers, silent, give), [RequestKind::Single; 4]);
     }
 
     #[test]
     fn wrong_blocks_among_others_are_no_misunderstanding() {
         let servers = servers(&["a"]);
-        let lying: Answer = |asked, wanted| {
-            asked.give();
-            wanted[1..].chunks(1).for_each(|one| wrong(asked, one));
+        let lying: Answer = |outcome, wanted| {
+            outcome.hit();
+            wanted[1..].chunks(1).for_each(|one| wrong(outcome, one));
         };
         assert_eq!(asked(&servers, 4, &[lying]), (1, false));
         assert_eq!(servers.reasons(), ["ask http://a: wrong (given up)"]);
@@ -951,12 +996,19 @@ mod tests {
         let mut asked = Vec::new();
         let fetched = servers.fetch(left, servers.turn(), true, |_, way, wanted| {
             asked.push((way, wanted[0].number, wanted.len()));
-            Ok(answer(if way == Way::Post { lack } else { give }, wanted))
+            Ok(answer(
+                if way == RequestKind::Batch {
+                    lack
+                } else {
+                    give
+                },
+                wanted,
+            ))
         });
         assert!(fetched.unwrap().0.is_empty());
-        let mirror = Way::Range(0);
+        let mirror = RequestKind::Range(0);
         let parts = [(mirror, 2, 1), (mirror, 1, 1), (mirror, 0, 3)];
-        assert_eq!(asked, [&[(Way::Post, 2, 5)][..], &parts].concat());
+        assert_eq!(asked, [&[(RequestKind::Batch, 2, 5)][..], &parts].concat());
     }
 
     /// Who is asked by each of so many fetches with `spread`, all of `lacking` lacking everything.
@@ -1017,10 +1069,10 @@ mod tests {
 
     #[test]
     fn three_failures_are_hopeless_and_only_what_makes_no_sense_is_misunderstood() {
-        let mut asked = Asked::default();
+        let mut outcome = Outcome::default();
         let hopeless = (0..3).map(|_| {
-            busy(&mut asked, &wanted(1));
-            asked.is_hopeless()
+            busy(&mut outcome, &wanted(1));
+            outcome.reached_strike_limit()
         });
         assert_eq!(hopeless.collect::<Vec<_>>(), [false, false, true]);
         for (failure, is) in [
@@ -1038,7 +1090,7 @@ mod tests {
         let (servers, mut posts, mut singles) = (servers(&["a"]), 0, vec![]);
         for _ in 0..2000 {
             let fetched = servers.fetch(wanted(2), servers.turn(), true, |_, way, wanted| {
-                if way == Way::Get {
+                if way == RequestKind::Single {
                     *singles.last_mut().unwrap() += 1;
                     return Ok(answer(give, wanted));
                 }
@@ -1055,7 +1107,8 @@ mod tests {
 
     #[test]
     fn who_refuses_requests_for_many_for_now_is_asked_for_them_ever_more_seldom() {
-        let not_now: Answer = |asked, wanted| asked.misfit(wanted, Unfit::Now);
+        let not_now: Answer =
+            |outcome, wanted| outcome.refuse_batch(wanted, BatchRefusal::Temporary);
         let due = [16, 32, 64, 128, 256, 512, 1024, 1024];
         assert_eq!(singles(&[not_now; 8]), due);
         let due = [16, 32, 0, 16];
