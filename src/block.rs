@@ -4,7 +4,7 @@
 //! given bytes that nobody verified. This file touches no file, socket or directory itself.
 
 use std::io::{self, Read};
-use std::{mem, ptr};
+use std::mem;
 
 use crate::hash::Hash;
 
@@ -25,81 +25,108 @@ pub fn offset(number: u64) -> u64 {
 }
 
 /// 1 to [`BLOCK_SIZE`] bytes together with their hash.
-#[derive(Clone, Debug)]
-pub struct Block<B> {
+#[derive(Clone, Copy, Debug)]
+pub struct Block<'a> {
     hash: Hash,
-    bytes: B,
+    bytes: &'a [u8],
 }
 
-impl<B: AsRef<[u8]>> Block<B> {
-    /// Takes `bytes`, of a block's length, as what they are.
-    pub fn new(bytes: B) -> Self {
-        debug_assert!((1..=BLOCK_SIZE).contains(&bytes.as_ref().len()));
+impl<'a> Block<'a> {
+    /// The block of these bytes, which are as many as a block has.
+    pub fn of(bytes: &'a [u8]) -> Self {
+        debug_assert!((1..=BLOCK_SIZE).contains(&bytes.len()));
         Block {
-            hash: Hash::of(bytes.as_ref()),
+            hash: Hash::of(bytes),
             bytes,
         }
     }
 
-    /// Takes `bytes` only if they are the block named `hash`.
-    pub fn verify(bytes: B, hash: &Hash) -> Option<Self> {
-        if !(1..=BLOCK_SIZE).contains(&bytes.as_ref().len()) || Hash::of(bytes.as_ref()) != *hash {
-            return None;
-        }
-        Some(Block { hash: *hash, bytes })
+    /// Takes `bytes` only if they are the block named `hash`: bytes that came from elsewhere become a
+    /// block here and nowhere else.
+    pub fn verify(bytes: &'a [u8], hash: &Hash) -> Option<Self> {
+        let is_it = (1..=BLOCK_SIZE).contains(&bytes.len()) && Hash::of(bytes) == *hash;
+        is_it.then_some(Block { hash: *hash, bytes })
     }
 
     pub fn hash(&self) -> Hash {
         self.hash
     }
 
-    pub fn bytes(&self) -> &[u8] {
-        self.bytes.as_ref()
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
     }
 }
 
-impl<'b> Block<&'b [u8]> {
-    /// Reads the block named `hash` out of `input`, whose first call mostly brings all of it: a
-    /// second one is made only where what came is not the block. None when `input` is not it.
+/// Room for one block. Bytes are read into it, and verified where they lie.
+pub struct Slot<'a> {
+    room: &'a mut [u8; READ_SIZE],
+    verified: &'a mut Verified,
+}
+
+/// What lies in a slot: the hash and the length of its block, once it has one.
+#[derive(Default)]
+pub struct Verified(Option<(Hash, usize)>);
+
+impl<'a> Slot<'a> {
+    pub fn over(room: &'a mut [u8; READ_SIZE], verified: &'a mut Verified) -> Self {
+        *verified = Verified::default();
+        Slot { room, verified }
+    }
+
+    /// The room, to read into. What it held is no block any more.
+    pub fn room(&mut self) -> &mut [u8; READ_SIZE] {
+        *self.verified = Verified::default();
+        self.room
+    }
+
+    /// Whether the first `length` bytes are the block named `hash`. If so the slot holds that block.
+    pub fn accept(&mut self, length: usize, hash: &Hash) -> bool {
+        let block = Block::verify(&self.room[..length], hash);
+        *self.verified = Verified(block.map(|block| (block.hash, length)));
+        self.length().is_some()
+    }
+
+    /// Bytes of the block that the slot holds.
+    pub fn length(&self) -> Option<usize> {
+        self.verified.0.map(|(_, length)| length)
+    }
+
+    /// Reads the block named `hash` out of `input`, whose first call mostly brings all of it: a second
+    /// one is made only where what came is not the block. False when `input` is not it.
     ///
     /// # Errors
-    /// Whatever `input` returns.
-    pub fn read(
-        input: &mut impl Read,
-        hash: &Hash,
-        buffer: &'b mut [u8; READ_SIZE],
-    ) -> io::Result<Option<Self>> {
+    /// Those of `input`.
+    pub fn read(&mut self, input: &mut impl Read, hash: &Hash) -> io::Result<bool> {
         let mut filled = 0;
         loop {
-            let more = read_some(input, &mut buffer[filled..])?;
+            let more = read_some(input, &mut self.room()[filled..])?;
             filled += more;
             if more == 0 || filled > BLOCK_SIZE {
-                return Ok(None);
+                return Ok(false);
             }
-            if Hash::of(&buffer[..filled]) == *hash {
-                return Ok(Some(Block {
-                    hash: *hash,
-                    bytes: &buffer[..filled],
-                }));
+            if self.accept(filled, hash) {
+                return Ok(true);
             }
         }
     }
+}
 
-    /// Has `read` bring what may be the block named `hash`, until it is, or nothing more comes.
-    pub fn first(
-        hash: &Hash,
-        buffer: &'b mut [u8; READ_SIZE],
-        mut read: impl FnMut(&mut [u8]) -> Option<usize>,
-    ) -> Option<Self> {
-        loop {
-            let length = read(&mut buffer[..BLOCK_SIZE])?;
-            if length > 0 && Hash::of(&buffer[..length]) == *hash {
-                return Some(Block {
-                    hash: *hash,
-                    bytes: &buffer[..length],
-                });
-            }
+/// A slot with room of its own, for one block after the other.
+pub struct Buffer {
+    room: Box<[u8; READ_SIZE]>,
+    verified: Verified,
+}
+
+impl Buffer {
+    pub fn new() -> Self {
+        Buffer {
+            room: Box::new([0; READ_SIZE]),
+            verified: Verified::default(),
         }
+    }
+
+    pub fn slot(&mut self) -> Slot<'_> {
+        Slot::over(&mut self.room, &mut self.verified)
     }
 }
 
@@ -107,8 +134,9 @@ impl<'b> Block<&'b [u8]> {
 #[derive(Default)]
 pub struct Row {
     buffer: Vec<u8>,
-    /// Bytes of blocks; those after them are nobody's yet.
+    /// Bytes of blocks; behind them is the slot of the next.
     filled: usize,
+    verified: Verified,
 }
 
 impl Row {
@@ -117,6 +145,7 @@ impl Row {
         Row {
             buffer: vec![0; blocks.saturating_sub(1) * BLOCK_SIZE + READ_SIZE],
             filled: 0,
+            verified: Verified::default(),
         }
     }
 
@@ -138,30 +167,19 @@ impl Row {
         self.buffer.len() - self.filled < READ_SIZE
     }
 
-    /// Has `read` read a block into its place, and takes it in: what it gives is a block, and so
-    /// is verified, and lies at the start of the room that it was given. None where it gives none,
-    /// or the row is full.
-    ///
-    /// # Errors
-    /// Those of `read`.
-    pub fn push<E>(
-        &mut self,
-        read: impl FnOnce(&mut [u8; READ_SIZE]) -> Result<Option<Block<&[u8]>>, E>,
-    ) -> Result<Option<Block<&[u8]>>, E> {
-        let Some(room) = self.buffer[self.filled..].first_chunk_mut() else {
-            return Ok(None);
-        };
-        let place = ptr::from_ref(room).cast();
-        let Some(block) = read(room)? else {
-            return Ok(None);
-        };
-        if !ptr::eq(block.bytes().as_ptr(), place) {
-            return Ok(None);
-        }
-        let (hash, start) = (block.hash(), self.filled);
-        self.filled += block.bytes().len();
+    /// Room for the next block. None where the row is full.
+    pub fn slot(&mut self) -> Option<Slot<'_>> {
+        let room = self.buffer[self.filled..].first_chunk_mut()?;
+        Some(Slot::over(room, &mut self.verified))
+    }
+
+    /// Takes in the block that the slot holds, if it holds one.
+    pub fn commit(&mut self) -> Option<Block<'_>> {
+        let (hash, length) = mem::take(&mut self.verified).0?;
+        let start = self.filled;
+        self.filled += length;
         let bytes = &self.buffer[start..self.filled];
-        Ok(Some(Block { hash, bytes }))
+        Some(Block { hash, bytes })
     }
 
     /// Takes the blocks out, in no more memory than twice their bytes. The buffer stays where that
@@ -171,10 +189,14 @@ impl Row {
             mem::take(self)
         } else {
             let buffer = self.bytes().to_vec();
-            let filled = buffer.len();
-            Row { buffer, filled }
+            Row {
+                filled: buffer.len(),
+                buffer,
+                verified: Verified::default(),
+            }
         };
         self.filled = 0;
+        self.verified = Verified::default();
         taken
     }
 }
@@ -215,9 +237,9 @@ mod tests {
         assert!(Block::verify(b"two", &hash).is_none());
         assert!(Block::verify(b"", &Hash::of(b"")).is_none());
         let long = [0; READ_SIZE];
-        assert!(Block::verify(long, &Hash::of(&long)).is_none());
+        assert!(Block::verify(&long, &Hash::of(&long)).is_none());
         let full = [0; BLOCK_SIZE];
-        assert!(Block::verify(full, &Hash::of(&full)).is_some());
+        assert!(Block::verify(&full, &Hash::of(&full)).is_some());
     }
 
     /// Gives one byte a call, with an interruption before each, as a slow pipe may.
@@ -242,43 +264,55 @@ mod tests {
         assert_eq!(&buffer, b"1234");
         assert_eq!(fill(&mut input, &mut buffer).unwrap(), 2);
         assert_eq!(fill(&mut input, &mut buffer).unwrap(), 0);
-        let whole = Block::read(
-            &mut Dribble(b"123", false),
-            &Hash::of(b"123"),
-            &mut [0; READ_SIZE],
-        )
-        .map(|b| b.is_some());
-        assert!(whole.unwrap());
+        let mut buffer = Buffer::new();
+        let mut input = Dribble(b"123", false);
+        assert!(buffer.slot().read(&mut input, &Hash::of(b"123")).unwrap());
     }
 
     #[test]
     fn reads_the_named_block_and_no_other() {
-        let mut buffer = [0; READ_SIZE];
+        let mut buffer = Buffer::new();
+        let mut read = |mut content: &[u8], hash: &Hash| {
+            let mut slot = buffer.slot();
+            let is_it = slot.read(&mut content, hash).unwrap();
+            assert_eq!(slot.length().is_some(), is_it);
+            slot.length()
+        };
         let long = [7; READ_SIZE];
-        for (content, is) in [
-            (&b"ab"[..], true),
-            (b"a", false),
-            (b"", false),
-            (b"abc", false),
-            (&long, false),
+        for (content, length) in [
+            (&b"ab"[..], Some(2)),
+            (b"a", None),
+            (b"", None),
+            (b"abc", None),
+            (&long, None),
         ] {
-            let block = Block::read(&mut &content[..], &Hash::of(b"ab"), &mut buffer).unwrap();
-            assert_eq!(
-                block.map(|b| b.bytes().to_vec()),
-                is.then(|| b"ab".to_vec())
-            );
+            assert_eq!(read(content, &Hash::of(b"ab")), length);
         }
-        let block =
-            Block::read(&mut &long[..], &Hash::of(&long[..BLOCK_SIZE]), &mut buffer).unwrap();
+        let beginning = Hash::of(&long[..BLOCK_SIZE]);
         assert!(
-            block.is_none(),
+            read(&long, &beginning).is_none(),
             "a file that begins with the block is not it"
         );
         for (length, is) in [(BLOCK_SIZE, true), (BLOCK_SIZE + 1, false)] {
             let content = &long[..length];
-            let block = Block::read(&mut &content[..], &Hash::of(content), &mut buffer).unwrap();
-            assert_eq!(block.is_some(), is, "{length} bytes under their own hash");
+            let found = read(content, &Hash::of(content));
+            assert_eq!(found.is_some(), is, "{length} bytes under their own hash");
         }
+    }
+
+    #[test]
+    fn a_slot_that_is_read_into_holds_no_block() {
+        let mut buffer = Buffer::new();
+        let mut slot = buffer.slot();
+        slot.room()[..3].copy_from_slice(b"one");
+        assert!(!slot.accept(2, &Hash::of(b"one")));
+        assert!(slot.accept(3, &Hash::of(b"one")) && slot.length() == Some(3));
+        assert!(!slot.accept(3, &Hash::of(b"two")) && slot.length().is_none());
+        assert!(slot.accept(3, &Hash::of(b"one")));
+        slot.room();
+        assert!(slot.length().is_none());
+        assert!(slot.accept(3, &Hash::of(b"one")));
+        assert!(buffer.slot().length().is_none());
     }
 
     #[test]
@@ -293,36 +327,17 @@ mod tests {
         assert_eq!(refusal.kind(), io::ErrorKind::BrokenPipe);
     }
 
-    #[test]
-    fn has_the_named_block_brought_until_it_comes() {
-        for (named, brought, left) in [
-            ("one", &["", "on", "one", "two"][..], Some(1)),
-            ("one", &["two"], None),
-            ("", &["", ""], None),
-        ] {
-            let (mut buffer, mut answers) = ([0; READ_SIZE], brought.iter());
-            let block = Block::first(&Hash::of(named.as_bytes()), &mut buffer, |room| {
-                let bytes = answers.next()?.as_bytes();
-                room[..bytes.len()].copy_from_slice(bytes);
-                Some(bytes.len())
-            });
-            let bytes = block.map(|block| block.bytes().to_vec());
-            assert_eq!(bytes, left.map(|_| named.as_bytes().to_vec()));
-            assert_eq!(answers.len(), left.unwrap_or(0), "is asked no further");
-        }
-    }
-
     /// Puts `block` into `row`; false where there is no room.
     fn push(row: &mut Row, block: &[u8]) -> bool {
         let hash = Hash::of(block);
-        let pushed = row.push(|room| Block::read(&mut &block[..], &hash, room));
-        let pushed = pushed.unwrap();
-        assert!(
-            pushed
-                .iter()
-                .all(|pushed| pushed.bytes() == block && pushed.hash() == hash)
-        );
-        pushed.is_some()
+        let Some(mut slot) = row.slot() else {
+            return false;
+        };
+        slot.room()[..block.len()].copy_from_slice(block);
+        assert!(slot.accept(block.len(), &hash));
+        let taken = row.commit().unwrap();
+        assert!(taken.bytes() == block && taken.hash() == hash);
+        true
     }
 
     #[test]
@@ -345,16 +360,14 @@ mod tests {
     }
 
     #[test]
-    fn a_row_takes_nothing_but_what_was_read_into_it() {
-        let mut row = Row::new(1);
-        let none = row.push(|_| Ok::<_, ()>(None)).unwrap();
-        assert!(none.is_none());
-        let elsewhere = row
-            .push(|_| Ok::<_, ()>(Some(Block::new(&b"ab"[..]))))
-            .unwrap();
-        assert!(elsewhere.is_none());
-        assert!(row.push(|_| Err(())).is_err());
-        assert!(row.bytes().is_empty());
+    fn a_row_takes_nothing_but_what_its_slot_holds() {
+        let mut row = Row::new(2);
+        assert!(row.commit().is_none());
+        row.slot().unwrap().room()[..2].copy_from_slice(b"ab");
+        assert!(row.commit().is_none());
+        assert!(row.slot().unwrap().accept(2, &Hash::of(b"ab")));
+        assert!(row.commit().is_some() && row.commit().is_none());
+        assert_eq!(row.bytes(), b"ab");
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl<'a> Lists<'a> {
 fn stage_into<'a>(
     hand: &'a mut Option<BlockWriter<'_>>,
     lines: &'a mut Vec<Line>,
-) -> impl FnMut(&Block<&[u8]>) -> Result<()> + 'a {
+) -> impl FnMut(&Block) -> Result<()> + 'a {
     move |block| {
         let staged = match hand {
             Some(hand) => hand.stage(block)?,
@@ -268,7 +268,7 @@ fn stage_runs(
         };
         let mut lines = Vec::with_capacity(RUN);
         for bytes in worker.buffer[..length].chunks(BLOCK_SIZE) {
-            let block = Block::new(bytes);
+            let block = Block::of(bytes);
             let hash = block.hash();
             let staged = match &mut worker.hand {
                 // One that occurs again in a batch needs no second look: files full of zeros.

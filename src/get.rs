@@ -251,11 +251,11 @@ fn begin(
             list = list.shuffle()?;
         }
     }
-    let before = place.as_ref().and_then(Place::before);
+    let old_file = place.as_ref().and_then(Place::old_file);
     let shared = Shared {
         sources: Arc::clone(sources),
         list: Mutex::new(list),
-        before: before.and_then(|before| Seed::new(before).ok()),
+        before: old_file.and_then(|file| Seed::new(file.try_clone().ok()?).ok()),
         place,
     };
     Ok((Arc::new(shared), stream))

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::thread;
 
-use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
+use crate::block::{self, BLOCK_SIZE, Slot};
 use crate::file::read_at;
 use crate::hash::Hash;
 
@@ -29,11 +29,11 @@ const PLACES: usize = 2;
 pub struct Index {
     /// Of the file.
     blocks: u32,
-    table: Vec<Slot>,
+    table: Vec<Entry>,
 }
 
 /// Zeros where it is free. The two are not written at once, which only hides a block for a moment.
-struct Slot {
+struct Entry {
     /// The block's number, counted from 1.
     number: AtomicU32,
     /// Bits of its hash, others than those that say where it stands.
@@ -50,7 +50,7 @@ impl Index {
             .filter(|&n| n < u32::MAX)?;
         let mut table = Vec::new();
         table.try_reserve_exact(slots).ok()?;
-        table.resize_with(slots, || Slot {
+        table.resize_with(slots, || Entry {
             number: AtomicU32::new(0),
             tag: AtomicU32::new(0),
         });
@@ -114,27 +114,25 @@ impl Index {
         }
     }
 
-    /// The block, verified, wherever it lies in `file`.
-    pub fn find<'b>(
-        &self,
-        file: &File,
-        hash: &Hash,
-        buffer: &'b mut [u8; READ_SIZE],
-    ) -> Option<Block<&'b [u8]>> {
+    /// Reads the block into `slot`, wherever it lies in `file`. False where it lies nowhere.
+    pub fn find(&self, file: &File, hash: &Hash, slot: &mut Slot) -> bool {
         let [home, tag, ..] = hash.words();
-        let numbers = self.from(home).map(|slot| {
-            let number = slot.number.load(Relaxed);
-            (number, slot.tag.load(Relaxed) == tag)
+        let numbers = self.from(home).map(|entry| {
+            let number = entry.number.load(Relaxed);
+            (number, entry.tag.load(Relaxed) == tag)
         });
-        let mut places = numbers.take_while(|&(number, _)| number > 0);
-        Block::first(hash, buffer, |room| {
-            let (number, _) = places.find(|&(_, same)| same)?;
-            Some(read_at(file, room, block::offset((number - 1).into())))
+        let mut places = numbers
+            .take_while(|&(number, _)| number > 0)
+            .filter(|&(_, is_same)| is_same);
+        places.any(|(number, _)| {
+            let room = &mut slot.room()[..BLOCK_SIZE];
+            let length = read_at(file, room, block::offset((number - 1).into()));
+            slot.accept(length, hash)
         })
     }
 
     /// All slots, beginning with the one that is a block's own.
-    fn from(&self, home: u32) -> impl Iterator<Item = &Slot> {
+    fn from(&self, home: u32) -> impl Iterator<Item = &Entry> {
         let own = (u64::from(home) * self.table.len() as u64) >> u32::BITS;
         let (before, from) = self.table.split_at(usize::try_from(own).unwrap_or(0));
         from.iter().chain(before)
@@ -148,7 +146,7 @@ fn slots(size: u64) -> u64 {
 
 /// Memory for the index of a file of so many bytes.
 pub fn bytes(size: u64) -> u64 {
-    slots(size) * size_of::<Slot>() as u64
+    slots(size) * size_of::<Entry>() as u64
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ fn depth(size: u64) -> u32 {
 }
 
 /// What is told of each block of a list, of the upper lists, and of the root block.
-pub type Tell<'a> = dyn FnMut(&Block<&[u8]>) -> Result<()> + 'a;
+pub type Tell<'a> = dyn FnMut(&Block) -> Result<()> + 'a;
 
 /// Makes a root out of a file's hashes, one after the other. Holds a block of text of each level.
 #[derive(Default)]
@@ -134,7 +134,7 @@ impl Tree {
     }
 
     fn close(&mut self, level: usize, text: &[u8], tell: &mut Tell) -> Result<()> {
-        let block = Block::new(text);
+        let block = Block::of(text);
         tell(&block)?;
         self.push_to(level + 1, block.hash(), tell)
     }
@@ -157,7 +157,7 @@ impl Tree {
             hashes: self.levels.pop().map_or_else(Vec::new, |top| top.few),
         };
         let text = root.text();
-        let block = Block::new(&text[..]);
+        let block = Block::of(&text);
         tell(&block)?;
         Ok(block.hash())
     }
@@ -170,7 +170,7 @@ mod tests {
 
     fn tree(hashes: u64, size: u64) -> (Root, HashMap<String, Vec<u8>>) {
         let mut blocks = HashMap::new();
-        let mut tell = |block: &Block<&[u8]>| {
+        let mut tell = |block: &Block| {
             blocks.insert(block.hash().to_string(), block.bytes().to_vec());
             Ok(())
         };

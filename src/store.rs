@@ -28,7 +28,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use crate::block::{self, Block, READ_SIZE};
+use crate::block::{self, Block, READ_SIZE, Slot};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::hash::Hash;
@@ -136,21 +136,15 @@ impl View {
         Path::new(OsStr::from_bytes(&self.path))
     }
 
-    /// Reads a block into `buffer` and verifies it. None when it is absent, and whatever is there
-    /// but is not it (a directory, a FIFO, a link to nowhere, a damaged file) counts as absent.
+    /// Reads a block into `slot`. False when it is absent, and whatever is there but is not it (a
+    /// directory, a FIFO, a link to nowhere, a damaged file) counts as absent.
     ///
     /// # Errors
     /// Only when the machine is short of descriptors or memory, which says nothing of the block.
-    pub fn read<'b>(
-        &mut self,
-        hash: &Hash,
-        buffer: &'b mut [u8; READ_SIZE],
-    ) -> io::Result<Option<Block<&'b [u8]>>> {
-        let read = self
-            .open(hash)
-            .and_then(|mut file| Block::read(&mut file, hash, buffer));
-        match read {
-            Err(e) if !sys::is_shortage(&e) => Ok(None),
+    pub fn read(&mut self, hash: &Hash, slot: &mut Slot) -> io::Result<bool> {
+        let read = self.open(hash);
+        match read.and_then(|mut file| slot.read(&mut file, hash)) {
+            Err(e) if !sys::is_shortage(&e) => Ok(false),
             read => read,
         }
     }
@@ -297,7 +291,7 @@ impl BlockWriter<'_> {
     /// When the disk or the directory refuses.
     // Inlined, it would be in the binary three times.
     #[inline(never)]
-    pub fn stage(&mut self, block: &Block<impl AsRef<[u8]>>) -> Result<Option<Temporary>> {
+    pub fn stage(&mut self, block: &Block) -> Result<Option<Temporary>> {
         let may_be_there = |put: &Filter| put.may_hold(&block.hash());
         if self.writer.put.as_ref().is_none_or(may_be_there) && self.holds(block) {
             return Ok(None);
@@ -316,7 +310,7 @@ impl BlockWriter<'_> {
 
     /// Whether `block` lies in the directory as it should. A wrong no does no harm: the same is put
     /// in its place.
-    fn holds(&mut self, block: &Block<impl AsRef<[u8]>>) -> bool {
+    fn holds(&mut self, block: &Block) -> bool {
         let mut buffer = [0; READ_SIZE];
         let file = self.block.open(&block.hash());
         let read = file.and_then(|mut file| block::read_some(&mut file, &mut buffer));

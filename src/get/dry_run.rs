@@ -9,13 +9,13 @@ use super::list::List;
 use super::output::existing::read_right;
 use super::output::target::{Kind, Target};
 use super::sources::Sources;
+use super::sources::local::{AtOwnPlace, LocalSource};
 use super::sources::seed::Seed;
-use crate::block::{self, BLOCK_SIZE, READ_SIZE};
+use crate::block::{self, BLOCK_SIZE, Buffer};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::hash::Hash;
 use crate::progress::Progress;
-use crate::store::{BlockDir, View};
 
 /// What there is of a file's blocks. Those of its lists are not counted.
 #[derive(Default)]
@@ -67,7 +67,9 @@ pub fn count(
     is_in_place: bool,
     mut progress: Progress,
 ) -> Result<Count> {
-    let mut here = Here::new(sources, target, is_in_place)?;
+    let files = target.map(|target| Files::open(target, is_in_place));
+    let files = files.transpose()?.unwrap_or_default();
+    let mut here = Here::new(sources, &files, target);
     let (mut count, mut size, mut in_place) = (Count::default(), 0, 0);
     here.check_room(list.least_size().unwrap_or(0))?;
     list.tell_last();
@@ -116,78 +118,57 @@ fn block_length(number: u64, size: Option<u64>) -> u64 {
 struct Here<'a> {
     target: Option<&'a Target>,
     /// FILE, if it is there, and its bytes.
-    file: Option<File>,
+    file: Option<&'a File>,
     size: u64,
     /// A device goes on after the file.
     is_device: bool,
-    /// FILE.part, in which blocks are found at their own places.
-    part: Option<File>,
-    view: Option<View>,
-    seeds: Vec<&'a Seed>,
-    /// FILE, whose blocks are found at other places too.
-    before: Option<Seed>,
+    sources: Vec<Box<dyn LocalSource + 'a>>,
     zeros: Hash,
-    buffer: Box<[u8; READ_SIZE]>,
+    buffer: Buffer,
 }
 
 impl<'a> Here<'a> {
-    fn new(sources: &'a Sources, target: Option<&'a Target>, is_in_place: bool) -> Result<Self> {
-        let is_device = target.is_some_and(|there| matches!(there.kind, Kind::BlockDevice(_)));
-        let mut here = Here {
+    fn new(sources: &'a Sources, files: &'a Files, target: Option<&'a Target>) -> Self {
+        let mut all: Vec<Box<dyn LocalSource + 'a>> = Vec::new();
+        if let Some(part) = &files.part {
+            all.push(Box::new(AtOwnPlace(part)));
+        }
+        if let Some(dir) = &sources.dir {
+            all.push(Box::new(dir.view()));
+        }
+        for seed in sources.seeds.iter().chain(&files.before) {
+            all.push(Box::new(seed));
+        }
+        Here {
             target,
-            file: None,
-            size: 0,
-            is_device,
-            part: None,
-            view: sources.dir.as_ref().map(BlockDir::view),
-            seeds: sources.seeds.iter().collect(),
-            before: None,
+            file: files.file.as_ref(),
+            size: files.size,
+            is_device: files.is_device,
+            sources: all,
             zeros: Hash::of(&[0; BLOCK_SIZE]),
-            buffer: Box::new([0; READ_SIZE]),
-        };
-        let Some(target) = target else {
-            return Ok(here);
-        };
-        if let Some(file) = target.open_to_read()? {
-            let failed = |e| Error::io("read", target.path.display(), &e);
-            here.size = file::size(&file).map_err(failed)?;
-            // What is written in place is not read at other places.
-            if !is_device && !is_in_place {
-                here.before = Seed::new(file.try_clone().map_err(failed)?).ok();
-            }
-            here.file = Some(file);
+            buffer: Buffer::new(),
         }
-        if !is_device && !is_in_place {
-            here.part = file::open_regular(&target.part()).ok();
-        }
-        Ok(here)
     }
 
     /// The length of the block, if FILE has it at its place.
     fn in_place(&mut self, wanted: &BlockRef) -> Option<usize> {
-        let block = read_right(self.file.as_ref()?, wanted, &mut self.buffer)?;
-        Some(block.bytes().len())
+        let mut slot = self.buffer.slot();
+        read_right(self.file?, wanted, &mut slot);
+        slot.length()
     }
 
     /// The length of the block, if it is elsewhere.
     fn find(&mut self, wanted: &BlockRef) -> Result<Option<usize>> {
-        let (hash, buffer) = (&wanted.hash, &mut self.buffer);
-        if *hash == self.zeros {
+        if wanted.hash == self.zeros {
             return Ok(Some(BLOCK_SIZE));
         }
-        if let Some(part) = &self.part
-            && let Some(block) = read_right(part, wanted, buffer)
-        {
-            return Ok(Some(block.bytes().len()));
-        }
-        if let Some(view) = &mut self.view {
-            let failed = |e| Error::io("read block", hash, &e);
-            if let Some(block) = view.read(hash, buffer).map_err(failed)? {
-                return Ok(Some(block.bytes().len()));
+        let mut slot = self.buffer.slot();
+        for source in &mut self.sources {
+            if source.find(wanted, &mut slot)? {
+                break;
             }
         }
-        let mut seeds = self.seeds.iter().copied().chain(&self.before);
-        Ok(seeds.find_map(|seed| Some(seed.find(hash, buffer)?.bytes().len())))
+        Ok(slot.length())
     }
 
     /// Whether FILE is there and has `size` bytes.
@@ -204,5 +185,40 @@ impl<'a> Here<'a> {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// What there is of FILE.
+#[derive(Default)]
+struct Files {
+    file: Option<File>,
+    size: u64,
+    is_device: bool,
+    /// FILE.part, in which blocks are found at their own places.
+    part: Option<File>,
+    /// FILE, whose blocks are found at other places too.
+    before: Option<Seed>,
+}
+
+impl Files {
+    fn open(target: &Target, is_in_place: bool) -> Result<Self> {
+        let mut files = Files {
+            is_device: matches!(target.kind, Kind::BlockDevice(_)),
+            ..Files::default()
+        };
+        // What is written in place is not read at other places.
+        let is_replaced = !files.is_device && !is_in_place;
+        if let Some(file) = target.open_to_read()? {
+            let failed = |e| Error::io("read", target.path.display(), &e);
+            files.size = file::size(&file).map_err(failed)?;
+            if is_replaced {
+                files.before = Seed::new(file.try_clone().map_err(failed)?).ok();
+            }
+            files.file = Some(file);
+        }
+        if is_replaced {
+            files.part = file::open_regular(&target.part()).ok();
+        }
+        Ok(files)
     }
 }

@@ -60,16 +60,17 @@ impl<'a> Worker<'a> {
         shared: Option<&'a Shared>,
         results: Option<&'a SyncSender<Result<TaskReport>>>,
     ) -> Self {
-        let seeds = shared.map(|shared| sources.seeds.iter().chain(&shared.before));
         Worker {
             sources,
             shared,
-            local: Local::new(
-                sources.dir.as_ref(),
-                &sources.keep,
-                shared.and_then(|shared| shared.place.as_ref()),
-                seeds.into_iter().flatten().collect(),
-            ),
+            local: match shared {
+                Some(shared) => {
+                    let seeds = sources.seeds.iter().chain(&shared.before);
+                    Local::new(shared.place.as_ref(), sources.dir.as_ref(), seeds)
+                }
+                // Of a list's blocks only the block directory has any.
+                None => Local::new(None, sources.dir.as_ref(), []),
+            },
             sink: Sink::new(&sources.keep, &sources.spare, results),
         }
     }
@@ -89,7 +90,7 @@ impl<'a> Worker<'a> {
             Task::Again(wanted) => self.look(wanted)?,
         };
         // What is at hand need not wait for what is not.
-        self.sink.tell();
+        self.sink.flush();
         while !absent.is_empty() && !self.is_stopped() {
             let later = absent.split_off(turn.length.min(absent.len()));
             let (nobody, passing) = self.fetch(absent, turn)?;
@@ -134,7 +135,7 @@ impl<'a> Worker<'a> {
                 break;
             }
             if !is_stream && self.sink.parts.is_due() {
-                self.sink.tell();
+                self.sink.flush();
             }
         }
         Ok(absent)
@@ -148,7 +149,7 @@ impl<'a> Worker<'a> {
     fn look(&mut self, mut wanted: Vec<BlockRef>) -> Result<Vec<BlockRef>> {
         let mut failure = None;
         wanted.retain(|wanted| {
-            let found = self.local.find(wanted, &mut self.sink.parts);
+            let found = self.local.find(wanted, &mut self.sink);
             !found.unwrap_or_else(|error| {
                 failure = Some(error);
                 true
@@ -171,7 +172,7 @@ impl<'a> Worker<'a> {
             RequestKind::Single => {
                 let asked = blocks::for_one(client, url, &wanted[0], &mut self.sink);
                 // The next may take as long as a server takes.
-                self.sink.tell();
+                self.sink.flush();
                 asked
             }
             RequestKind::Batch => blocks::for_many(client, url, wanted, &mut self.sink),

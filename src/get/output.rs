@@ -1,4 +1,4 @@
-//! Where blocks go. Only a `Block` can be written, and a `Block` is verified.
+//! Where blocks go, in rows of verified blocks (`sink.rs`).
 //!
 //! Standard output, a pipe or a character device is a stream: the blocks one after the other. A
 //! file is put together beside its place, in `FILE.part`, and renamed when it is complete; until
@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 
 use super::block_ref::BlockRef;
 use super::list::List;
-use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
+use crate::block::{self, BLOCK_SIZE, Slot};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::file::{sync, sync_name};
@@ -285,41 +285,25 @@ impl Place {
         }
     }
 
-    /// FILE as it was, whose blocks may be of use at other places.
-    pub fn before(&self) -> Option<File> {
+    /// A FILE.part that a run before this one left, whose blocks are at their own places.
+    pub fn leftover(&self) -> Option<&File> {
         match &self.kind {
-            Kind::Part { before, .. } => before.as_ref()?.try_clone().ok(),
+            Kind::Part { leftover, .. } => leftover.as_ref(),
             Kind::InPlace | Kind::Device(_) => None,
         }
     }
 
-    /// The length of the block that is already in its place, or none.
-    pub fn read_in_place(&self, wanted: &BlockRef, buffer: &mut [u8; READ_SIZE]) -> Option<usize> {
-        if wanted.offset() >= self.initial_len {
-            return None;
+    /// FILE as it was, whose blocks may be of use at their own and at other places.
+    pub fn old_file(&self) -> Option<&File> {
+        match &self.kind {
+            Kind::Part { before, .. } => before.as_ref(),
+            Kind::InPlace | Kind::Device(_) => None,
         }
-        Some(read_right(&self.file, wanted, buffer)?.bytes().len())
     }
 
-    /// The block as it lies at the same place of FILE as it was.
-    pub fn read_old<'b>(
-        &self,
-        wanted: &BlockRef,
-        buffer: &'b mut [u8; READ_SIZE],
-    ) -> Option<Block<&'b [u8]>> {
-        let Kind::Part {
-            before, leftover, ..
-        } = &self.kind
-        else {
-            return None;
-        };
-        if let Some(leftover) = leftover
-            && let Some(block) = read_right(leftover, wanted, buffer)
-        {
-            let (length, hash) = (block.bytes().len(), block.hash());
-            return Block::verify(&buffer[..length], &hash);
-        }
-        read_right(before.as_ref()?, wanted, buffer)
+    /// Reads the block into `slot`, if it is in its place already.
+    pub fn read_in_place(&self, wanted: &BlockRef, slot: &mut Slot) -> bool {
+        wanted.offset() < self.initial_len && read_right(&self.file, wanted, slot)
     }
 
     /// Writes blocks that follow each other, from the `first` to the `end`.

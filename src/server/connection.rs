@@ -20,7 +20,7 @@ use super::frames::{self, Frames, HEAD_ROOM};
 use super::http::{self, List, Request, Status, Wanted};
 use super::log::Log;
 use super::peers;
-use crate::block::{self, READ_SIZE};
+use crate::block::{self, READ_SIZE, Slot, Verified};
 use crate::console;
 use crate::hash::Hash;
 use crate::store::View;
@@ -118,18 +118,20 @@ impl Source<'_> {
     /// Reads a block; tells its length, or that it is absent. Where the machine is short of
     /// something, somebody silent makes room before the second try.
     fn read(&mut self, hash: &Hash, room: &mut [u8; READ_SIZE]) -> io::Result<Option<usize>> {
-        if let Some(length) = self.files.and_then(|files| files.read(hash, room)) {
-            return Ok(Some(length));
+        let mut verified = Verified::default();
+        let mut slot = Slot::over(room, &mut verified);
+        if self.files.is_some_and(|files| files.read(hash, &mut slot)) {
+            return Ok(slot.length());
         }
         let Some(view) = &mut self.view else {
             return Ok(None);
         };
-        let mut block = view.read(hash, room);
-        if block.is_err() {
+        let mut read = view.read(hash, &mut slot);
+        if read.is_err() {
             self.clients.wait_out_shortage();
-            block = view.read(hash, room);
+            read = view.read(hash, &mut slot);
         }
-        Ok(block?.map(|block| block.bytes().len()))
+        read.map(|_| slot.length())
     }
 }
 

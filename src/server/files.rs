@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::block::{self, READ_SIZE};
+use crate::block::{self, Slot};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::hash::Hash;
@@ -39,13 +39,11 @@ struct Served {
 }
 
 impl Files {
-    /// Reads a block into `room`, wherever it lies; tells the length of what is verified there.
-    pub fn read(&self, hash: &Hash, room: &mut [u8; READ_SIZE]) -> Option<usize> {
+    /// Reads a block into `slot`, wherever it lies. False where no file has it.
+    pub fn read(&self, hash: &Hash, slot: &mut Slot) -> bool {
         let list = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
-        list.iter().find_map(|served| {
-            let block = served.index.find(&served.file, hash, room)?;
-            Some(block.bytes().len())
-        })
+        list.iter()
+            .any(|served| served.index.find(&served.file, hash, slot))
     }
 
     /// Serves `new`, if any, and `old` no longer.

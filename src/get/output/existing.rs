@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 
 use super::target::Target;
-use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
+use crate::block::{self, BLOCK_SIZE, Buffer, Slot};
 use crate::error::{Error, Result};
 use crate::file::{self, read_at, sync, sync_name};
 use crate::get::block_ref::BlockRef;
@@ -54,14 +54,16 @@ pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
     let Ok(file) = file::open_regular(path) else {
         return Ok(false);
     };
-    let mut buffer = [0; READ_SIZE];
+    let mut buffer = Buffer::new();
     let mut size = 0;
     list.tell_last();
     while let Some(wanted) = list.next()? {
-        let Some(block) = read_right(&file, &wanted, &mut buffer) else {
+        let mut slot = buffer.slot();
+        read_right(&file, &wanted, &mut slot);
+        let Some(length) = slot.length() else {
             return Ok(false);
         };
-        size += block.bytes().len() as u64;
+        size += length as u64;
     }
     Ok(file.metadata().is_ok_and(|metadata| metadata.len() == size))
 }
@@ -79,16 +81,16 @@ pub fn sync_existing(path: &Path) -> Result<()> {
     synced.map_err(|e| Error::io("sync", path.display(), &e))
 }
 
-/// The block, if it lies at its own place in `file`.
-pub fn read_right<'b>(
-    file: &File,
-    wanted: &BlockRef,
-    buffer: &'b mut [u8; READ_SIZE],
-) -> Option<Block<&'b [u8]>> {
-    let mut length = read_at(file, &mut buffer[..BLOCK_SIZE], wanted.offset());
-    if wanted.last && Hash::of(&buffer[..length]) != wanted.hash {
-        // It may be a short one, and the file or device goes on after it.
-        length = wanted.hash.length_in(&buffer[..length])?;
+/// Reads the block into `slot`, if it lies at its own place in `file`.
+pub fn read_right(file: &File, wanted: &BlockRef, slot: &mut Slot) -> bool {
+    let length = read_at(file, &mut slot.room()[..BLOCK_SIZE], wanted.offset());
+    if slot.accept(length, &wanted.hash) {
+        return true;
     }
-    Block::verify(&buffer[..length], &wanted.hash)
+    if !wanted.last {
+        return false;
+    }
+    // It may be a short one, and the file or device goes on after it.
+    let shorter = wanted.hash.length_in(&slot.room()[..length]);
+    shorter.is_some_and(|length| slot.accept(length, &wanted.hash))
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use crate::block::{BLOCK_SIZE, Block, READ_SIZE, Row};
+use crate::block::{BLOCK_SIZE, Block, Row, Slot};
 use crate::error::{Error, Result};
 use crate::get::block_ref::BlockRef;
 use crate::mutex::lock;
@@ -99,6 +99,8 @@ pub struct Parts<'a> {
     open: Option<Open>,
     /// The bytes of the open part.
     row: Row,
+    /// What the slot was lent for.
+    pending: Option<(BlockRef, Kind)>,
     /// When all that was there went on its way.
     sent: Instant,
 }
@@ -116,35 +118,36 @@ impl<'a> Parts<'a> {
             done: Vec::new(),
             open: None,
             row: Row::default(),
+            pending: None,
             sent: Instant::now(),
         }
     }
 
     /// Takes in a block without bytes: one that is in its place, or zeros.
-    pub fn note(&mut self, wanted: &BlockRef, kind: Kind, length: usize) {
+    fn note(&mut self, wanted: &BlockRef, kind: Kind, length: usize) {
         self.begin(wanted, kind);
         extend(&mut self.open, wanted, kind, length);
     }
 
-    /// Takes in the block that `read` reads into the place that it is given, if it gives one.
-    ///
-    /// # Errors
-    /// Those of `read`.
-    pub fn push<E>(
-        &mut self,
-        wanted: &BlockRef,
-        kind: Kind,
-        read: impl FnOnce(&mut [u8; READ_SIZE]) -> std::result::Result<Option<Block<&[u8]>>, E>,
-    ) -> std::result::Result<Option<Block<&[u8]>>, E> {
+    /// Room for a block, to be verified there and then committed.
+    fn slot(&mut self, wanted: &BlockRef, kind: Kind) -> Slot<'_> {
         self.begin(wanted, kind);
         if self.row.is_full() {
             self.row = self.spare.take();
         }
-        let block = self.row.push(read)?;
-        if let Some(block) = &block {
-            extend(&mut self.open, wanted, kind, block.bytes().len());
+        self.pending = Some((*wanted, kind));
+        match self.row.slot() {
+            Some(slot) => slot,
+            None => unreachable!("a row has room for a block at least"),
         }
-        Ok(block)
+    }
+
+    /// Takes in the block that the slot holds, and tells its kind.
+    fn commit(&mut self) -> Option<(Block<'_>, Kind)> {
+        let (wanted, kind) = self.pending.take()?;
+        let block = self.row.commit()?;
+        extend(&mut self.open, &wanted, kind, block.bytes().len());
+        Some((block, kind))
     }
 
     /// Ends the open part unless `wanted` may be its next block.
@@ -235,6 +238,7 @@ pub struct Sink<'a> {
     results: Option<&'a SyncSender<Result<TaskReport>>>,
     pub parts: Parts<'a>,
     pub is_retry: bool,
+    zeros_are_kept: bool,
 }
 
 impl<'a> Sink<'a> {
@@ -248,31 +252,52 @@ impl<'a> Sink<'a> {
             results,
             parts: Parts::new(spare),
             is_retry: false,
+            zeros_are_kept: false,
         }
     }
 
-    /// Takes in the block that `read` fetches into the place that it is given. False if it gives
-    /// none.
+    /// Room for a block of this kind: it is read into the slot, verified there, and then committed.
+    pub fn slot(&mut self, wanted: &BlockRef, kind: Kind) -> Slot<'_> {
+        self.parts.slot(wanted, kind)
+    }
+
+    /// Takes in the block that the slot holds. False where it holds none.
     ///
     /// # Errors
-    /// Those of `read`, and what fails on this machine.
-    pub fn push<E: From<Error>>(
-        &mut self,
-        wanted: &BlockRef,
-        read: impl FnOnce(&mut [u8; READ_SIZE]) -> std::result::Result<Option<Block<&[u8]>>, E>,
-    ) -> std::result::Result<bool, E> {
-        let Some(block) = self.parts.push(wanted, Kind::Fetched, read)? else {
+    /// When the block directory refuses to keep a fetched block.
+    pub fn commit(&mut self) -> Result<bool> {
+        let Some((block, kind)) = self.parts.commit() else {
             return Ok(false);
         };
-        self.keep.keep(&block)?;
-        if self.parts.is_due() {
-            self.tell();
+        if kind == Kind::Fetched {
+            self.keep.keep(&block)?;
+            if self.parts.is_due() {
+                self.flush();
+            }
         }
         Ok(true)
     }
 
+    /// Takes in a block that is in its place already.
+    pub fn note_in_place(&mut self, wanted: &BlockRef, length: usize) {
+        self.parts.note(wanted, Kind::Right, length);
+    }
+
+    /// Takes in a block of zeros. No server is asked for zeros, but a box that reads the block directory
+    /// without psync needs them: they are kept once.
+    ///
+    /// # Errors
+    /// As [`Sink::commit`].
+    pub fn note_zeros(&mut self, wanted: &BlockRef) -> Result<()> {
+        if !mem::replace(&mut self.zeros_are_kept, true) {
+            self.keep.keep(&Block::of(&[0; BLOCK_SIZE]))?;
+        }
+        self.parts.note(wanted, Kind::Zeros, BLOCK_SIZE);
+        Ok(())
+    }
+
     /// Sends on what there is. Where nobody listens any more the task's end will tell.
-    pub fn tell(&mut self) {
+    pub fn flush(&mut self) {
         let Some(results) = self.results else { return };
         let parts = self.parts.take();
         if !parts.is_empty() {
@@ -300,7 +325,7 @@ impl Keep {
     ///
     /// # Errors
     /// When the block directory refuses.
-    pub fn keep(&self, block: &Block<&[u8]>) -> Result<()> {
+    pub fn keep(&self, block: &Block) -> Result<()> {
         let keep = self.0.read();
         if let Some(writer) = &*keep.unwrap_or_else(PoisonError::into_inner) {
             let mut hand = writer.hand();

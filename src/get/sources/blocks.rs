@@ -4,13 +4,13 @@
 use std::time::Instant;
 
 use super::outcome::{BatchRefusal, Outcome, Pace};
-use crate::block::{BLOCK_SIZE, Block};
+use crate::block::BLOCK_SIZE;
 use crate::error::Result;
 use crate::get::block_ref::BlockRef;
 use crate::get::client::failure::{Failure, is_transient};
 use crate::get::client::url::Url;
 use crate::get::client::{Answered, Client, Fault, Response};
-use crate::get::output::sink::Sink;
+use crate::get::output::sink::{Kind, Sink};
 use crate::hashlist::LINE;
 
 /// Bytes of the length before each block of an answer to a request for many.
@@ -55,14 +55,11 @@ fn receive_one(answer: Answered<Response>, wanted: &BlockRef, sink: &mut Sink) -
         let reason = format_args!("{length} bytes, which no block has");
         return Err(Failure::strike(reason, false).into());
     }
-    let mut length = 0;
-    let given = sink.push(wanted, |room| {
-        // To the end of the body, which lets its connection be used again.
-        let filled = answer.fill(&mut room[..=BLOCK_SIZE]);
-        length = filled.map_err(|e| answer.failure(&e))?;
-        Ok::<_, Fault>(Block::verify(&room[..length], &wanted.hash))
-    })?;
-    if given {
+    let mut slot = sink.slot(wanted, Kind::Fetched);
+    // To the end of the body, which lets its connection be used again.
+    let length = fill(&mut answer, &mut slot.room()[..=BLOCK_SIZE])?;
+    slot.accept(length, &wanted.hash);
+    if sink.commit()? {
         return Ok(One::Given);
     }
     let reason = match length {
@@ -137,11 +134,9 @@ fn receive_many<'w>(
         if !is_whole || length > BLOCK_SIZE {
             break;
         }
-        let given = sink.push(wanted, |room| {
-            let block = &mut room[..length];
-            is_whole = fill(&mut answer, block)? == length;
-            Ok::<_, Fault>(Block::verify(&room[..length], &wanted.hash).filter(|_| is_whole))
-        })?;
+        let mut slot = sink.slot(wanted, Kind::Fetched);
+        is_whole = fill(&mut answer, &mut slot.room()[..length])? == length;
+        let given = is_whole && slot.accept(length, &wanted.hash) && sink.commit()?;
         let this = std::slice::from_ref(wanted);
         if given {
             outcome.hit();

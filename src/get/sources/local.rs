@@ -1,96 +1,106 @@
-//! Blocks that are at hand: in the output, in the block directory, in seeds. All of them are
-//! verified as they are read, and a bad one counts as absent. One `Local` a worker.
+//! Blocks that are on this machine: in the output, in the block directory, in seeds. Each source reads
+//! them into a slot and verifies them there; a damaged block counts as absent. One `Local` a worker.
 
-use std::mem;
+use std::fs::File;
 
 use super::seed::Seed;
-use crate::block::{BLOCK_SIZE, Block, READ_SIZE};
+use crate::block::{BLOCK_SIZE, Buffer, Slot};
 use crate::error::{Error, Result};
 use crate::get::block_ref::BlockRef;
 use crate::get::output::Place;
-use crate::get::output::sink::{Keep, Kind, Parts};
+use crate::get::output::existing::read_right;
+use crate::get::output::sink::{Kind, Sink};
 use crate::hash::Hash;
 use crate::store::{BlockDir, View};
 
+/// Reads blocks that are on this machine.
+pub trait LocalSource {
+    /// Reads the block into `slot`. False where this source lacks it.
+    ///
+    /// # Errors
+    /// When the machine is too short of something to look.
+    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool>;
+}
+
+/// A file whose blocks are found at their own places.
+pub struct AtOwnPlace<'a>(pub &'a File);
+
+impl LocalSource for AtOwnPlace<'_> {
+    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
+        Ok(read_right(self.0, wanted, slot))
+    }
+}
+
+impl LocalSource for View {
+    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
+        let read = self.read(&wanted.hash, slot);
+        read.map_err(|e| Error::io("read block", wanted.hash, &e))
+    }
+}
+
+impl LocalSource for &Seed {
+    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
+        Ok(Seed::find(self, &wanted.hash, slot))
+    }
+}
+
+/// All sources of one worker, in the order in which they are asked.
 pub struct Local<'a> {
-    keep: &'a Keep,
+    /// Where the blocks go: those that are there need not be written.
     place: Option<&'a Place>,
-    view: Option<View>,
-    seeds: Vec<&'a Seed>,
-    /// The hash of a block of nothing but zeros, which is always at hand.
+    sources: Vec<Box<dyn LocalSource + 'a>>,
+    /// The hash of a block of zeros, which needs no source.
     zeros: Hash,
-    /// Whether it is kept where what is fetched is kept.
-    zeros_are_kept: bool,
-    buffer: Box<[u8; READ_SIZE]>,
+    buffer: Buffer,
 }
 
 impl<'a> Local<'a> {
-    /// Blocks of a list are looked for in the block directory alone, without a `place` and `seeds`.
     pub fn new(
-        dir: Option<&BlockDir>,
-        keep: &'a Keep,
         place: Option<&'a Place>,
-        seeds: Vec<&'a Seed>,
+        dir: Option<&BlockDir>,
+        seeds: impl IntoIterator<Item = &'a Seed>,
     ) -> Self {
+        let mut sources: Vec<Box<dyn LocalSource + 'a>> = Vec::new();
+        let files = [place.and_then(Place::leftover), place.and_then(Place::old_file)];
+        for file in files.into_iter().flatten() {
+            sources.push(Box::new(AtOwnPlace(file)));
+        }
+        if let Some(dir) = dir {
+            sources.push(Box::new(dir.view()));
+        }
+        for seed in seeds {
+            sources.push(Box::new(seed));
+        }
         Local {
-            keep,
             place,
-            view: dir.map(BlockDir::view),
-            seeds,
+            sources,
             zeros: Hash::of(&[0; BLOCK_SIZE]),
-            zeros_are_kept: false,
-            buffer: Box::new([0; READ_SIZE]),
+            buffer: Buffer::new(),
         }
     }
 
-    /// Puts the block into `parts`. False where it is not at hand.
+    /// Puts the block into `sink`. False where no source has it.
     ///
     /// # Errors
     /// When the machine is too short of something to look, or the block directory refuses.
-    pub fn find(&mut self, wanted: &BlockRef, parts: &mut Parts<'_>) -> Result<bool> {
-        let hash = &wanted.hash;
-        if let Some(place) = self.place {
-            if let Some(length) = place.read_in_place(wanted, &mut self.buffer) {
-                parts.note(wanted, Kind::Right, length);
-                return Ok(true);
-            }
-            let unchanged = parts.push(wanted, Kind::AtHand, |room| {
-                Ok::<_, Error>(place.read_old(wanted, room))
-            });
-            if unchanged?.is_some() {
-                return Ok(true);
-            }
-        }
-        if *hash == self.zeros {
-            self.keep_zeros()?;
-            parts.note(wanted, Kind::Zeros, BLOCK_SIZE);
+    pub fn find(&mut self, wanted: &BlockRef, sink: &mut Sink) -> Result<bool> {
+        let mut slot = self.buffer.slot();
+        if let Some(place) = self.place
+            && place.read_in_place(wanted, &mut slot)
+            && let Some(length) = slot.length()
+        {
+            sink.note_in_place(wanted, length);
             return Ok(true);
         }
-        if let Some(view) = &mut self.view {
-            let stored = parts.push(wanted, Kind::AtHand, |room| {
-                let failed = |e| Error::io("read block", hash, &e);
-                view.read(hash, room).map_err(failed)
-            });
-            if stored?.is_some() {
-                return Ok(true);
-            }
+        if wanted.hash == self.zeros {
+            sink.note_zeros(wanted)?;
+            return Ok(true);
         }
-        for seed in &self.seeds {
-            let found = parts.push(wanted, Kind::AtHand, |room| {
-                Ok::<_, Error>(seed.find(hash, room))
-            });
-            if found?.is_some() {
-                return Ok(true);
+        for source in &mut self.sources {
+            if source.find(wanted, &mut sink.slot(wanted, Kind::AtHand))? {
+                return sink.commit();
             }
         }
         Ok(false)
-    }
-
-    /// No server is ever asked for zeros, but whoever has the directory without psync wants them too.
-    fn keep_zeros(&mut self) -> Result<()> {
-        if !mem::replace(&mut self.zeros_are_kept, true) {
-            self.keep.keep(&Block::new(&[0; BLOCK_SIZE][..]))?;
-        }
-        Ok(())
     }
 }

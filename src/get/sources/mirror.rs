@@ -12,13 +12,13 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
 use super::outcome::{Outcome, Pace};
-use crate::block::{self, BLOCK_SIZE, Block};
+use crate::block::{self, BLOCK_SIZE};
 use crate::error::Result;
 use crate::get::block_ref::BlockRef;
 use crate::get::client::failure::{Failure, is_transient};
 use crate::get::client::url::Url;
 use crate::get::client::{Answered, Client, Fault, Response};
-use crate::get::output::sink::Sink;
+use crate::get::output::sink::{Kind, Sink};
 use crate::mutex::lock;
 
 /// What is known of a mirror. Shared by all workers.
@@ -319,18 +319,18 @@ impl Stream {
             if self.at != wanted.offset() {
                 return Ok(());
             }
-            let (mut filled, mut failure) = (0, None);
-            let given = visit.sink.push(wanted, |room| {
-                // What came before it broke off may be the last block, if a short one.
-                failure = self.fill(&mut room[..BLOCK_SIZE]).err();
-                filled = self.answer.filled();
-                let mut length = filled;
-                if wanted.last && Block::verify(&room[..filled], &wanted.hash).is_none() {
-                    // The copy may go on after the file's end.
-                    length = wanted.hash.length_in(&room[..filled]).unwrap_or(filled);
-                }
-                Ok::<_, Fault>(Block::verify(&room[..length], &wanted.hash))
-            })?;
+            let mut slot = visit.sink.slot(wanted, Kind::Fetched);
+            // What came before it broke off may be the last block, if a short one.
+            let failure = self.fill(&mut slot.room()[..BLOCK_SIZE]).err();
+            let filled = self.answer.filled();
+            if !slot.accept(filled, &wanted.hash)
+                && wanted.last
+                && let Some(length) = wanted.hash.length_in(&slot.room()[..filled])
+            {
+                // The copy goes on after the file's end.
+                slot.accept(length, &wanted.hash);
+            }
+            let given = visit.sink.commit()?;
             let this = std::slice::from_ref(wanted);
             if given {
                 visit.outcome.hit();

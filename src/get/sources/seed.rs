@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use crate::block::{self, BLOCK_SIZE, Block, READ_SIZE};
+use crate::block::{self, BLOCK_SIZE, Slot};
 use crate::error::{Error, Result};
 use crate::file;
 use crate::hash::Hash;
@@ -43,18 +43,15 @@ impl Seed {
         })
     }
 
-    /// The block, verified, wherever it lies in the file.
-    pub fn find<'b>(
-        &self,
-        hash: &Hash,
-        buffer: &'b mut [u8; READ_SIZE],
-    ) -> Option<Block<&'b [u8]>> {
+    /// Reads the block into `slot`, wherever it lies in the file. False where it lies nowhere.
+    pub fn find(&self, hash: &Hash, slot: &mut Slot) -> bool {
         let index = self.index.get_or_init(|| {
             let index = Index::new(self.size)?;
             index.read(&self.file, &mut |_| {});
             Some(index)
         });
-        index.as_ref()?.find(&self.file, hash, buffer)
+        let index = index.as_ref();
+        index.is_some_and(|index| index.find(&self.file, hash, slot))
     }
 
     /// The block of this number of a list (level 1 is the hashlist) that this file would have if it
