@@ -63,9 +63,9 @@ pub fn run(options: Options) -> Result<()> {
     };
     let mut report = Report::new(options);
     // A file's list is read before anything else happens.
-    let list = match &options.hashlist {
-        Hashlist::File(name) => Ok(List::open(name)?),
-        Hashlist::Root(hash) => Err(*hash),
+    let start = match &options.hashlist {
+        Hashlist::File(name) => Start::List(Box::new(List::open(name)?)),
+        Hashlist::Root(hash) => Start::Root(*hash),
     };
     let mut servers = servers(options)?;
     report.has_servers = !(servers.is_empty() && options.mirrors.is_empty());
@@ -76,11 +76,11 @@ pub fn run(options: Options) -> Result<()> {
         check_list_stays(target, Path::new(name))?;
     }
     if options.dry_run {
-        let count = count(options, list, seeds, target.as_ref())?;
+        let count = count(options, start, seeds, target.as_ref())?;
         return report.counted(&count);
     }
     if let Some(target) = &target
-        && let Some(blocks) = blocks_already_right(options, &target.path, list.as_ref().ok())?
+        && let Some(blocks) = blocks_already_right(options, &target.path, &start)?
     {
         existing::sync_existing(&target.path)?;
         let at_hand = Summary {
@@ -89,8 +89,8 @@ pub fn run(options: Options) -> Result<()> {
         };
         return report.done(at_hand, Tally::default());
     }
-    let partial_copies = match (&target, &list) {
-        (Some(target), Err(_)) => existing::partial_copies(target),
+    let partial_copies = match (&target, &start) {
+        (Some(target), Start::Root(_)) => existing::partial_copies(target),
         _ => Vec::new(),
     };
     // Before any server is asked: what cannot be written need not be fetched.
@@ -100,7 +100,10 @@ pub fn run(options: Options) -> Result<()> {
         report.has_servers |= !servers.is_empty();
     }
     let sources = Arc::new(gather(options, servers, seeds)?);
-    let list = list.or_else(|root| under(options, root, &sources, partial_copies));
+    let list = match start {
+        Start::List(list) => Ok(*list),
+        Start::Root(root) => under(options, root, &sources, partial_copies),
+    };
     let told = put_together(options, list, output, &sources, &mut report);
     told.map_err(|error| match error.is_missing() {
         true => sources
@@ -128,26 +131,35 @@ fn check_list_stays(target: &Target, list: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What the work starts from.
+enum Start {
+    List(Box<List>),
+    /// The root of a list that is yet to be found.
+    Root(Hash),
+}
+
 /// What is here of the file, for `--dry-run`.
 fn count(
     options: &Options,
-    list: std::result::Result<List, Hash>,
+    start: Start,
     seeds: Vec<Seed>,
     target: Option<&Target>,
 ) -> Result<Count> {
-    if let (Some(target), Err(root)) = (target, &list)
+    if let (Some(target), Start::Root(root)) = (target, &start)
         && let Some(size) = existing::has_root(&target.path, root)
     {
         return Ok(Count::complete(block::count(size)));
     }
     let sources = Arc::new(gather(options, Vec::new(), seeds)?);
-    let below = |root| {
-        let partial_copies = target.map(existing::partial_copies).unwrap_or_default();
-        under(options, root, &sources, partial_copies)
-    };
-    let mut list = match list.or_else(below) {
-        Err(error) if error.is_missing() => return Ok(Count::without_root()),
-        list => list?,
+    let mut list = match start {
+        Start::List(list) => *list,
+        Start::Root(root) => {
+            let partial_copies = target.map(existing::partial_copies).unwrap_or_default();
+            match under(options, root, &sources, partial_copies) {
+                Err(error) if error.is_missing() => return Ok(Count::without_root()),
+                list => list?,
+            }
+        }
     };
     list.begin()?;
     let progress = Progress::new(!options.quiet, false);
@@ -293,20 +305,17 @@ fn under(
 
 /// The blocks of FILE, if it is all that the list says: then it is not touched. A list that can
 /// be read only once tells nothing beforehand.
-fn blocks_already_right(
-    options: &Options,
-    path: &Path,
-    list: Option<&List>,
-) -> Result<Option<u64>> {
-    match &options.hashlist {
-        Hashlist::Root(hash) => Ok(existing::has_root(path, hash).map(block::count)),
-        Hashlist::File(name) => {
-            let Some(length) = list.and_then(List::length) else {
+fn blocks_already_right(options: &Options, path: &Path, start: &Start) -> Result<Option<u64>> {
+    match (start, &options.hashlist) {
+        (Start::Root(root), _) => Ok(existing::has_root(path, root).map(block::count)),
+        (Start::List(list), Hashlist::File(name)) => {
+            let Some(length) = list.length() else {
                 return Ok(None);
             };
             let right = existing::is_right(path, &mut List::open(name)?)?;
             Ok(right.then_some(length))
         }
+        (Start::List(_), Hashlist::Root(_)) => Ok(None),
     }
 }
 

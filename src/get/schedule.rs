@@ -14,7 +14,7 @@ use std::time::Instant;
 use super::block_ref::BlockRef;
 use super::finder::{Shared, Task, Worker};
 use super::output::Stream;
-use super::output::sink::{Content, End, Part, TaskReport};
+use super::output::sink::{End, Origin, Part, TaskReport};
 use super::rounds::Rounds;
 use crate::block::BLOCK_SIZE;
 use crate::error::{Error, Result};
@@ -147,6 +147,13 @@ fn work(
     }
 }
 
+/// What comes next in a stream.
+enum Next {
+    Part(Part),
+    /// A block that no source has: the stream ends before it.
+    Missing(Hash),
+}
+
 pub struct Scheduler<'a> {
     shared: &'a Shared,
     /// The list's name, and its lines where they are known.
@@ -170,7 +177,7 @@ pub struct Scheduler<'a> {
     /// Of a stream: the number of the block that is next, and what came before its turn, the hash
     /// of a block where nobody has it. By the number of the first block, and how many they are.
     next: u64,
-    reorder_buffer: BTreeMap<u64, std::result::Result<Part, Hash>>,
+    reorder_buffer: BTreeMap<u64, Next>,
     buffered: u64,
     failed: Vec<BlockRef>,
     summary: Summary,
@@ -318,8 +325,7 @@ impl<'a> Scheduler<'a> {
         self.ended |= done.list_ended;
         self.refused = self.refused.take().or(done.refused);
         for part in done.parts {
-            self.rounds.made_progress |=
-                done.is_retry && matches!(part.content, Content::Fetched(_));
+            self.rounds.made_progress |= done.is_retry && part.origin == Origin::Fetched;
             self.put(part)?;
         }
         if done.transient {
@@ -334,22 +340,22 @@ impl<'a> Scheduler<'a> {
         let count = part.count();
         self.check_size(part.end)?;
         self.check_no_root(&part)?;
-        match part.content {
-            Content::Fetched(_) => self.summary.fetched += count,
+        match part.origin {
+            Origin::Fetched => self.summary.fetched += count,
             _ => self.summary.at_hand += count,
         }
         let Some(place) = &self.shared.place else {
             self.buffered += count;
-            self.reorder_buffer.insert(part.first, Ok(part));
+            self.reorder_buffer.insert(part.first, Next::Part(part));
             return self.write_ready();
         };
         self.summary.settle(part.end, self.name)?;
-        match part.content {
-            Content::Right => Ok(()),
-            Content::Zeros => place.write_zeros(part.first, part.end),
-            Content::AtHand(row) | Content::Fetched(row) => {
-                let written = place.write(part.first, part.end, row.bytes());
-                self.shared.sources.spare.put(row);
+        match part.origin {
+            Origin::InPlace => Ok(()),
+            Origin::Zeros => place.write_zeros(part.first, part.end),
+            Origin::Local | Origin::Fetched => {
+                let written = place.write(part.first, part.end, part.row.bytes());
+                self.shared.sources.spare.put(part.row);
                 written
             }
         }
@@ -371,11 +377,8 @@ impl<'a> Scheduler<'a> {
     /// A list of one line may be a root that was kept in a file, and FILE would become its root block,
     /// unseen by anybody.
     fn check_no_root(&self, part: &Part) -> Result<()> {
-        let (Content::AtHand(row) | Content::Fetched(row)) = &part.content else {
-            return Ok(());
-        };
         let may_be_one = self.stream.is_none() && self.length == Some(1) && self.size.is_none();
-        if !may_be_one || Root::parse(row.bytes()).is_none() {
+        if !may_be_one || Root::parse(part.row.bytes()).is_none() {
             return Ok(());
         }
         let cause = "it holds a root, which is given itself: \"$(cat FILE)\"";
@@ -386,7 +389,8 @@ impl<'a> Scheduler<'a> {
         if self.stream.is_some() {
             // Nothing after it will be written, and whatever is before it is under way.
             self.ended = true;
-            self.reorder_buffer.insert(wanted.number, Err(wanted.hash));
+            self.reorder_buffer
+                .insert(wanted.number, Next::Missing(wanted.hash));
             return self.write_ready();
         }
         self.count_missing(wanted.number, wanted.hash);
@@ -406,23 +410,23 @@ impl<'a> Scheduler<'a> {
         let Some(stream) = &mut self.stream else {
             return Ok(());
         };
-        while let Some(turn) = self.reorder_buffer.remove(&self.next) {
-            let part = match turn {
-                Ok(part) => part,
-                Err(hash) => {
+        while let Some(next) = self.reorder_buffer.remove(&self.next) {
+            let part = match next {
+                Next::Part(part) => part,
+                Next::Missing(hash) => {
                     self.count_missing(self.next, hash);
                     break;
                 }
             };
             let count = part.count();
-            match part.content {
-                Content::AtHand(row) | Content::Fetched(row) => {
-                    stream.write(row.bytes())?;
-                    self.shared.sources.spare.put(row);
+            match part.origin {
+                Origin::Local | Origin::Fetched => {
+                    stream.write(part.row.bytes())?;
+                    self.shared.sources.spare.put(part.row);
                 }
-                Content::Zeros => (0..count).try_for_each(|_| stream.write(&ZEROS))?,
+                Origin::Zeros => (0..count).try_for_each(|_| stream.write(&ZEROS))?,
                 // A stream has no places.
-                Content::Right => {}
+                Origin::InPlace => {}
             }
             self.next += count;
             self.buffered -= count;

@@ -14,7 +14,7 @@ use crate::block::{self, BLOCK_SIZE, Block};
 use crate::error::{Error, Result};
 use crate::get::block_ref::BlockRef;
 use crate::get::finder::{Task, Worker};
-use crate::get::output::sink::{Content, Part};
+use crate::get::output::sink::{Origin, Part};
 use crate::get::rounds::Rounds;
 use crate::get::sources::Sources;
 use crate::get::sources::seed::Seed;
@@ -80,7 +80,7 @@ impl ListTree {
         while !wanted.is_empty() {
             let done = worker.run(Task::Again(wanted))?;
             for part in done.parts {
-                rounds.made_progress |= matches!(part.content, Content::Fetched(_));
+                rounds.made_progress |= part.origin == Origin::Fetched;
                 self.place(part, found);
             }
             wanted = absent(hashes, found);
@@ -98,11 +98,11 @@ impl ListTree {
         let first = usize::try_from(part.first).unwrap_or(usize::MAX);
         let count = usize::try_from(part.count()).unwrap_or(usize::MAX);
         let places = found.iter_mut().skip(first).take(count);
-        if let Content::AtHand(row) | Content::Fetched(row) = part.content {
-            for (bytes, place) in row.bytes().chunks(BLOCK_SIZE).zip(places) {
+        if part.origin.has_bytes() {
+            for (bytes, place) in part.row.bytes().chunks(BLOCK_SIZE).zip(places) {
                 *place = Some(bytes.to_vec());
             }
-            self.sources.spare.put(row);
+            self.sources.spare.put(part.row);
         } else {
             // Zeros come without bytes.
             places.for_each(|place| *place = Some(vec![0; BLOCK_SIZE]));

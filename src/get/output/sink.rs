@@ -22,12 +22,14 @@ const MAX_SPARE: usize = 16;
 /// written as it comes.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// Blocks that follow each other, of one kind.
+/// Blocks that follow each other in the file, of one origin.
 pub struct Part {
     /// Number of the first.
     pub first: u64,
     pub end: End,
-    pub content: Content,
+    pub origin: Origin,
+    /// Their bytes, where [`Origin::has_bytes`].
+    pub row: Row,
 }
 
 /// The last block of a part. Only this may be shorter than [`BLOCK_SIZE`].
@@ -37,27 +39,28 @@ pub struct End {
     pub length: usize,
 }
 
-pub enum Content {
-    /// In their places already.
-    Right,
+/// How a block was found.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Origin {
+    /// In its place already.
+    InPlace,
     /// Nothing but zeros.
     Zeros,
-    AtHand(Row),
-    Fetched(Row),
+    /// On this machine.
+    Local,
+    Fetched,
+}
+
+impl Origin {
+    pub fn has_bytes(self) -> bool {
+        matches!(self, Origin::Local | Origin::Fetched)
+    }
 }
 
 impl Part {
     pub fn count(&self) -> u64 {
         self.end.wanted.number + 1 - self.first
     }
-}
-
-#[derive(Clone, Copy, PartialEq)]
-pub enum Kind {
-    Right,
-    Zeros,
-    AtHand,
-    Fetched,
 }
 
 /// Buffers to be used again, shared by the workers and the writer. Memory that goes back to the
@@ -96,19 +99,14 @@ impl Spare {
 pub struct Parts<'a> {
     spare: &'a Spare,
     done: Vec<Part>,
-    open: Option<Open>,
+    /// The part that may grow; its row is empty until it is closed.
+    open: Option<Part>,
     /// The bytes of the open part.
     row: Row,
     /// What the slot was lent for.
-    pending: Option<(BlockRef, Kind)>,
+    pending: Option<(BlockRef, Origin)>,
     /// When all that was there went on its way.
     sent: Instant,
-}
-
-struct Open {
-    kind: Kind,
-    first: u64,
-    end: End,
 }
 
 impl<'a> Parts<'a> {
@@ -124,36 +122,36 @@ impl<'a> Parts<'a> {
     }
 
     /// Takes in a block without bytes: one that is in its place, or zeros.
-    fn note(&mut self, wanted: &BlockRef, kind: Kind, length: usize) {
-        self.begin(wanted, kind);
-        extend(&mut self.open, wanted, kind, length);
+    fn note(&mut self, wanted: &BlockRef, origin: Origin, length: usize) {
+        self.begin(wanted, origin);
+        extend(&mut self.open, wanted, origin, length);
     }
 
     /// Room for a block, to be verified there and then committed.
-    fn slot(&mut self, wanted: &BlockRef, kind: Kind) -> Slot<'_> {
-        self.begin(wanted, kind);
+    fn slot(&mut self, wanted: &BlockRef, origin: Origin) -> Slot<'_> {
+        self.begin(wanted, origin);
         if self.row.is_full() {
             self.row = self.spare.take();
         }
-        self.pending = Some((*wanted, kind));
+        self.pending = Some((*wanted, origin));
         match self.row.slot() {
             Some(slot) => slot,
             None => unreachable!("a row has room for a block at least"),
         }
     }
 
-    /// Takes in the block that the slot holds, and tells its kind.
-    fn commit(&mut self) -> Option<(Block<'_>, Kind)> {
-        let (wanted, kind) = self.pending.take()?;
+    /// Takes in the block that the slot holds, and tells its origin.
+    fn commit(&mut self) -> Option<(Block<'_>, Origin)> {
+        let (wanted, origin) = self.pending.take()?;
         let block = self.row.commit()?;
-        extend(&mut self.open, &wanted, kind, block.bytes().len());
-        Some((block, kind))
+        extend(&mut self.open, &wanted, origin, block.bytes().len());
+        Some((block, origin))
     }
 
     /// Ends the open part unless `wanted` may be its next block.
-    fn begin(&mut self, wanted: &BlockRef, kind: Kind) {
-        let goes_on = |open: &Open| {
-            open.kind == kind
+    fn begin(&mut self, wanted: &BlockRef, origin: Origin) {
+        let goes_on = |open: &Part| {
+            open.origin == origin
                 && open.end.wanted.number + 1 == wanted.number
                 && open.end.length == BLOCK_SIZE
         };
@@ -164,23 +162,16 @@ impl<'a> Parts<'a> {
 
     /// Whether the open part has no room for another block.
     fn is_full(&self) -> bool {
-        let has_bytes = |open: &Open| matches!(open.kind, Kind::AtHand | Kind::Fetched);
+        let has_bytes = |open: &Part| open.origin.has_bytes();
         self.open.as_ref().is_some_and(has_bytes) && self.row.is_full()
     }
 
     fn close(&mut self) {
-        if let Some(open) = self.open.take() {
-            let content = match open.kind {
-                Kind::Right => Content::Right,
-                Kind::Zeros => Content::Zeros,
-                Kind::AtHand => Content::AtHand(self.row.take()),
-                Kind::Fetched => Content::Fetched(self.row.take()),
-            };
-            self.done.push(Part {
-                first: open.first,
-                end: open.end,
-                content,
-            });
+        if let Some(mut part) = self.open.take() {
+            if part.origin.has_bytes() {
+                part.row = self.row.take();
+            }
+            self.done.push(part);
         }
     }
 
@@ -198,7 +189,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-fn extend(open: &mut Option<Open>, wanted: &BlockRef, kind: Kind, length: usize) {
+fn extend(open: &mut Option<Part>, wanted: &BlockRef, origin: Origin, length: usize) {
     let end = End {
         wanted: *wanted,
         length,
@@ -206,10 +197,11 @@ fn extend(open: &mut Option<Open>, wanted: &BlockRef, kind: Kind, length: usize)
     match open {
         Some(open) => open.end = end,
         None => {
-            *open = Some(Open {
-                kind,
+            *open = Some(Part {
                 first: wanted.number,
                 end,
+                origin,
+                row: Row::default(),
             });
         }
     }
@@ -256,9 +248,9 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Room for a block of this kind: it is read into the slot, verified there, and then committed.
-    pub fn slot(&mut self, wanted: &BlockRef, kind: Kind) -> Slot<'_> {
-        self.parts.slot(wanted, kind)
+    /// Room for a block of this origin: it is read into the slot, verified there, and then committed.
+    pub fn slot(&mut self, wanted: &BlockRef, origin: Origin) -> Slot<'_> {
+        self.parts.slot(wanted, origin)
     }
 
     /// Takes in the block that the slot holds. False where it holds none.
@@ -266,10 +258,10 @@ impl<'a> Sink<'a> {
     /// # Errors
     /// When the block directory refuses to keep a fetched block.
     pub fn commit(&mut self) -> Result<bool> {
-        let Some((block, kind)) = self.parts.commit() else {
+        let Some((block, origin)) = self.parts.commit() else {
             return Ok(false);
         };
-        if kind == Kind::Fetched {
+        if origin == Origin::Fetched {
             self.keep.keep(&block)?;
             if self.parts.is_due() {
                 self.flush();
@@ -280,7 +272,7 @@ impl<'a> Sink<'a> {
 
     /// Takes in a block that is in its place already.
     pub fn note_in_place(&mut self, wanted: &BlockRef, length: usize) {
-        self.parts.note(wanted, Kind::Right, length);
+        self.parts.note(wanted, Origin::InPlace, length);
     }
 
     /// Takes in a block of zeros. No server is asked for zeros, but a box that reads the block directory
@@ -292,7 +284,7 @@ impl<'a> Sink<'a> {
         if !mem::replace(&mut self.zeros_are_kept, true) {
             self.keep.keep(&Block::of(&[0; BLOCK_SIZE]))?;
         }
-        self.parts.note(wanted, Kind::Zeros, BLOCK_SIZE);
+        self.parts.note(wanted, Origin::Zeros, BLOCK_SIZE);
         Ok(())
     }
 

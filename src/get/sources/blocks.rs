@@ -10,7 +10,7 @@ use crate::get::block_ref::BlockRef;
 use crate::get::client::failure::{Failure, is_transient};
 use crate::get::client::url::Url;
 use crate::get::client::{Answered, Client, Fault, Response};
-use crate::get::output::sink::{Kind, Sink};
+use crate::get::output::sink::{Origin, Sink};
 use crate::hashlist::LINE;
 
 /// Bytes of the length before each block of an answer to a request for many.
@@ -55,7 +55,7 @@ fn receive_one(answer: Answered<Response>, wanted: &BlockRef, sink: &mut Sink) -
         let reason = format_args!("{length} bytes, which no block has");
         return Err(Failure::strike(reason, false).into());
     }
-    let mut slot = sink.slot(wanted, Kind::Fetched);
+    let mut slot = sink.slot(wanted, Origin::Fetched);
     // To the end of the body, which lets its connection be used again.
     let length = fill(&mut answer, &mut slot.room()[..=BLOCK_SIZE])?;
     slot.accept(length, &wanted.hash);
@@ -134,7 +134,7 @@ fn receive_many<'w>(
         if !is_whole || length > BLOCK_SIZE {
             break;
         }
-        let mut slot = sink.slot(wanted, Kind::Fetched);
+        let mut slot = sink.slot(wanted, Origin::Fetched);
         is_whole = fill(&mut answer, &mut slot.room()[..length])? == length;
         let given = is_whole && slot.accept(length, &wanted.hash) && sink.commit()?;
         let this = std::slice::from_ref(wanted);

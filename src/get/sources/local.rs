@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::get::block_ref::BlockRef;
 use crate::get::output::Place;
 use crate::get::output::existing::read_right;
-use crate::get::output::sink::{Kind, Sink};
+use crate::get::output::sink::{Origin, Sink};
 use crate::hash::Hash;
 use crate::store::{BlockDir, View};
 
@@ -61,7 +61,10 @@ impl<'a> Local<'a> {
         seeds: impl IntoIterator<Item = &'a Seed>,
     ) -> Self {
         let mut sources: Vec<Box<dyn LocalSource + 'a>> = Vec::new();
-        let files = [place.and_then(Place::leftover), place.and_then(Place::old_file)];
+        let files = [
+            place.and_then(Place::leftover),
+            place.and_then(Place::old_file),
+        ];
         for file in files.into_iter().flatten() {
             sources.push(Box::new(AtOwnPlace(file)));
         }
@@ -97,7 +100,7 @@ impl<'a> Local<'a> {
             return Ok(true);
         }
         for source in &mut self.sources {
-            if source.find(wanted, &mut sink.slot(wanted, Kind::AtHand))? {
+            if source.find(wanted, &mut sink.slot(wanted, Origin::Local))? {
                 return sink.commit();
             }
         }

@@ -18,7 +18,7 @@ use crate::get::block_ref::BlockRef;
 use crate::get::client::failure::{Failure, is_transient};
 use crate::get::client::url::Url;
 use crate::get::client::{Answered, Client, Fault, Response};
-use crate::get::output::sink::{Kind, Sink};
+use crate::get::output::sink::{Origin, Sink};
 use crate::mutex::lock;
 
 /// What is known of a mirror. Shared by all workers.
@@ -319,7 +319,7 @@ impl Stream {
             if self.at != wanted.offset() {
                 return Ok(());
             }
-            let mut slot = visit.sink.slot(wanted, Kind::Fetched);
+            let mut slot = visit.sink.slot(wanted, Origin::Fetched);
             // What came before it broke off may be the last block, if a short one.
             let failure = self.fill(&mut slot.room()[..BLOCK_SIZE]).err();
             let filled = self.answer.filled();
