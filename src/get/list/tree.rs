@@ -1,11 +1,11 @@
 //! The lists under a root: the file's hashlist, the hashlist of that, and so on (`crate::root`).
 //!
-//! Each level is a thread that reads hashes from the level above, looks for their blocks in what a
-//! seed's own list would be, the block directory, and the servers, and hands the text to the level
-//! below by a pipe, the last to the reader of the file's list. No level is ever held whole. What is
-//! handed on is exactly as long as the root says, and has its line ends where they belong.
+//! Each level is a reader of text. It reads hashes from the level above, and looks for their blocks in
+//! what a seed's own list would be, the block directory, and the servers. One thread reads the lowest
+//! level and feeds the reader of the file's list by a pipe. No level is ever held whole. What a level
+//! gives is exactly as long as the root says, and has its line ends where they belong.
 
-use std::io::{self, BufReader, Cursor, PipeWriter, Read, Write};
+use std::io::{self, BufReader, Cursor, Read};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -137,20 +137,31 @@ impl Upper for ListTree {
         for hash in &root.hashes {
             push_line(&mut text, hash);
         }
-        let mut upper: Box<dyn Read + Send> = Box::new(Cursor::new(text));
+        let mut text: Box<dyn Read + Send> = Box::new(Cursor::new(text));
         for number in (1..=root.depth).rev() {
-            let (reader, writer) = io::pipe().map_err(|e| Error::io("open", "a pipe", &e))?;
-            let level = Level {
-                levels: Arc::clone(&self),
+            text = Box::new(Level {
+                tree: Arc::clone(&self),
                 root: Arc::clone(root),
                 number,
-            };
-            let hashes = Reader::new(BufReader::new(upper), self.name.clone());
-            let work = move || level.run(hashes, writer);
-            spawn(ASKING_STACK, Box::new(work))?;
-            upper = Box::new(reader);
+                hashes: Reader::new(BufReader::new(text), self.name.clone()),
+                found: 0,
+                run: 1,
+                text: Cursor::default(),
+                failure: None,
+            });
         }
-        Ok(upper)
+        if root.depth == 0 {
+            return Ok(text);
+        }
+        let (reader, mut writer) = io::pipe().map_err(|e| Error::io("open", "a pipe", &e))?;
+        let feed = move || {
+            if let Err(e) = io::copy(&mut text, &mut writer) {
+                let error = Error::io("write", "a pipe", &e);
+                lock(&self.failure).get_or_insert(error);
+            }
+        };
+        spawn(ASKING_STACK, Box::new(feed))?;
+        Ok(Box::new(reader))
     }
 
     /// What ended a level before its end, if anything did.
@@ -172,55 +183,62 @@ fn absent(hashes: &[Hash], found: &Found) -> Vec<BlockRef> {
         .collect()
 }
 
-/// One of the lists, 1 being the file's own.
+/// One of the lists, 1 being the file's own: its text, to be read.
 struct Level {
-    levels: Arc<ListTree>,
+    tree: Arc<ListTree>,
     root: Arc<Root>,
     number: u32,
+    /// The lines of the level above.
+    hashes: Reader<BufReader<Box<dyn Read + Send>>>,
+    /// Blocks found so far, and how many to look for next.
+    found: u64,
+    run: usize,
+    /// What was found last.
+    text: Cursor<Vec<u8>>,
+    /// What ends the text behind that.
+    failure: Option<Error>,
 }
 
-type Hashes = Reader<BufReader<Box<dyn Read + Send>>>;
+impl Read for Level {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.text.read(buffer)?;
+        if length > 0 || buffer.is_empty() {
+            return Ok(length);
+        }
+        if self.failure.is_none() && self.found < self.root.blocks(self.number) {
+            self.find_run();
+        }
+        let length = self.text.read(buffer)?;
+        if length == 0
+            && let Some(error) = self.failure.take()
+        {
+            // The first to fail says why; the others end because it did.
+            lock(&self.tree.failure).get_or_insert(error);
+            self.found = self.root.blocks(self.number);
+        }
+        Ok(length)
+    }
+}
 
 impl Level {
-    /// Finds all blocks, whose `hashes` come from the level above, and writes them to the `lower`.
-    fn run(&self, mut hashes: Hashes, mut lower: PipeWriter) {
-        let count = self.root.blocks(self.number);
-        let (mut number, mut run) = (0, 1);
-        while number < count {
-            let mut found = Vec::new();
-            let done = self.find(&mut hashes, number, run, &mut found);
-            number += found.len() as u64;
-            let mut written = found.iter().map(|block| lower.write_all(block));
-            let written = written.try_for_each(|written| written);
-            // Of a pipe from which nobody reads on, nobody is told.
-            let written = written.map_err(|e| Error::io("write", "a pipe", &e));
-            if let Err(error) = written.and(done) {
-                // The first to fail says why; the others end because it did.
-                lock(&self.levels.failure).get_or_insert(error);
-                return;
-            }
-            run = RUN.min(2 * run);
-        }
+    /// Finds the blocks of the next hashes. Where one is missing, those before it are found all the
+    /// same.
+    fn find_run(&mut self) {
+        let mut text = Vec::with_capacity(self.run * BLOCK_SIZE);
+        self.failure = self.find(&mut text).err();
+        self.text = Cursor::new(text);
+        self.run = RUN.min(2 * self.run);
     }
 
-    /// Finds the blocks of the next hashes, so many at most. Where one fails, those before it are
-    /// `found` all the same.
-    fn find(
-        &self,
-        hashes: &mut Hashes,
-        first: u64,
-        most: usize,
-        found: &mut Vec<Vec<u8>>,
-    ) -> Result<()> {
-        let (levels, root) = (&self.levels, &self.root);
-        let left = root.blocks(self.number) - first;
+    fn find(&mut self, text: &mut Vec<u8>) -> Result<()> {
+        let (first, left) = (self.found, self.root.blocks(self.number) - self.found);
         let (mut wanted, mut whole) = (Vec::new(), Ok(()));
-        while wanted.len() < most && (wanted.len() as u64) < left {
-            match hashes.next() {
+        while wanted.len() < self.run && (wanted.len() as u64) < left {
+            match self.hashes.next() {
                 Ok(Some(hash)) => wanted.push(hash),
                 ended => {
                     // What is above has its right length, so it ends early only where its level failed.
-                    whole = ended.and_then(|_| Err(levels.malformed("its list is cut off")));
+                    whole = ended.and_then(|_| Err(self.tree.malformed("its list is cut off")));
                     break;
                 }
             }
@@ -230,25 +248,26 @@ impl Level {
             .zip(&wanted)
             .map(seeded)
             .collect::<Result<Found>>()?;
-        let fetched = levels.fetch(&wanted, &mut blocks);
-        for (number, block) in (first..).zip(blocks) {
-            let Some(text) = block else { break };
-            if !self.is_list(number, &text) {
-                return Err(levels.malformed("its hashes do not fit its size"));
+        let fetched = self.tree.fetch(&wanted, &mut blocks);
+        for block in blocks {
+            let Some(block) = block else { break };
+            if !self.is_list(self.found, &block) {
+                return Err(self.tree.malformed("its hashes do not fit its size"));
             }
-            found.push(text);
+            text.extend_from_slice(&block);
+            self.found += 1;
         }
         fetched.and(whole)
     }
 
     /// The block, where some seed's own list has it at the same place.
     fn find_seeded(&self, number: u64, hash: &Hash) -> Result<Option<Vec<u8>>> {
-        let levels = &self.levels;
-        for seed in levels.sources.seeds.iter().chain(&levels.partial_copies) {
+        let tree = &self.tree;
+        for seed in tree.sources.seeds.iter().chain(&tree.partial_copies) {
             let text = seed.list_block(&self.root, self.number, number);
             if let Some(block) = text.as_deref().and_then(|text| Block::verify(text, hash)) {
                 // A box that passes the file on passes its list on too.
-                levels.sources.keep.keep(&block)?;
+                tree.sources.keep.keep(&block)?;
                 return Ok(text);
             }
         }
