@@ -512,6 +512,23 @@ fn root_a_part_of_another_user_is_refused_by_name() {
     }
 }
 
+/// Nor is it taken away from the owner of FILE, who has not finished with it.
+#[test]
+#[ignore = "takes other user ids"]
+fn root_a_part_of_the_owner_of_file_stays_where_another_updates_it() {
+    let (shared, update) = (Shared::new(), Update::new(0o600));
+    let dir = shared.dir("alices", ALICE, 0o755);
+    let file = dir.join("file");
+    for path in [&file, &part(&file)] {
+        fs::write(path, "mallory's").unwrap();
+        own(path, MALLORY, 0o600);
+    }
+    let get = shared.psync(ALICE).args(["get", "-o"]).arg(&file);
+    let out = get.arg("-d").arg(&update.blocks).arg(&update.list).run();
+    out.fails_naming(1, &["file.part: it belongs to another user; remove it"]);
+    assert_eq!(fs::read(part(&file)).unwrap(), b"mallory's");
+}
+
 /// Rights are kept where the user may give them, else narrowed: no other owner's set-user-id, nothing for
 /// a group that had less.
 #[test]
