@@ -248,12 +248,13 @@ fn begin(
     output: Output,
     sources: &Arc<Sources>,
 ) -> Result<(Arc<Shared>, Option<Stream>)> {
-    let (place, stream) = match output {
+    let (mut place, stream) = match output {
         Output::Place(place) => (Some(*place), None),
         Output::Stream(stream) => (None, Some(stream)),
     };
-    if let Some(place) = &place {
+    if let Some(place) = &mut place {
         place.check_size(&list)?;
+        place.begin();
     }
     list.begin()?;
     if place.is_some() {

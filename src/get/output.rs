@@ -176,6 +176,7 @@ pub struct Place {
     kind: Kind,
     /// Bytes that were there at the start. Beyond them is nothing to look at, and a hole is zeros.
     initial_len: u64,
+    has_begun: bool,
 }
 
 enum Kind {
@@ -242,6 +243,7 @@ impl Place {
             path,
             kind: Kind::Device(size),
             initial_len: size,
+            has_begun: false,
         })
     }
 
@@ -253,7 +255,13 @@ impl Place {
             file,
             path,
             kind,
+            has_begun: false,
         })
+    }
+
+    /// The work begins: from now on FILE.part stays for the next run.
+    pub fn begin(&mut self) {
+        self.has_begun = true;
     }
 
     /// # Errors
@@ -396,11 +404,11 @@ impl Place {
 }
 
 impl Drop for Place {
-    /// Leaves no FILE.part behind that holds nothing.
+    /// Leaves no FILE.part behind where the work has not begun.
     fn drop(&mut self) {
         let is_empty = || self.file.metadata().is_ok_and(|there| there.len() == 0);
-        let is_part = matches!(self.kind, Kind::Part { .. });
-        if is_part && is_empty() && is_named(&self.file, &self.path).unwrap_or(false) {
+        let is_unused = matches!(self.kind, Kind::Part { .. }) && !self.has_begun && is_empty();
+        if is_unused && is_named(&self.file, &self.path).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }
     }
