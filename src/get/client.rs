@@ -267,16 +267,18 @@ impl Client {
             e if is_hung_up(&e) => Failure::strike("it hung up without an answer", true),
             Error::Timeout(Timeout::Connect) => {
                 let seconds = Seconds(self.connect_timeout);
-                Failure::gone(format_args!("{by}no connection within {seconds} s"))
+                Failure::unreachable(format_args!("{by}no connection within {seconds} s"))
             }
             Error::Timeout(_) => silence("no answer", self.timeout),
             Error::Io(e) if sys::is_shortage(&e) => {
                 return Fault::Local(crate::error::Error::io("ask", url, &e));
             }
-            Error::Io(e) => Failure::gone(format_args!("{by}{}", Cause(&e))),
-            Error::HostNotFound => Failure::gone(format_args!("{by}host not found")),
-            Error::ConnectionFailed => Failure::gone(format_args!("{by}no connection")),
-            Error::ConnectProxyFailed(e) => Failure::gone(format_args!("the proxy refused: {e}")),
+            Error::Io(e) => Failure::unreachable(format_args!("{by}{}", Cause(&e))),
+            Error::HostNotFound => Failure::unreachable(format_args!("{by}host not found")),
+            Error::ConnectionFailed => Failure::unreachable(format_args!("{by}no connection")),
+            Error::ConnectProxyFailed(e) => {
+                Failure::unreachable(format_args!("the proxy refused: {e}"))
+            }
             Error::LargeResponseHeader(..) => {
                 Failure::strike(format_args!("a head of over {MAX_HEAD} bytes"), false)
             }
@@ -425,8 +427,8 @@ impl Response {
             silence("no whole answer", self.timeout)
         } else if let Some(inner) = ureq_error(error) {
             // Cut off in the line of a chunk's size it is told as this.
-            let passing = matches!(inner, ureq::Error::BodyStalled);
-            Failure::strike(format_args!("the body is not HTTP: {error}"), passing)
+            let transient = matches!(inner, ureq::Error::BodyStalled);
+            Failure::strike(format_args!("the body is not HTTP: {error}"), transient)
         } else {
             let reason = format_args!("it broke off after {} bytes of a block", self.filled);
             Failure::strike(reason, true)

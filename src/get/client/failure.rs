@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-/// Whether what a status refuses may be given a little later.
+/// Whether a later request may get what this status refuses.
 pub fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
@@ -11,43 +11,77 @@ pub fn is_transient(status: u16) -> bool {
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub reason: String,
-    /// No connection, or silence: the server is given up at once. Else it is one strike.
-    pub at_once: bool,
-    /// Silence, which may be a request's fault.
-    pub silent: bool,
-    /// Whether the same server may do better a little later.
-    pub passing: bool,
+    kind: FailureKind,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum FailureKind {
+    /// There is no connection.
+    Unreachable,
+    /// The server sent nothing in time.
+    Silent,
+    /// The answer is wrong. `transient`: the same server may answer rightly a little later.
+    Bad { transient: bool },
 }
 
 impl Failure {
-    /// No connection.
-    pub fn gone(reason: impl Display) -> Self {
-        Failure {
-            at_once: true,
-            ..Failure::strike(reason, true)
-        }
+    pub fn unreachable(reason: impl Display) -> Self {
+        Failure::new(reason, FailureKind::Unreachable)
     }
 
-    /// A connection on which nothing comes.
     pub fn silent(reason: impl Display) -> Self {
-        Failure {
-            silent: true,
-            ..Failure::gone(reason)
-        }
+        Failure::new(reason, FailureKind::Silent)
     }
 
     /// A wrong answer.
-    pub fn strike(reason: impl Display, passing: bool) -> Self {
+    pub fn strike(reason: impl Display, transient: bool) -> Self {
+        Failure::new(reason, FailureKind::Bad { transient })
+    }
+
+    fn new(reason: impl Display, kind: FailureKind) -> Self {
         Failure {
             reason: reason.to_string(),
-            at_once: false,
-            silent: false,
-            passing,
+            kind,
         }
     }
 
-    /// Whether there was an answer that made no sense.
+    /// No answer came: the server is given up at once. A wrong answer is one strike.
+    pub fn is_outage(&self) -> bool {
+        !matches!(self.kind, FailureKind::Bad { .. })
+    }
+
+    /// The server took the request and sent nothing, which may be due to this kind of request.
+    pub fn is_silence(&self) -> bool {
+        matches!(self.kind, FailureKind::Silent)
+    }
+
+    /// Whether the same server may answer rightly a little later.
+    pub fn is_transient(&self) -> bool {
+        !self.is_misunderstanding()
+    }
+
+    /// Whether the answer made no sense.
     pub fn is_misunderstanding(&self) -> bool {
-        !self.at_once && !self.passing
+        matches!(self.kind, FailureKind::Bad { transient: false })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_wrong_answer_that_will_stay_wrong_is_a_misunderstanding() {
+        for (failure, outage, silence, transient) in [
+            (Failure::unreachable("refused"), true, false, true),
+            (Failure::silent("nothing came"), true, true, true),
+            (Failure::strike("busy", true), false, false, true),
+            (Failure::strike("wrong", false), false, false, false),
+        ] {
+            assert_eq!(failure.is_outage(), outage, "{failure:?}");
+            assert_eq!(failure.is_silence(), silence, "{failure:?}");
+            assert_eq!(failure.is_transient(), transient, "{failure:?}");
+            assert_eq!(failure.is_misunderstanding(), !transient, "{failure:?}");
+        }
     }
 }

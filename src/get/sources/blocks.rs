@@ -158,7 +158,7 @@ fn receive_many<'w>(
     // That the connection broke only then is nothing to hold against it.
     let has_end = |answer: &mut Response| match answer.ends() {
         Ok(ended) => ended,
-        Err(e) => !answer.failure(&e).at_once,
+        Err(e) => !answer.failure(&e).is_outage(),
     };
     if !left.is_empty() || !has_end(&mut answer) {
         outcome.refuse_batch(left, BatchRefusal::Permanent);

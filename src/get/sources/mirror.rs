@@ -148,7 +148,7 @@ impl Visit<'_, '_> {
         let turn = self.mirror.wait(self.left[0].number)?;
         let read = self.read();
         if let Err(Fault::Failed(failure)) = &read
-            && failure.at_once
+            && failure.is_outage()
         {
             let mut whole = lock(&self.mirror.whole);
             whole.silences += 1;
@@ -215,7 +215,7 @@ impl Visit<'_, '_> {
         if let Some(stream) = stream.take_if(|stream| stream.at > 0) {
             match self.read_on(stream) {
                 // What nobody read for a while may have been closed meanwhile.
-                Err(Fault::Failed(failure)) if !failure.at_once => {}
+                Err(Fault::Failed(failure)) if !failure.is_outage() => {}
                 read => return read,
             }
         }

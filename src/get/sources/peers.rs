@@ -107,7 +107,7 @@ fn ask_next(client: &Client, (shared, done): &(Mutex<Step>, Condvar)) {
         step.named.push(None);
         drop(step);
         let named = match ask(client, &server) {
-            Err(Fault::Failed(failure)) if failure.at_once => None,
+            Err(Fault::Failed(failure)) if failure.is_outage() => None,
             // Whatever else is wrong with it, it has named nobody.
             named => Some(named.unwrap_or_default()),
         };

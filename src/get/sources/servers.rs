@@ -325,7 +325,7 @@ impl Servers {
             let found: Vec<Server> = found.map(Server::peer).collect();
             for server in servers.iter().chain(&found) {
                 if silent.contains(&server.url) {
-                    let failure = Failure::gone("it does not tell its peers");
+                    let failure = Failure::unreachable("it does not tell its peers");
                     self.fail(server, &mut server.state(), failure);
                 }
             }
@@ -446,7 +446,7 @@ impl Servers {
                 left = later;
             }
             for failure in outcome.failures {
-                *passing |= failure.passing;
+                *passing |= failure.is_transient();
                 self.fail(server, &mut state, failure);
             }
         }
@@ -555,7 +555,7 @@ impl State {
         }
         let is_first = self.posts.is_none() && outcome.given == 0 && !outcome.lacks;
         // Nobody there, and silence, are that whatever was asked for.
-        let is_gone = outcome.failures.iter().any(|failure| failure.at_once);
+        let is_gone = outcome.failures.iter().any(Failure::is_outage);
         if is_first && !is_gone && outcome.batch_refusal.is_none() {
             outcome.batch_refusal = Some(BatchRefusal::Permanent);
             outcome.failures.clear();
@@ -576,7 +576,7 @@ impl State {
     }
 
     fn count_silence(&mut self, outcome: &Outcome) {
-        if outcome.failures.iter().any(|failure| failure.silent) {
+        if outcome.failures.iter().any(Failure::is_silence) {
             self.silences += 1;
             self.silent_run = outcome.given + outcome.rest.len();
         } else if outcome.given >= self.silent_run {
@@ -603,10 +603,10 @@ impl State {
         if self.given_up {
             return false;
         }
-        self.reachable |= !failure.at_once;
-        self.strikes += if failure.at_once { STRIKES } else { 1 };
+        self.reachable |= !failure.is_outage();
+        self.strikes += if failure.is_outage() { STRIKES } else { 1 };
         // Silence is the last word: what went before it is no reason never to ask again.
-        self.lasting = !failure.passing || (self.lasting && !failure.at_once);
+        self.lasting = !failure.is_transient() || (self.lasting && !failure.is_outage());
         self.reason = Some(failure.reason);
         self.given_up = self.strikes >= STRIKES;
         self.given_up
@@ -659,7 +659,7 @@ mod tests {
     }
 
     fn gone(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::gone("refused"));
+        outcome.fail(wanted, Failure::unreachable("refused"));
     }
 
     fn silent(outcome: &mut Outcome, wanted: &[BlockRef]) {
@@ -759,7 +759,7 @@ mod tests {
         let lone = &servers.list[0];
         let mut state = lone.state();
         (state.posts, state.silences, state.gave) = (Some(false), 1, true);
-        assert!(state.fail(Failure::gone("refused")));
+        assert!(state.fail(Failure::unreachable("refused")));
         drop(state);
         servers.revive();
         assert_eq!(servers.reasons(), ["ask http://a: refused"]);
@@ -780,7 +780,7 @@ mod tests {
         assert!(!state.learn(RequestKind::Single, &mut answer(give, &wanted(1))));
         assert_eq!(state.reason.as_deref(), Some("no"), "the last one stays");
         let mut state = State::default();
-        assert!(state.fail(Failure::gone("refused")) && !state.reachable);
+        assert!(state.fail(Failure::unreachable("refused")) && !state.reachable);
         assert!(!state.learn(RequestKind::Single, &mut answer(lack, &wanted(1))));
         assert_eq!(state.reason.as_deref(), Some("refused"));
     }
@@ -1068,20 +1068,13 @@ mod tests {
     }
 
     #[test]
-    fn three_failures_are_hopeless_and_only_what_makes_no_sense_is_misunderstood() {
+    fn three_failures_are_hopeless() {
         let mut outcome = Outcome::default();
         let hopeless = (0..3).map(|_| {
             busy(&mut outcome, &wanted(1));
             outcome.reached_strike_limit()
         });
         assert_eq!(hopeless.collect::<Vec<_>>(), [false, false, true]);
-        for (failure, is) in [
-            (Failure::gone("refused"), false),
-            (Failure::strike("busy", true), false),
-            (Failure::strike("wrong", false), true),
-        ] {
-            assert_eq!(failure.is_misunderstanding(), is, "{failure:?}");
-        }
     }
 
     /// How many blocks are asked for singly between one request for many and the next, where each
