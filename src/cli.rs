@@ -173,8 +173,9 @@ Blocks at hand:
 
 Servers:
         --servers FILE   more servers, one a line, # comments; any number
-        --peers          for what no server gives, ask them for the servers that
-                         they know, and those for more: 256 servers in all
+        --peers          first ask each server whom it knows, and these for more
+                         servers: 64 in all, --connect-timeout for each of both
+                         steps; blocks are asked of them after those listed
         --lan            ask the local network for servers, half a second; they
                          come first, by no proxy. --lan=ADDR: by the interface
                          that has this IPv4 address

@@ -108,7 +108,7 @@ pub fn run(options: Options) -> Result<()> {
     told.map_err(|error| match error.is_missing() {
         true => sources
             .servers
-            .reasons()
+            .reasons(options.verbose)
             .into_iter()
             .fold(error, Error::and),
         false => error,
@@ -213,7 +213,6 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
     let everybody = [&servers[..], &options.mirrors].concat();
     let longest = schedule::longest_run(options.jobs);
     let tell: fn(String) = if options.verbose { tell } else { |_| {} };
-    let mirrors = options.mirrors.clone();
     let keep = options.dir.as_ref().filter(|_| options.keep);
     let client = Client::new(
         &everybody,
@@ -223,14 +222,20 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
         timeout,
     )?;
     let client = Arc::new(client);
-    let mut servers = Servers::new(servers, mirrors.clone(), longest, options.spread, tell);
-    if options.peers {
-        let find = peers::finder(Arc::clone(&client), timeout);
-        servers.find_peers(find, timeout, options.verbose);
-    }
+    let peers = match options.peers {
+        true => peers::find(&client, &servers, connect_timeout, tell),
+        false => Vec::new(),
+    };
     Ok(Sources {
-        mirrors: mirrors.iter().map(|_| Mirror::default()).collect(),
-        servers,
+        servers: Servers::new(
+            servers,
+            peers,
+            options.mirrors.clone(),
+            longest,
+            options.spread,
+            tell,
+        ),
+        mirrors: options.mirrors.iter().map(|_| Mirror::default()).collect(),
         client,
         keep: Keep::new(keep.map(BlockDir::writer).transpose()?),
         // A look into one that is not there is a system call a block.

@@ -60,8 +60,8 @@ const MAX_PAGE: usize = 16 * 1024;
 /// Longer than any server keeps an idle connection, and a closed one is noticed anyhow.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(600);
 
-/// Connections to peers that are kept. A stranger may name hundreds, and a descriptor for each would
-/// be more than a process has.
+/// Connections to peers that are kept. A stranger may name 63, and a connection to each for every job
+/// would take more descriptors than a process has.
 const PEER_CONNECTIONS: usize = 64;
 
 /// Asks servers, over connections that are kept. Shared by all workers.

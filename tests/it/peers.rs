@@ -50,13 +50,62 @@ fn peers_give_what_no_listed_server_gives() {
 }
 
 #[test]
-fn nobody_is_asked_for_peers_while_the_listed_servers_have_all() {
+fn peers_are_found_before_the_work_and_asked_for_what_is_left() {
     let sample = Sample::new(9);
     let peer = sample.honest();
     let listed = answering(sample.map(), Reply::ok(lines(&[&peer])));
-    let get = sample.get(&[&listed]).args(["--peers", "-j", "8"]);
-    sample.is_whole(get.run());
-    assert_eq!((asked(&listed), peer.connections()), ((0, 10), 0));
+    let file = sample.dir.join("file");
+    let get = || {
+        let get = sample.get(&[&listed]).args(["--peers", "-j", "8"]);
+        get.arg("-o").arg(&file)
+    };
+    get().run().ok();
+    assert_eq!(listed.targets()[0], "/peers");
+    assert_eq!((asked(&listed), asked(&peer)), ((1, 10), (1, 0)));
+    // Nobody is asked where nothing is to be fetched, nor by a dry run.
+    get().run().ok();
+    fs::remove_file(&file).unwrap();
+    get().arg("-n").run().fails_naming(3, &["10 of 10 blocks"]);
+    assert_eq!((asked(&listed), asked(&peer)), ((1, 10), (1, 0)));
+}
+
+/// One step asks all at once: each of these is silent for as long as the step takes.
+#[test]
+fn each_step_takes_the_connect_timeout_once() {
+    let sample = Sample::new(3);
+    let mute = |blocks| {
+        HostileServer::http(move |request| match request.target.as_str() {
+            "/peers" => Reply::raw("").then_silence(),
+            _ => Reply::honest(&blocks, request),
+        })
+    };
+    let [first, second] = [mute(BlockMap::new()), mute(sample.map())];
+    let dead: Vec<_> = (0..20).map(|_| mute(sample.map())).collect();
+    let dead: Vec<_> = dead.iter().map(|server| server as &dyn Display).collect();
+    let naming = naming(&dead);
+    let get = sample.get(&[&naming, &first, &second]).arg("-v");
+    let out = get.args(["--peers", "--connect-timeout", "1"]).run();
+    assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+    let steps = Duration::from_secs(2)..Duration::from_secs(5);
+    assert!(steps.contains(&out.took), "{out}");
+    // A peer that does not answer is not used. A listed server is.
+    for dead in dead {
+        let told = format!("psync: give up http://{dead}: no answer to a request for peers\n");
+        assert!(out.stderr.contains(&told), "{out}");
+    }
+    assert_eq!(out.stderr.matches("give up").count(), 20, "{out}");
+    assert_eq!((asked(&first), asked(&second)), ((1, 4), (1, 4)));
+}
+
+/// Whom the peers of the first step name.
+#[test]
+fn a_server_that_is_named_in_the_second_step_is_used_without_being_asked() {
+    let sample = Sample::new(3);
+    let last = answering(sample.map(), Reply::raw("").then_silence());
+    let peer = naming(&[&last]);
+    let listed = naming(&[&peer]);
+    sample.is_whole(sample.get(&[&listed]).arg("--peers").run());
+    assert_eq!((asked(&peer), asked(&last)), ((1, 4), (0, 4)));
 }
 
 #[test]
@@ -299,9 +348,9 @@ fn of_a_long_list_so_many_servers_are_asked() {
         naming(&[]),
     );
     let get = sample.get(&[&liar, &other]).arg("--peers");
-    get.run().fails_naming(3, &["ask 254 peers: none gave it"]);
+    get.run().fails_naming(3, &["ask 62 peers: none gave it"]);
     let hash = sample.hash(0);
-    let blocks: Vec<_> = (0..254).map(|n| format!("/{n}/{hash}")).collect();
+    let blocks: Vec<_> = (0..62).map(|n| format!("/{n}/{hash}")).collect();
     let mut targets = crowd.targets();
     targets.retain(|target| target.ends_with(&hash));
     assert_eq!(targets, blocks);

@@ -1,54 +1,68 @@
-//! Asks servers for the servers that they know (`--peers`).
+//! Finds peers (`--peers`): servers that other servers name, before any block is asked for.
 //!
-//! This file owns how much of what strangers write is taken: names of servers that may be asked for
-//! blocks, a bounded number of them, found in a bounded time. It asks for no block and gives nobody
-//! up: `servers.rs` does, which is told who did not answer.
+//! This file bounds what a stranger's word can cost:
+//!
+//! 1. All listed servers are asked at once, then all servers that these name. The servers that the
+//!    latter name are not asked.
+//! 2. Each of the two steps takes at most `--connect-timeout`.
+//! 3. There are at most 64 servers in all. The lists take turns, one name each, so that a long list
+//!    leaves room for the others.
+//! 4. 64 KiB of each list are read.
+//! 5. A peer that was asked and did not answer is not used. A listed server stays.
 
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::servers::Find;
 use crate::get::client::url::Url;
 use crate::get::client::{Answered, Client, Fault};
 use crate::mutex::lock;
 use crate::spawn::{ASKING_STACK, spawn};
 
-/// Servers in all, those of the command line among them.
-const MAX_SERVERS: usize = 256;
+/// Servers in all, the listed ones among them.
+const MAX_SERVERS: usize = 64;
 
 /// Bytes of a list that are read.
 const MAX_TEXT: usize = 64 * 1024;
 
-/// The servers of the command line are asked, then those that they name; not those that these name.
-const STEPS: usize = 2;
+/// What one server said: the servers that it names, or nothing.
+type Named = Option<Vec<Url>>;
 
-/// Servers asked at once, whatever `--jobs` says: one that is silent must not take the time in which
-/// the others would answer.
-const AT_ONCE: usize = 32;
-
-/// What `Servers` finds peers by: takes at most `timeout` for each step.
-pub fn finder(client: Arc<Client>, timeout: Duration) -> Find {
-    Box::new(move |mut asked, known| {
-        let mut silent = Vec::new();
-        for _ in 0..STEPS {
-            let step = ask_all(&client, asked, timeout);
-            let before = known.len();
-            add(known, &step.named);
-            asked = known[before..].to_vec();
-            for (server, named) in step.servers.iter().zip(&step.named) {
-                if named.is_none() {
-                    silent.push(server.clone());
-                }
-            }
+/// Asks the `listed` servers for peers, and those for more, `timeout` for each of the two steps.
+/// Reports each peer that is not used to `give_up`.
+pub fn find(
+    client: &Arc<Client>,
+    listed: &[Url],
+    timeout: Duration,
+    give_up: fn(String),
+) -> Vec<Url> {
+    let mut known: Vec<Url> = Vec::new();
+    for url in listed {
+        if !known.contains(url) {
+            known.push(url.clone());
         }
-        silent
-    })
+    }
+    let listed = known.len();
+    if listed >= MAX_SERVERS {
+        return Vec::new();
+    }
+    let named = ask_all(client, &known, timeout);
+    add(&mut known, &named);
+    let asked = known[listed..].to_vec();
+    let named = ask_all(client, &asked, timeout);
+    add(&mut known, &named);
+    let mut peers = known.split_off(listed);
+    for (peer, named) in asked.iter().zip(&named) {
+        if named.is_none() {
+            give_up(format!("give up {peer}: no answer to a request for peers"));
+            peers.retain(|other| other != peer);
+        }
+    }
+    peers
 }
 
-/// Adds what is not known yet. One of each list in turn: whoever names many takes no place from those
-/// that name few.
-fn add(known: &mut Vec<Url>, named: &[Option<Vec<Url>>]) {
+/// Adds the servers that are not known yet, as far as there is room: one of each list in turn.
+fn add(known: &mut Vec<Url>, named: &[Named]) {
     for place in 0..MAX_SERVERS {
         for list in named.iter().flatten() {
             if let Some(url) = list.get(place)
@@ -61,64 +75,45 @@ fn add(known: &mut Vec<Url>, named: &[Option<Vec<Url>>]) {
     }
 }
 
-/// Servers that are asked at the same time, as far as there may be threads for that.
-#[derive(Default)]
+/// One step: what the servers have said so far, and how many of them are still being asked.
 struct Step {
-    servers: Vec<Url>,
-    /// Whom each of them names, as far as they have been asked. None as long as there is no answer.
-    named: Vec<Option<Vec<Url>>>,
-    /// Those that are not done with.
+    named: Vec<Named>,
     open: usize,
 }
 
-/// Asks all `servers`, until they have answered or time is up. The threads are then left to
-/// themselves: one may wait for a name to be looked up, which has no bound.
-fn ask_all(client: &Arc<Client>, servers: Vec<Url>, timeout: Duration) -> Step {
-    let open = servers.len();
+/// Asks all `servers` at once, and waits until they have answered or time is up. A thread that is late
+/// is left to itself: it may wait for a name to be looked up, which has no bound.
+fn ask_all(client: &Arc<Client>, servers: &[Url], timeout: Duration) -> Vec<Named> {
     let step = Step {
-        servers,
-        named: Vec::new(),
-        open,
+        named: vec![None; servers.len()],
+        open: servers.len(),
     };
     let shared = Arc::new((Mutex::new(step), Condvar::new()));
-    let mut started = 0;
-    while started < AT_ONCE.min(open) {
-        let (client, shared) = (Arc::clone(client), Arc::clone(&shared));
-        let work = Box::new(move || ask_next(&client, &shared));
-        if spawn(ASKING_STACK, work).is_err() {
-            break;
+    for (number, server) in servers.iter().enumerate() {
+        let (client, server, answers) = (Arc::clone(client), server.clone(), Arc::clone(&shared));
+        let work = move || record(&answers, number, ask(&client, &server));
+        if let Err(shortage) = spawn(ASKING_STACK, Box::new(work)) {
+            record(&shared, number, Err(shortage.into()));
         }
-        started += 1;
     }
-    let (step, done) = &*shared;
-    let is_under_way = |step: &mut Step| started > 0 && step.open > 0;
-    let step = done.wait_timeout_while(lock(step), timeout, is_under_way);
-    mem::take(&mut *step.unwrap_or_else(PoisonError::into_inner).0)
+    let (step, changed) = &*shared;
+    let step = changed.wait_timeout_while(lock(step), timeout, |step| step.open > 0);
+    mem::take(&mut step.unwrap_or_else(PoisonError::into_inner).0.named)
 }
 
-/// Asks one server after the other, as long as there are any.
-fn ask_next(client: &Client, (shared, done): &(Mutex<Step>, Condvar)) {
-    loop {
-        let mut step = lock(shared);
-        let number = step.named.len();
-        let Some(server) = step.servers.get(number).cloned() else {
-            return;
+fn record((step, changed): &(Mutex<Step>, Condvar), number: usize, answer: Answered<Vec<Url>>) {
+    let mut step = lock(step);
+    step.open -= 1;
+    // Unless time was up.
+    if let Some(named) = step.named.get_mut(number) {
+        *named = match answer {
+            Ok(named) => Some(named),
+            Err(Fault::Failed(_)) => None,
+            // That this machine is short of something says nothing about the server.
+            Err(Fault::Local(_)) => Some(Vec::new()),
         };
-        step.named.push(None);
-        drop(step);
-        let named = match ask(client, &server) {
-            Err(Fault::Failed(failure)) if failure.is_outage() => None,
-            // Whatever else is wrong with it, it has named nobody.
-            named => Some(named.unwrap_or_default()),
-        };
-        let mut step = lock(shared);
-        // Unless time was up.
-        if let Some(place) = step.named.get_mut(number) {
-            *place = named;
-            step.open -= 1;
-            done.notify_one();
-        }
     }
+    changed.notify_one();
 }
 
 fn ask(client: &Client, server: &Url) -> Answered<Vec<Url>> {
@@ -135,15 +130,8 @@ fn ask(client: &Client, server: &Url) -> Answered<Vec<Url>> {
         let line_end = text.iter().rposition(|&c| c == b'\n');
         text.truncate(line_end.unwrap_or(0));
     }
-    let mut named = Vec::new();
-    for (_, url) in Url::list(&text) {
-        if let Ok(url) = url
-            && named.len() < MAX_SERVERS
-        {
-            named.push(url);
-        }
-    }
-    Ok(named)
+    let named = Url::list(&text).into_iter().filter_map(|(_, url)| url.ok());
+    Ok(named.take(MAX_SERVERS).collect())
 }
 
 #[cfg(test)]
@@ -168,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_names_many_leaves_room_for_others() {
+    fn a_server_that_names_many_leaves_room_for_others() {
         let many = |host: &str| {
             let name = |port| Url::parse(&format!("{host}:{port}")).unwrap();
             Some((1..=MAX_SERVERS).map(name).collect())

@@ -5,8 +5,8 @@
 //! one. A `Servers` is shared by all workers.
 
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::outcome::{BatchRefusal, Outcome, Pace, STRIKES};
 use crate::error::Result;
@@ -49,11 +49,6 @@ const SILENCES: u32 = 2;
 /// for.
 const BARREN_TURNS: usize = 16;
 
-/// Times `--timeout` that peers which never gave a block may be waited for in vain, all together. After
-/// that only those are asked that did give one: so hundreds of dead ones, whoever named them, cost
-/// no more.
-const PATIENCE: u32 = 4;
-
 /// How a server is asked.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RequestKind {
@@ -69,7 +64,6 @@ struct Server {
     url: Url,
     /// Its number, if it is a mirror.
     mirror: Option<usize>,
-    is_peer: bool,
     state: Mutex<State>,
     /// A worker that was the first to ask this server has heard from it, or has not.
     tried: Condvar,
@@ -102,8 +96,6 @@ struct State {
     begun: usize,
     /// Whether it had nothing of what it was last asked for.
     barren: bool,
-    /// Whether it ever gave a block.
-    gave: bool,
 }
 
 /// How many blocks a server is asked for at once.
@@ -139,16 +131,8 @@ impl Server {
         Server {
             url,
             mirror,
-            is_peer: false,
             state: Mutex::default(),
             tried: Condvar::new(),
-        }
-    }
-
-    fn peer(url: Url) -> Self {
-        Server {
-            is_peer: true,
-            ..Server::new(url, None)
         }
     }
 
@@ -204,10 +188,10 @@ impl Server {
     }
 }
 
-/// All servers, in the order in which they are asked, mirrors last.
+/// All servers in the order in which they are asked: listed servers, peers, mirrors.
 pub struct Servers {
     list: Vec<Server>,
-    /// How many of them are none.
+    peers_from: usize,
     mirrors_from: usize,
     /// Most blocks asked for at once.
     longest: usize,
@@ -215,65 +199,26 @@ pub struct Servers {
     spread: Option<Mutex<(usize, usize)>>,
     /// Is told of each server that is given up.
     give_up: fn(String),
-    peers: Option<Peers>,
-}
-
-/// Asks the servers that it is given for the servers that they know, and adds these to those that
-/// are known. Returns who could not be reached or did not answer.
-pub type Find = Box<dyn Fn(Vec<Url>, &mut Vec<Url>) -> Vec<Url> + Send + Sync>;
-
-/// Servers that are named by servers. Looked for once, when none of the others gave some block.
-struct Peers {
-    find: Find,
-    finding: Mutex<()>,
-    found: OnceLock<Vec<Server>>,
-    /// Time that may be wasted on those that never gave a block, time that was, and until when.
-    patience: Duration,
-    wasted: Mutex<(Duration, Option<Instant>)>,
-    /// Whether each gives its own reason at the end.
-    verbose: bool,
-}
-
-impl Peers {
-    fn found(&self) -> &[Server] {
-        self.found.get().map_or(&[], Vec::as_slice)
-    }
-
-    fn is_tired_of(&self, peer: &Server) -> bool {
-        lock(&self.wasted).0 >= self.patience && !peer.state().gave
-    }
-
-    /// Takes note of time that was wasted, if it was. Where several workers wait at the same time,
-    /// it counts once.
-    fn account(&self, peer: &Server, begun: Instant) {
-        let now = Instant::now();
-        let state = peer.state();
-        let is_wasted = !state.gave && (state.given_up || now - begun > LONG_WAIT);
-        drop(state);
-        if is_wasted {
-            let mut wasted = lock(&self.wasted);
-            let (time, until) = &mut *wasted;
-            *time += now.saturating_duration_since(until.map_or(begun, |until| until.max(begun)));
-            *until = Some(now);
-        }
-    }
 }
 
 impl Servers {
     /// A server listed twice is asked once, for at most `longest` blocks at a time.
     pub fn new(
-        urls: Vec<Url>,
+        listed: Vec<Url>,
+        peers: Vec<Url>,
         mirrors: Vec<Url>,
         longest: usize,
         spread: bool,
         give_up: fn(String),
     ) -> Self {
         let mut list: Vec<Server> = Vec::new();
-        for url in urls {
+        for url in listed {
             if !list.iter().any(|server| server.url == url) {
                 list.push(Server::new(url, None));
             }
         }
+        let peers_from = list.len();
+        list.extend(peers.into_iter().map(|url| Server::new(url, None)));
         let mirrors_from = list.len();
         for (number, url) in mirrors.into_iter().enumerate() {
             if !list[mirrors_from..].iter().any(|mirror| mirror.url == url) {
@@ -282,63 +227,30 @@ impl Servers {
         }
         Servers {
             list,
+            peers_from,
             mirrors_from,
             longest,
             spread: spread.then(Mutex::default),
             give_up,
-            peers: None,
         }
     }
 
-    /// Has servers asked for more by `find`, when they are needed. A server that is asked for blocks
-    /// may take `timeout`; `verbose`: each peer's own reason is told at the end.
-    pub fn find_peers(&mut self, find: Find, timeout: Duration, verbose: bool) {
-        self.peers = Some(Peers {
-            find,
-            finding: Mutex::default(),
-            found: OnceLock::new(),
-            patience: timeout * PATIENCE,
-            wasted: Mutex::default(),
-            verbose,
-        });
+    fn listed(&self) -> &[Server] {
+        &self.list[..self.peers_from]
     }
 
-    /// Those that were found until now.
-    fn found(&self) -> &[Server] {
-        self.peers.as_ref().map_or(&[], Peers::found)
-    }
-
-    /// The servers that the others know. The first to need them finds them, and the rest waits.
-    fn peers(&self) -> &[Server] {
-        let Some(peers) = &self.peers else {
-            return &[];
-        };
-        let finding = lock(&peers.finding);
-        let servers = &self.list[..self.mirrors_from];
-        let live = servers.iter().filter(|server| !server.state().given_up);
-        let live: Vec<Url> = live.map(|server| server.url.clone()).collect();
-        // Where all are given up, some may be back in the next round.
-        if peers.found.get().is_none() && !live.is_empty() {
-            let mut known = servers.iter().map(|server| server.url.clone()).collect();
-            let silent = (peers.find)(live, &mut known);
-            let found = known.split_off(servers.len()).into_iter();
-            let found: Vec<Server> = found.map(Server::peer).collect();
-            for server in servers.iter().chain(&found) {
-                if silent.contains(&server.url) {
-                    let failure = Failure::unreachable("it does not tell its peers");
-                    self.fail(server, &mut server.state(), failure);
-                }
-            }
-            let _ = peers.found.set(found);
-        }
-        drop(finding);
-        peers.found()
+    /// All servers, where the listed server `first` is asked first.
+    fn in_order(&self, first: usize) -> impl Iterator<Item = &Server> {
+        let (before, from) = self.listed().split_at(first);
+        from.iter()
+            .chain(before)
+            .chain(&self.list[self.peers_from..])
     }
 
     /// Whose turn it is to be asked first: the first server, or with `spread` the one at which
     /// fewest runs are under way, of equals the next.
     pub fn turn(&self) -> RunStart<'_> {
-        let servers = &self.list[..self.mirrors_from];
+        let servers = self.listed();
         let begun = self.spread.as_ref().and_then(|spread| {
             let mut turn = lock(spread);
             let (next, turns) = &mut *turn;
@@ -354,14 +266,12 @@ impl Servers {
             Some((&servers[place], place))
         });
         let (server, first) = begun.map_or((None, 0), |(server, place)| (Some(server), place));
-        let (servers, mirrors) = self.list.split_at(self.mirrors_from);
-        let asked_first = servers[first..].iter().chain(self.found()).chain(mirrors);
         RunStart {
             server,
             first,
-            length: asked_first
-                .filter_map(Server::run_length)
-                .next()
+            length: self
+                .in_order(first)
+                .find_map(Server::run_length)
                 .unwrap_or(FIRST_RUN)
                 .min(self.longest),
         }
@@ -381,40 +291,14 @@ impl Servers {
         mut ask: impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
     ) -> Result<(Vec<BlockRef>, bool)> {
         let (mut left, mut passing) = (wanted, false);
-        let mut places = 0..;
-        while !left.is_empty()
-            && let Some(server) = places
-                .next()
-                .and_then(|place| self.at_place(place, turn.first))
-        {
-            if server.mirror.is_some() && !mirrored {
+        for server in self.in_order(turn.first) {
+            if left.is_empty() || (server.mirror.is_some() && !mirrored) {
                 break;
             }
-            let peers = self.peers.as_ref().filter(|_| server.is_peer);
-            if peers.is_some_and(|peers| peers.is_tired_of(server)) {
-                continue;
-            }
-            let begun = Instant::now();
             left = self.ask(server, left, &mut passing, &mut ask)?;
             turn.end();
-            if let Some(peers) = peers {
-                peers.account(server, begun);
-            }
         }
         Ok((left, passing))
-    }
-
-    /// Who is asked in this place where the server `first` begins: servers, peers, mirrors. Peers are
-    /// looked for only as their turn comes.
-    fn at_place(&self, place: usize, first: usize) -> Option<&Server> {
-        let (servers, mirrors) = self.list.split_at(self.mirrors_from);
-        let Some(place) = place.checked_sub(servers.len()) else {
-            return servers.get((first + place) % servers.len());
-        };
-        let peers = self.peers();
-        peers
-            .get(place)
-            .or_else(|| mirrors.get(place - peers.len()))
     }
 
     /// Asks one server for `wanted`; returns what it did not give.
@@ -463,7 +347,7 @@ impl Servers {
 
     /// Gives every server another chance that was given up for what may have passed.
     pub fn revive(&self) {
-        for server in self.list.iter().chain(self.found()) {
+        for server in &self.list {
             let mut state = server.state();
             if state.given_up && !state.lasting {
                 *state = State {
@@ -475,16 +359,15 @@ impl Servers {
                     silences: state.silences,
                     silent_run: state.silent_run,
                     begun: state.begun,
-                    gave: state.gave,
                     ..State::default()
                 };
             }
         }
     }
 
-    /// Each server's reason for the last block that it did not give, as `ask SERVER: REASON`. Peers,
-    /// which nobody listed, have one line together unless more is to be said.
-    pub fn reasons(&self) -> Vec<String> {
+    /// Each server's reason for the last block that it did not give, as `ask SERVER: REASON`. The
+    /// peers, which the user did not list, have one line together, unless `each_peer` has its own.
+    pub fn reasons(&self, each_peer: bool) -> Vec<String> {
         let reason = |server: &Server| {
             let state = server.state();
             let given_up = if state.given_up { " (given up)" } else { "" };
@@ -494,19 +377,15 @@ impl Servers {
                 state.reason.as_ref()?
             ))
         };
-        let (servers, mirrors) = self.list.split_at(self.mirrors_from);
-        let mut reasons: Vec<String> = servers.iter().filter_map(reason).collect();
-        match &self.peers {
-            Some(peers) if peers.verbose => {
-                reasons.extend(peers.found().iter().filter_map(reason));
-            }
-            Some(peers) if !peers.found().is_empty() => {
-                let count = peers.found().len();
-                reasons.push(format!("ask {count} peers: none gave it; see -v"));
-            }
-            _ => {}
+        let peers = &self.list[self.peers_from..self.mirrors_from];
+        let mut reasons: Vec<String> = self.listed().iter().filter_map(reason).collect();
+        if each_peer {
+            reasons.extend(peers.iter().filter_map(reason));
+        } else if !peers.is_empty() {
+            let count = peers.len();
+            reasons.push(format!("ask {count} peers: none gave it; see -v"));
         }
-        reasons.extend(mirrors.iter().filter_map(reason));
+        reasons.extend(self.list[self.mirrors_from..].iter().filter_map(reason));
         reasons
     }
 }
@@ -542,7 +421,6 @@ impl State {
         if outcome.given > 0 || outcome.lacks {
             self.succeed();
         }
-        self.gave |= outcome.given > 0;
         if outcome.reason.is_some() && !self.given_up {
             self.reason = outcome.reason.take();
         }
@@ -618,7 +496,6 @@ mod tests {
     use super::*;
     use crate::hash::Hash;
     use std::cell::RefCell;
-    use std::sync::Arc;
     use std::thread;
 
     fn urls(names: &[&str]) -> Vec<Url> {
@@ -626,7 +503,7 @@ mod tests {
     }
 
     fn servers(names: &[&str]) -> Servers {
-        Servers::new(urls(names), Vec::new(), 64, false, |_| {})
+        Servers::new(urls(names), Vec::new(), Vec::new(), 64, false, |_| {})
     }
 
     /// So many blocks in a row.
@@ -685,7 +562,10 @@ mod tests {
         let (left, passing) = fetched.unwrap();
         assert!(left.is_empty() && !passing);
         assert_eq!(asked, ["http://a", "http://b", "http://c"]);
-        assert_eq!(servers.reasons(), ["ask http://a: no", "ask http://b: no"]);
+        assert_eq!(
+            servers.reasons(false),
+            ["ask http://a: no", "ask http://b: no"]
+        );
     }
 
     #[test]
@@ -754,19 +634,19 @@ mod tests {
 
     #[test]
     fn another_chance_forgets_the_failures_and_nothing_else() {
-        let servers = Servers::new(urls(&["a"]), Vec::new(), 64, true, |_| {});
+        let servers = Servers::new(urls(&["a"]), Vec::new(), Vec::new(), 64, true, |_| {});
         let under_way = servers.turn();
         let lone = &servers.list[0];
         let mut state = lone.state();
-        (state.posts, state.silences, state.gave) = (Some(false), 1, true);
+        (state.posts, state.silences) = (Some(false), 1);
         assert!(state.fail(Failure::unreachable("refused")));
         drop(state);
         servers.revive();
-        assert_eq!(servers.reasons(), ["ask http://a: refused"]);
+        assert_eq!(servers.reasons(false), ["ask http://a: refused"]);
         let state = lone.state();
         assert!(!state.given_up && state.strikes == 0);
-        let kept = (state.posts, state.silences, state.gave, state.begun);
-        assert_eq!(kept, (Some(false), 1, true, 1));
+        let kept = (state.posts, state.silences, state.begun);
+        assert_eq!(kept, (Some(false), 1, 1));
         drop(state);
         drop(under_way);
         assert_eq!(lone.state().begun, 0);
@@ -962,7 +842,7 @@ mod tests {
             wanted[1..].chunks(1).for_each(|one| wrong(outcome, one));
         };
         assert_eq!(asked(&servers, 4, &[lying]), (1, false));
-        assert_eq!(servers.reasons(), ["ask http://a: wrong (given up)"]);
+        assert_eq!(servers.reasons(false), ["ask http://a: wrong (given up)"]);
     }
 
     #[test]
@@ -990,7 +870,7 @@ mod tests {
 
     #[test]
     fn a_mirror_is_asked_last_and_in_order() {
-        let servers = Servers::new(urls(&["a"]), urls(&["m"]), 64, false, |_| {});
+        let servers = Servers::new(urls(&["a"]), Vec::new(), urls(&["m"]), 64, false, |_| {});
         let mut left = wanted(5);
         left.swap(0, 2);
         let mut asked = Vec::new();
@@ -1013,7 +893,7 @@ mod tests {
 
     /// Who is asked by each of so many fetches with `spread`, all of `lacking` lacking everything.
     fn spread(names: &[&str], fetches: usize, lacking: &[&str]) -> Vec<String> {
-        let servers = Servers::new(urls(names), Vec::new(), 64, true, |_| {});
+        let servers = Servers::new(urls(names), Vec::new(), Vec::new(), 64, true, |_| {});
         let mut asked = Vec::new();
         for _ in 0..fetches {
             let fetched = servers.fetch(wanted(2), servers.turn(), true, |url, _, wanted| {
@@ -1053,7 +933,7 @@ mod tests {
             }
         });
         assert_eq!(*count.lock().unwrap(), 1);
-        assert_eq!(servers.reasons(), ["ask http://a: refused (given up)"]);
+        assert_eq!(servers.reasons(false), ["ask http://a: refused (given up)"]);
     }
 
     #[test]
@@ -1062,7 +942,7 @@ mod tests {
             static TOLD: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
         }
         let tell = |text| TOLD.with_borrow_mut(|told| told.push(text));
-        let servers = Servers::new(urls(&["a"]), Vec::new(), 64, false, tell);
+        let servers = Servers::new(urls(&["a"]), Vec::new(), Vec::new(), 64, false, tell);
         asked(&servers, 1, &[gone]);
         TOLD.with_borrow(|told| assert_eq!(*told, ["give up http://a: refused"]));
     }
@@ -1113,7 +993,7 @@ mod tests {
 
     #[test]
     fn as_much_is_taken_at_once_as_is_asked_of_the_first_that_is_not_given_up() {
-        let servers = Servers::new(urls(&["a", "b"]), Vec::new(), 10, false, |_| {});
+        let servers = Servers::new(urls(&["a", "b"]), Vec::new(), Vec::new(), 10, false, |_| {});
         let [a, b] = &servers.list[..] else {
             unreachable!()
         };
@@ -1132,28 +1012,6 @@ mod tests {
         assert_eq!(servers.turn().length, FIRST_RUN);
     }
 
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    /// Servers with these listed, and a mirror `m`, that all name `b` and `c`; and who was asked for
-    /// peers. Of them `silent` do not answer that.
-    fn naming(
-        listed: &[&str],
-        silent: &'static [&str],
-        timeout: Duration,
-        verbose: bool,
-    ) -> (Servers, Arc<Mutex<Vec<Vec<Url>>>>) {
-        let mut servers = Servers::new(urls(listed), urls(&["m"]), 64, false, |_| {});
-        let finds = Arc::<Mutex<Vec<_>>>::default();
-        let told = Arc::clone(&finds);
-        let find = move |asked, known: &mut Vec<_>| {
-            told.lock().unwrap().push(asked);
-            known.extend(urls(&["b", "c"]));
-            urls(silent)
-        };
-        servers.find_peers(Box::new(find), timeout, verbose);
-        (servers, finds)
-    }
-
     /// Whom a fetch of one block asks, where each answers as `answers` says of it, or lacks it.
     fn hosts(servers: &Servers, answers: &[(&str, Answer)]) -> String {
         let mut hosts = String::new();
@@ -1167,88 +1025,19 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_found_once_and_asked_between_servers_and_mirrors() {
-        for (verbose, due) in [
-            (false, &["ask 2 peers: none gave it; see -v"][..]),
-            (true, &["ask http://b: no", "ask http://c: no"]),
-        ] {
-            let (servers, finds) = naming(&["a"], &[], HOUR, verbose);
-            assert_eq!(hosts(&servers, &[("a", give)]), "a");
-            assert!(finds.lock().unwrap().is_empty(), "nobody needed them");
-            assert_eq!(hosts(&servers, &[]), "abcm");
-            assert_eq!(hosts(&servers, &[("b", give)]), "ab");
-            assert_eq!(hosts(&servers, &[]), "abcm");
-            assert_eq!(*finds.lock().unwrap(), [urls(&["a"])]);
-            let reasons = [&["ask http://a: no"], due, &["ask http://m: no"]].concat();
-            assert_eq!(servers.reasons(), reasons);
-        }
-        let (servers, _) = naming(&["a"], &[], HOUR, false);
-        assert_eq!(hosts(&servers, &[("a", gone), ("m", gone)]), "am");
-        let reasons = ["a", "m"].map(|name| format!("ask http://{name}: refused (given up)"));
-        assert_eq!(
-            servers.reasons(),
-            reasons,
-            "nothing of peers that were not found"
-        );
-    }
-
-    #[test]
-    fn only_who_is_not_given_up_is_asked_for_peers() {
-        let (servers, finds) = naming(&["a", "d"], &[], HOUR, false);
-        assert_eq!(hosts(&servers, &[("a", gone), ("d", gone)]), "adm");
-        assert!(finds.lock().unwrap().is_empty());
-        servers.revive();
-        assert_eq!(hosts(&servers, &[("a", gone), ("b", gone)]), "adbcm");
-        assert_eq!(*finds.lock().unwrap(), [urls(&["d"])]);
-        assert_eq!(hosts(&servers, &[]), "dcm");
-        servers.revive();
-        assert_eq!(hosts(&servers, &[]), "adbcm");
-    }
-
-    #[test]
-    fn who_does_not_tell_its_peers_is_given_up() {
-        let (servers, _) = naming(&["a", "d"], &["d", "c"], HOUR, true);
-        assert_eq!(hosts(&servers, &[]), "adbm");
-        assert_eq!(hosts(&servers, &[]), "abm");
-        let silent = ["d", "c"]
-            .map(|name| format!("ask http://{name}: it does not tell its peers (given up)"));
-        for reason in silent {
-            assert!(servers.reasons().contains(&reason), "{reason}");
-        }
-    }
-
-    #[test]
-    fn dead_peers_that_never_gave_a_block_use_up_patience_with_all_like_them() {
-        let short = Duration::from_nanos(1);
-        let peers = |timeout| naming(&["a"], &[], timeout, false).0;
-        assert_eq!(hosts(&peers(HOUR), &[("b", gone)]), "abcm");
-        assert_eq!(hosts(&peers(short), &[("b", gone)]), "abm");
-        let servers = peers(short);
-        assert_eq!(hosts(&servers, &[]), "abcm", "a quick no is no waste");
-        assert_eq!(hosts(&servers, &[("b", gone)]), "abm");
-        let servers = peers(short);
-        assert_eq!(hosts(&servers, &[("b", give)]), "ab");
-        assert_eq!(hosts(&servers, &[("b", gone)]), "abcm", "it did give one");
-        let servers = peers(short);
+    fn peers_are_asked_between_servers_and_mirrors() {
+        let (peers, mirrors) = (urls(&["b", "c"]), urls(&["m"]));
+        let servers = Servers::new(urls(&["a"]), peers, mirrors, 64, true, |_| {});
+        assert_eq!(hosts(&servers, &[("a", give)]), "a");
         assert_eq!(hosts(&servers, &[("c", give)]), "abc");
-        assert_eq!(hosts(&servers, &[("b", gone)]), "abcm", "c did give one");
-    }
-
-    #[test]
-    fn time_wasted_on_several_peers_at_once_counts_once() {
-        let (servers, _) = naming(&["a"], &[], HOUR, false);
-        let peers = servers.peers.as_ref().unwrap();
-        assert_eq!(peers.patience, 4 * HOUR);
-        let peer = Server::peer(Url::parse("b").unwrap());
-        let wasted = |minutes| {
-            let begun = Instant::now().checked_sub(60 * Duration::from_secs(minutes));
-            peers.account(&peer, begun.unwrap());
-            lock(&peers.wasted).0.as_secs() / 60
-        };
-        assert_eq!(wasted(0), 0, "not for long");
-        assert_eq!(wasted(10), 10);
-        assert_eq!(wasted(10), 10, "the same ten minutes");
-        peer.state().gave = true;
-        assert_eq!(wasted(100), 10);
+        assert_eq!(hosts(&servers, &[("b", gone)]), "abcm");
+        assert_eq!(hosts(&servers, &[]), "acm");
+        let together = "ask 2 peers: none gave it; see -v";
+        let [a, m] = ["a", "m"].map(|name| format!("ask http://{name}: no"));
+        assert_eq!(servers.reasons(false), [&a, together, &m]);
+        let [b, c] = ["b: refused (given up)", "c: no"].map(|told| format!("ask http://{told}"));
+        assert_eq!(servers.reasons(true), [a, b, c, m]);
+        servers.revive();
+        assert_eq!(hosts(&servers, &[]), "abcm");
     }
 }
