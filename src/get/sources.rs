@@ -1,6 +1,7 @@
 //! Where blocks come from.
 
 pub mod blocks;
+mod health;
 pub mod local;
 pub mod mirror;
 pub mod outcome;

@@ -1,4 +1,5 @@
-//! What came of asking one server for some blocks: told by those that ask, weighed by `servers.rs`.
+//! What one request to one server is, and what it brought: `blocks.rs` and `mirror.rs` report it,
+//! `health.rs` judges it.
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -9,38 +10,49 @@ use crate::get::client::failure::Failure;
 /// Wrong answers in a row after which a server is given up.
 pub const STRIKES: u32 = 3;
 
-/// What came of asking one server for some blocks.
+/// How a server is asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RequestKind {
+    /// For one block.
+    Single,
+    /// For many blocks at once.
+    Batch,
+    /// For parts of the whole file, in order, of the mirror of this number.
+    Range(usize),
+}
+
+/// What one request brought.
 #[derive(Default)]
 pub struct Outcome {
-    /// The blocks that it did not give, in order.
+    /// The blocks that the server did not give, in order.
     pub rest: Vec<BlockRef>,
     pub given: usize,
-    /// Whether it said plainly of a block that it has not got it.
+    /// Whether the server said of a block that it lacks it.
     pub lacks: bool,
-    /// Why it did not give the last of `rest`.
+    /// Why the server did not give the last of `rest`.
     pub reason: Option<String>,
-    /// Those since the last block that it gave or has not got.
+    /// The failures since the last block that the server gave or lacks.
     pub failures: Vec<Failure>,
     pub batch_refusal: Option<BatchRefusal>,
     pub pace: Option<Pace>,
 }
 
-/// A server does not answer requests for many blocks as it should, which is no failure: it is asked
-/// for each block instead.
+/// The server does not answer a batch as it should. That is no failure: it is asked for each block
+/// instead.
 #[derive(Clone, Copy, PartialEq)]
 pub enum BatchRefusal {
-    /// It may do so later.
+    /// It may answer a later batch.
     Temporary,
     Permanent,
 }
 
-/// How quickly a run came.
+/// How fast a run came.
 #[derive(Clone, Copy)]
 pub struct Pace {
     pub blocks: usize,
     /// From the head of the answer to its end.
     pub body: Duration,
-    /// From the request on.
+    /// From the request to its end.
     pub whole: Duration,
 }
 
@@ -63,13 +75,35 @@ impl Outcome {
         self.failures.push(failure);
     }
 
-    pub fn refuse_batch(&mut self, wanted: &[BlockRef], unfit: BatchRefusal) {
+    pub fn refuse_batch(&mut self, wanted: &[BlockRef], refusal: BatchRefusal) {
         self.rest.extend_from_slice(wanted);
-        self.batch_refusal = Some(unfit);
+        self.batch_refusal = Some(refusal);
     }
 
-    /// Whether so much was wrong that there is no use in reading on.
+    /// Whether the server gave a block, or said that it lacks one.
+    pub fn is_answered(&self) -> bool {
+        self.given > 0 || self.lacks
+    }
+
+    /// Whether so many answers in a row are wrong that reading on is of no use.
     pub fn reached_strike_limit(&self) -> bool {
         self.failures.len() >= STRIKES as usize
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_failures_in_a_row_reach_the_limit() {
+        let mut outcome = Outcome::default();
+        let mut fail = || {
+            outcome.fail(&[], Failure::strike("busy", true));
+            outcome.reached_strike_limit()
+        };
+        assert_eq!([fail(), fail(), fail()], [false, false, true]);
+        outcome.hit();
+        assert!(!outcome.reached_strike_limit());
     }
 }

@@ -1,129 +1,28 @@
-//! The servers of one `get`: in which order they are asked, how, for how much at once, and which
-//! are given up.
+//! The servers of one `get`: in which order they are asked, and which of them each request waits for.
 //!
-//! No socket here: how a server is asked is a closure's affair, so all of this is tested without
-//! one. A `Servers` is shared by all workers.
+//! This file owns the policy: order, fallback, spread, rounds. What one server's answers say about it
+//! is in its record, `health.rs`. There is no socket here: a closure asks, so that all of this is
+//! tested without one. All workers share one `Servers`.
 
-use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use super::outcome::{BatchRefusal, Outcome, Pace, STRIKES};
+use super::health::{FIRST_RUN, Health, Standing, Verdict};
+use super::outcome::{Outcome, RequestKind};
 use crate::error::Result;
 use crate::get::block_ref::BlockRef;
-use crate::get::client::failure::Failure;
 use crate::get::client::url::Url;
 use crate::mutex::lock;
 
-/// Blocks asked for at once of a server of which nothing is known: 32 KiB, four seconds of a line
-/// of 64 kbit/s, and the time of a request where it is quick.
-const FIRST_RUN: usize = 8;
-
-/// Times as many are asked for after a run that came quickly, at most: where a round trip is long,
-/// each longer run costs one.
-const GROWTH: usize = 16;
-
-/// Blocks of a run are to come in this time: so long that the pause before the next run is filled by
-/// those of the other workers where a round trip takes less, and so short that a slow line is not
-/// taken up for long.
-const RUN_TIME: Duration = Duration::from_millis(500);
-
-/// A run that took longer from request to end is followed by none that is longer, however quickly
-/// its blocks came once they did: what it waited for is a line that is full.
-const LONG_WAIT: Duration = Duration::from_secs(2);
-
-/// Lines that a worker takes at once where each block is a request.
-const SINGLES: usize = 4;
-
-/// Single requests after a refusal, for now, of one for many. Twice as many after each, up to the
-/// blocks of the longest run.
-const SINGLES_DUE: usize = 16;
-const MAX_SINGLES_DUE: usize = 1024;
-
-/// Times that a server may fall silent in answers to requests for many blocks, and be revived, before
-/// it is asked for single ones, which it may be better at. Those before an answer with as many blocks
-/// do not count: a server that was only away for a while is asked as before.
-const SILENCES: u32 = 2;
-
-/// With `--spread`, one run in so many begins at a server that had nothing of the last it was asked
-/// for.
+/// With `--spread`, one run in so many may begin at a server whose last answer had no block.
 const BARREN_TURNS: usize = 16;
-
-/// How a server is asked.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum RequestKind {
-    /// For one block.
-    Single,
-    /// For many blocks at once.
-    Batch,
-    /// For parts of the whole file, in order, of the mirror of this number.
-    Range(usize),
-}
 
 struct Server {
     url: Url,
     /// Its number, if it is a mirror.
     mirror: Option<usize>,
-    state: Mutex<State>,
-    /// A worker that was the first to ask this server has heard from it, or has not.
-    tried: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    /// Whether it ever answered, since it was last given another chance.
-    reachable: bool,
-    /// Whether a worker is finding that out.
-    being_probed: bool,
-    /// Failures in a row, and whether any of them will last.
-    strikes: u32,
-    lasting: bool,
-    given_up: bool,
-    /// Why it did not give the block that it was last asked for in vain.
-    reason: Option<String>,
-    /// Whether it answers requests for many blocks, once that is known.
-    posts: Option<bool>,
-    /// Single requests before the next for many, where it refused one for now, and how many there
-    /// were the last time.
-    singles_due: usize,
-    singles: usize,
-    /// How often it was given up for falling silent in an answer to one for many, and for how many
-    /// the last was.
-    silences: u32,
-    silent_run: usize,
-    run: Run,
-    /// Runs that began here and are being asked for.
-    begun: usize,
-    /// Whether it had nothing of what it was last asked for.
-    barren: bool,
-}
-
-/// How many blocks a server is asked for at once.
-struct Run(usize);
-
-impl Default for Run {
-    fn default() -> Self {
-        Run(FIRST_RUN)
-    }
-}
-
-impl Run {
-    /// Longer after a run that came quickly, shorter after one that came slowly, as many blocks as
-    /// come in [`RUN_TIME`]: the rate is the line's, whatever else it carries.
-    fn fit(&mut self, pace: Pace) {
-        let seconds = pace.body.as_secs_f64().max(f64::EPSILON);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates, and is clamped"
-        )]
-        let fit = (pace.blocks as f64 * RUN_TIME.as_secs_f64() / seconds) as usize;
-        if pace.body > RUN_TIME {
-            self.0 = fit.clamp(1, self.0);
-        } else if pace.blocks >= self.0 && pace.whole < LONG_WAIT {
-            self.0 = fit.clamp(self.0, pace.blocks * GROWTH);
-        }
-    }
+    health: Mutex<Health>,
+    /// The probe of this server has ended.
+    probed: Condvar,
 }
 
 impl Server {
@@ -131,60 +30,47 @@ impl Server {
         Server {
             url,
             mirror,
-            state: Mutex::default(),
-            tried: Condvar::new(),
+            health: Mutex::default(),
+            probed: Condvar::new(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+    fn health(&self) -> MutexGuard<'_, Health> {
+        lock(&self.health)
     }
 
-    /// Lines that are worth taking at once for this server, if it is not given up.
-    fn run_length(&self) -> Option<usize> {
-        let state = self.state();
-        let single = self.mirror.is_none() && state.posts == Some(false);
-        let length = if single { SINGLES } else { state.run.0 };
-        (!state.given_up).then_some(length)
-    }
-
-    /// Waits until it is known whether this server answers at all, or until it is the caller's
-    /// turn to find out. So one that does not costs its timeout once, not once a worker. Tells how
-    /// it is to be asked for `wanted`, and for how many of them; none if it is given up.
-    fn plan_request(
-        &self,
-        wanted: &[BlockRef],
-        singly: bool,
-        passing: &mut bool,
-    ) -> Option<(RequestKind, usize)> {
-        let mut state = self.state();
-        while state.being_probed && !state.given_up {
-            state = self
-                .tried
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+    /// Begins a request for some of `wanted`: how it asks, and for how many blocks; none if the server
+    /// is given up. Waits for the outcome of a probe that is in flight.
+    fn begin(&self, wanted: &[BlockRef], transient: &mut bool) -> Option<(RequestKind, usize)> {
+        let mut health = self.health();
+        while health.standing() == Standing::Probed {
+            let woken = self.probed.wait(health);
+            health = woken.unwrap_or_else(PoisonError::into_inner);
         }
-        if state.given_up {
-            *passing |= !state.lasting;
+        if let Standing::GivenUp {
+            transient: may_pass,
+        } = health.standing()
+        {
+            *transient |= may_pass;
             return None;
         }
-        state.being_probed = !state.reachable;
-        let most = state.run.0.min(wanted.len());
-        if let Some(number) = self.mirror {
-            let in_order = wanted
-                .windows(2)
-                .take_while(|pair| pair[0].number < pair[1].number);
-            return Some((RequestKind::Range(number), most.min(in_order.count() + 1)));
-        }
-        // Nothing is to be gained by finding out for one block.
-        let single = singly || state.posts == Some(false) || (state.posts.is_none() && most == 1);
-        let is_due = state.singles_due > 0;
-        state.singles_due -= usize::from(is_due);
-        Some(if single || is_due {
-            (RequestKind::Single, 1)
-        } else {
-            (RequestKind::Batch, most)
-        })
+        health.begin();
+        let Some(number) = self.mirror else {
+            return Some(health.plan(wanted.len()));
+        };
+        let in_order = wanted
+            .windows(2)
+            .take_while(|pair| pair[0].number < pair[1].number);
+        let length = health.batch_length(in_order.count() + 1);
+        Some((RequestKind::Range(number), length))
+    }
+
+    /// Ends a request.
+    fn end(&self) -> MutexGuard<'_, Health> {
+        let mut health = self.health();
+        health.end();
+        self.probed.notify_all();
+        health
     }
 }
 
@@ -195,10 +81,37 @@ pub struct Servers {
     mirrors_from: usize,
     /// Most blocks asked for at once.
     longest: usize,
-    /// Where the next run begins, if each is to begin at another server, and how many did so.
-    spread: Option<Mutex<(usize, usize)>>,
+    /// None where all runs begin at the first server.
+    spread: Option<Mutex<Spread>>,
     /// Is told of each server that is given up.
     give_up: fn(String),
+}
+
+/// Where each run begins, so that all listed servers work at once.
+struct Spread {
+    /// The server after the one at which the last run began.
+    next: usize,
+    /// Runs that have begun.
+    turns: usize,
+    /// Runs in flight, by the servers at which they began.
+    in_flight: Vec<usize>,
+}
+
+impl Spread {
+    /// The server at which fewest runs are in flight; of equals, the next in turn.
+    fn begin(&mut self, servers: &[Server]) -> Option<usize> {
+        self.turns += 1;
+        let may_be_barren = self.turns.is_multiple_of(BARREN_TURNS);
+        let places = (0..servers.len()).map(|place| (self.next + place) % servers.len());
+        let place = places.min_by_key(|&place| {
+            let health = servers[place].health();
+            let is_barren = health.is_barren() && !may_be_barren;
+            (health.is_given_up(), is_barren, self.in_flight[place])
+        })?;
+        self.next = place + 1;
+        self.in_flight[place] += 1;
+        Some(place)
+    }
 }
 
 impl Servers {
@@ -225,12 +138,17 @@ impl Servers {
                 list.push(Server::new(url, Some(number)));
             }
         }
+        let new_spread = || Spread {
+            next: 0,
+            turns: 0,
+            in_flight: vec![0; peers_from],
+        };
         Servers {
             list,
             peers_from,
             mirrors_from,
             longest,
-            spread: spread.then(Mutex::default),
+            spread: spread.then(|| Mutex::new(new_spread())),
             give_up,
         }
     }
@@ -247,39 +165,25 @@ impl Servers {
             .chain(&self.list[self.peers_from..])
     }
 
-    /// Whose turn it is to be asked first: the first server, or with `spread` the one at which
-    /// fewest runs are under way, of equals the next.
+    /// Begins a run: at the first server, or where `spread` has it begin.
     pub fn turn(&self) -> RunStart<'_> {
-        let servers = self.listed();
-        let begun = self.spread.as_ref().and_then(|spread| {
-            let mut turn = lock(spread);
-            let (next, turns) = &mut *turn;
-            *turns += 1;
-            let try_barren = turns.is_multiple_of(BARREN_TURNS);
-            let places = (0..servers.len()).map(|place| (*next + place) % servers.len());
-            let place = places.min_by_key(|&place| {
-                let state = servers[place].state();
-                (state.given_up, state.barren && !try_barren, state.begun)
-            })?;
-            *next = place + 1;
-            servers[place].state().begun += 1;
-            Some((&servers[place], place))
-        });
-        let (server, first) = begun.map_or((None, 0), |(server, place)| (Some(server), place));
+        let spread = self.spread.as_ref();
+        let begun = spread.and_then(|spread| Some((spread, lock(spread).begin(self.listed())?)));
+        let first = begun.map_or(0, |(_, place)| place);
         RunStart {
-            server,
+            spread: begun.map(|(spread, _)| spread),
             first,
             length: self
                 .in_order(first)
-                .find_map(Server::run_length)
+                .find_map(|server| server.health().run_length())
                 .unwrap_or(FIRST_RUN)
                 .min(self.longest),
         }
     }
 
     /// Asks one server after the other for `wanted`, in the order of this `turn`, until nothing is
-    /// left that was not given; the mirrors only where `wanted` is `mirrored`. Returns what nobody
-    /// gave, and whether somebody may do so a little later.
+    /// left that no server gave; the mirrors only where `wanted` is `mirrored`. Returns what no server
+    /// gave, and whether one of them may do so a little later.
     ///
     /// # Errors
     /// Those of `ask`, for what is wrong on this side.
@@ -290,15 +194,15 @@ impl Servers {
         mirrored: bool,
         mut ask: impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
     ) -> Result<(Vec<BlockRef>, bool)> {
-        let (mut left, mut passing) = (wanted, false);
+        let (mut left, mut transient) = (wanted, false);
         for server in self.in_order(turn.first) {
             if left.is_empty() || (server.mirror.is_some() && !mirrored) {
                 break;
             }
-            left = self.ask(server, left, &mut passing, &mut ask)?;
+            left = self.ask(server, left, &mut transient, &mut ask)?;
             turn.end();
         }
-        Ok((left, passing))
+        Ok((left, transient))
     }
 
     /// Asks one server for `wanted`; returns what it did not give.
@@ -306,62 +210,44 @@ impl Servers {
         &self,
         server: &Server,
         wanted: Vec<BlockRef>,
-        passing: &mut bool,
+        transient: &mut bool,
         ask: &mut impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
     ) -> Result<Vec<BlockRef>> {
         let (mut left, mut rest) = (wanted, Vec::new());
-        let mut singly = false;
-        while !left.is_empty() {
-            let Some((way, most)) = server.plan_request(&left, singly, passing) else {
-                break;
+        while !left.is_empty()
+            && let Some((kind, length)) = server.begin(&left, transient)
+        {
+            let later = left.split_off(length.min(self.longest));
+            let outcome = ask(&server.url, kind, &left);
+            let mut health = server.end();
+            left = match health.record(kind, outcome?) {
+                Verdict::AskAgain(mut again) => {
+                    again.extend(later);
+                    again
+                }
+                Verdict::AskNext {
+                    rest: mut next,
+                    transient: may_pass,
+                    gives_up,
+                } => {
+                    if gives_up {
+                        let reason = health.reason().unwrap_or_default();
+                        (self.give_up)(format!("give up {}: {reason}", server.url));
+                    }
+                    *transient |= may_pass;
+                    rest.append(&mut next);
+                    later
+                }
             };
-            let later = left.split_off(most.min(self.longest));
-            let outcome = ask(&server.url, way, &left);
-            let mut state = server.state();
-            state.being_probed = false;
-            server.tried.notify_all();
-            let mut outcome = outcome?;
-            if state.learn(way, &mut outcome) {
-                singly = true;
-                left = mem::take(&mut outcome.rest);
-                left.extend(later);
-            } else {
-                rest.append(&mut outcome.rest);
-                left = later;
-            }
-            for failure in outcome.failures {
-                *passing |= failure.is_transient();
-                self.fail(server, &mut state, failure);
-            }
         }
         rest.append(&mut left);
         Ok(rest)
     }
 
-    fn fail(&self, server: &Server, state: &mut State, failure: Failure) {
-        if state.fail(failure) {
-            let reason = state.reason.as_deref().unwrap_or_default();
-            (self.give_up)(format!("give up {}: {reason}", server.url));
-        }
-    }
-
     /// Gives every server another chance that was given up for what may have passed.
     pub fn revive(&self) {
         for server in &self.list {
-            let mut state = server.state();
-            if state.given_up && !state.lasting {
-                *state = State {
-                    reason: state.reason.take(),
-                    posts: state.posts,
-                    // Whether it is back is asked by a single one: silence tells nothing against
-                    // those for many then.
-                    singles_due: usize::from(state.silences > 0),
-                    silences: state.silences,
-                    silent_run: state.silent_run,
-                    begun: state.begun,
-                    ..State::default()
-                };
-            }
+            server.health().revive();
         }
     }
 
@@ -369,13 +255,14 @@ impl Servers {
     /// peers, which the user did not list, have one line together, unless `each_peer` has its own.
     pub fn reasons(&self, each_peer: bool) -> Vec<String> {
         let reason = |server: &Server| {
-            let state = server.state();
-            let given_up = if state.given_up { " (given up)" } else { "" };
-            Some(format!(
-                "ask {}: {}{given_up}",
-                server.url,
-                state.reason.as_ref()?
-            ))
+            let health = server.health();
+            let given_up = if health.is_given_up() {
+                " (given up)"
+            } else {
+                ""
+            };
+            let reason = health.reason()?;
+            Some(format!("ask {}: {reason}{given_up}", server.url))
         };
         let peers = &self.list[self.peers_from..self.mirrors_from];
         let mut reasons: Vec<String> = self.listed().iter().filter_map(reason).collect();
@@ -392,8 +279,8 @@ impl Servers {
 
 /// Where a run begins.
 pub struct RunStart<'a> {
-    /// Counts this run until it is over; those that fall back to it are not counted.
-    server: Option<&'a Server>,
+    /// Counts this run until the server at which it begins has answered.
+    spread: Option<&'a Mutex<Spread>>,
     first: usize,
     /// Blocks that are worth asking for at once.
     pub length: usize,
@@ -401,8 +288,8 @@ pub struct RunStart<'a> {
 
 impl RunStart<'_> {
     fn end(&mut self) {
-        if let Some(server) = self.server.take() {
-            server.state().begun -= 1;
+        if let Some(spread) = self.spread.take() {
+            lock(spread).in_flight[self.first] -= 1;
         }
     }
 }
@@ -413,90 +300,16 @@ impl Drop for RunStart<'_> {
     }
 }
 
-impl State {
-    /// Takes note of what an answer says of the server, but for its failures. True if what it did
-    /// not give is to be asked for singly: where it is not known to answer requests for many, all
-    /// that is wrong with its answer is that it does not.
-    fn learn(&mut self, way: RequestKind, outcome: &mut Outcome) -> bool {
-        if outcome.given > 0 || outcome.lacks {
-            self.succeed();
-        }
-        if outcome.reason.is_some() && !self.given_up {
-            self.reason = outcome.reason.take();
-        }
-        self.barren = outcome.given == 0;
-        if let Some(pace) = outcome.pace {
-            self.run.fit(pace);
-        }
-        if way != RequestKind::Batch {
-            return false;
-        }
-        let is_first = self.posts.is_none() && outcome.given == 0 && !outcome.lacks;
-        // Nobody there, and silence, are that whatever was asked for.
-        let is_gone = outcome.failures.iter().any(Failure::is_outage);
-        if is_first && !is_gone && outcome.batch_refusal.is_none() {
-            outcome.batch_refusal = Some(BatchRefusal::Permanent);
-            outcome.failures.clear();
-        }
-        if !self.given_up {
-            self.count_silence(outcome);
-        }
-        if outcome.batch_refusal == Some(BatchRefusal::Permanent) || self.silences == SILENCES {
-            self.posts = Some(false);
-        } else if outcome.batch_refusal == Some(BatchRefusal::Temporary) {
-            self.singles = (2 * self.singles).clamp(SINGLES_DUE, MAX_SINGLES_DUE);
-            self.singles_due = self.singles;
-        } else if outcome.given > 0 || outcome.lacks {
-            self.posts = Some(true);
-            self.singles = 0;
-        }
-        outcome.batch_refusal.is_some()
-    }
-
-    fn count_silence(&mut self, outcome: &Outcome) {
-        if outcome.failures.iter().any(Failure::is_silence) {
-            self.silences += 1;
-            self.silent_run = outcome.given + outcome.rest.len();
-        } else if outcome.given >= self.silent_run {
-            self.silences = 0;
-        } else {
-            // So do a few with fewer.
-            self.silent_run /= 2;
-        }
-    }
-
-    /// An answer that was under way as the server was given up changes nothing.
-    fn succeed(&mut self) {
-        if self.given_up {
-            return;
-        }
-        self.reachable = true;
-        self.strikes = 0;
-        self.lasting = false;
-    }
-
-    /// Counts a failure; true if it is the one for which the server is given up. What was under way
-    /// then changes nothing.
-    fn fail(&mut self, failure: Failure) -> bool {
-        if self.given_up {
-            return false;
-        }
-        self.reachable |= !failure.is_outage();
-        self.strikes += if failure.is_outage() { STRIKES } else { 1 };
-        // Silence is the last word: what went before it is no reason never to ask again.
-        self.lasting = !failure.is_transient() || (self.lasting && !failure.is_outage());
-        self.reason = Some(failure.reason);
-        self.given_up = self.strikes >= STRIKES;
-        self.given_up
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::get::client::failure::Failure;
+    use crate::get::sources::health::SINGLES;
+    use crate::get::sources::outcome::{BatchRefusal, Pace};
     use crate::hash::Hash;
     use std::cell::RefCell;
     use std::thread;
+    use std::time::Duration;
 
     fn urls(names: &[&str]) -> Vec<Url> {
         names.iter().map(|name| Url::parse(name).unwrap()).collect()
@@ -537,10 +350,6 @@ mod tests {
 
     fn gone(outcome: &mut Outcome, wanted: &[BlockRef]) {
         outcome.fail(wanted, Failure::unreachable("refused"));
-    }
-
-    fn silent(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::silent("nothing came"));
     }
 
     fn answer(answer: Answer, wanted: &[BlockRef]) -> Outcome {
@@ -633,39 +442,6 @@ mod tests {
     }
 
     #[test]
-    fn another_chance_forgets_the_failures_and_nothing_else() {
-        let servers = Servers::new(urls(&["a"]), Vec::new(), Vec::new(), 64, true, |_| {});
-        let under_way = servers.turn();
-        let lone = &servers.list[0];
-        let mut state = lone.state();
-        (state.posts, state.silences) = (Some(false), 1);
-        assert!(state.fail(Failure::unreachable("refused")));
-        drop(state);
-        servers.revive();
-        assert_eq!(servers.reasons(false), ["ask http://a: refused"]);
-        let state = lone.state();
-        assert!(!state.given_up && state.strikes == 0);
-        let kept = (state.posts, state.silences, state.begun);
-        assert_eq!(kept, (Some(false), 1, 1));
-        drop(state);
-        drop(under_way);
-        assert_eq!(lone.state().begun, 0);
-    }
-
-    #[test]
-    fn what_was_under_way_as_a_server_was_given_up_changes_no_reason() {
-        let mut state = State::default();
-        assert!(!state.fail(Failure::strike("busy", true)) && state.reachable);
-        assert!(!state.learn(RequestKind::Single, &mut answer(lack, &wanted(1))));
-        assert!(!state.learn(RequestKind::Single, &mut answer(give, &wanted(1))));
-        assert_eq!(state.reason.as_deref(), Some("no"), "the last one stays");
-        let mut state = State::default();
-        assert!(state.fail(Failure::unreachable("refused")) && !state.reachable);
-        assert!(!state.learn(RequestKind::Single, &mut answer(lack, &wanted(1))));
-        assert_eq!(state.reason.as_deref(), Some("refused"));
-    }
-
-    #[test]
     fn a_failure_tells_at_once_whether_it_may_pass() {
         for (failing, later) in [(busy as Answer, true), (gone, true), (wrong, false)] {
             let servers = servers(&["a", "b"]);
@@ -675,197 +451,6 @@ mod tests {
             });
             assert_eq!(fetched.unwrap().1, later);
         }
-    }
-
-    /// In which ways a server is asked for four blocks twice, where it answers requests for many
-    /// with `answer` and gives every single block.
-    fn ways(posted: Answer) -> Vec<RequestKind> {
-        let servers = servers(&["a"]);
-        let mut ways = Vec::new();
-        for _ in 0..2 {
-            let fetched = servers.fetch(wanted(4), servers.turn(), true, |_, way, wanted| {
-                ways.push(way);
-                Ok(answer(
-                    if way == RequestKind::Batch {
-                        posted
-                    } else {
-                        give
-                    },
-                    wanted,
-                ))
-            });
-            fetched.unwrap();
-        }
-        assert!(!servers.list[0].state().given_up || ways.len() == 1);
-        ways
-    }
-
-    #[test]
-    fn a_server_that_does_not_take_requests_for_many_is_asked_singly() {
-        const SINGLY: [RequestKind; 4] = [RequestKind::Single; 4];
-        let once = [&[RequestKind::Batch][..], &SINGLY, &SINGLY].concat();
-        let never: Answer = |outcome, wanted| outcome.refuse_batch(wanted, BatchRefusal::Permanent);
-        assert_eq!(ways(never), once);
-        assert_eq!(ways(wrong), once);
-        assert_eq!(ways(busy), once);
-        let not_now: Answer =
-            |outcome, wanted| outcome.refuse_batch(wanted, BatchRefusal::Temporary);
-        assert_eq!(ways(not_now), once, "for a while");
-        assert_eq!(ways(give), [RequestKind::Batch; 2]);
-        assert_eq!(ways(lack), [RequestKind::Batch; 2]);
-        assert_eq!(ways(gone), [RequestKind::Batch]);
-        let half: Answer = |outcome, wanted| {
-            outcome.hit();
-            outcome.refuse_batch(&wanted[1..], BatchRefusal::Permanent);
-        };
-        let after = [
-            &[RequestKind::Batch][..],
-            &[RequestKind::Single; 3],
-            &SINGLY,
-        ]
-        .concat();
-        assert_eq!(ways(half), after);
-    }
-
-    /// In which ways a server is asked for four blocks, where it answers requests for many with `posted`
-    /// and single ones with `got`.
-    fn ways_now(servers: &Servers, posted: Answer, got: Answer) -> Vec<RequestKind> {
-        let mut ways = Vec::new();
-        let fetched = servers.fetch(wanted(4), servers.turn(), true, |_, way, wanted| {
-            ways.push(way);
-            Ok(answer(
-                if way == RequestKind::Batch {
-                    posted
-                } else {
-                    got
-                },
-                wanted,
-            ))
-        });
-        fetched.unwrap();
-        ways
-    }
-
-    #[test]
-    fn a_server_that_was_away_is_asked_for_many_again() {
-        let servers = servers(&["a"]);
-        for _ in 0..2 * SILENCES {
-            assert_eq!(ways_now(&servers, give, give), [RequestKind::Batch]);
-            assert_eq!(ways_now(&servers, silent, silent), [RequestKind::Batch]);
-            for _ in 0..2 * SILENCES {
-                servers.revive();
-                assert_eq!(
-                    ways_now(&servers, silent, silent),
-                    [RequestKind::Single],
-                    "still away"
-                );
-            }
-            servers.revive();
-            assert_eq!(
-                ways_now(&servers, give, give),
-                [RequestKind::Single, RequestKind::Batch]
-            );
-        }
-    }
-
-    #[test]
-    fn a_server_that_is_not_there_yet_is_asked_for_many() {
-        let servers = servers(&["a"]);
-        for _ in 0..2 * SILENCES {
-            assert_eq!(ways_now(&servers, gone, gone), [RequestKind::Batch]);
-            servers.revive();
-        }
-        assert_eq!(ways_now(&servers, give, give), [RequestKind::Batch]);
-    }
-
-    #[test]
-    fn a_server_that_is_silent_at_first_is_asked_for_many_again() {
-        let servers = servers(&["a"]);
-        assert_eq!(ways_now(&servers, silent, silent), [RequestKind::Batch]);
-        servers.revive();
-        assert_eq!(
-            ways_now(&servers, give, give),
-            [RequestKind::Single, RequestKind::Batch]
-        );
-    }
-
-    #[test]
-    fn a_few_short_answers_make_good_for_silence_too() {
-        let after = |short_answers: usize| {
-            let servers = servers(&["a"]);
-            let ask = |blocks, posted: Answer| {
-                let turn = servers.turn();
-                let fetched = servers.fetch(wanted(blocks), turn, true, |_, way, wanted| {
-                    Ok(answer(
-                        if way == RequestKind::Batch {
-                            posted
-                        } else {
-                            give
-                        },
-                        wanted,
-                    ))
-                });
-                fetched.unwrap();
-            };
-            for _ in 0..3 * SILENCES {
-                ask(8, silent);
-                servers.revive();
-                (0..short_answers).for_each(|_| ask(3, give));
-            }
-            ways_now(&servers, give, give)
-        };
-        assert_eq!(after(4), [RequestKind::Batch]);
-        assert_eq!(after(2), [RequestKind::Single; 4]);
-    }
-
-    #[test]
-    fn a_server_that_is_silent_to_many_is_asked_singly_in_the_end() {
-        let servers = servers(&["a"]);
-        assert_eq!(ways_now(&servers, give, give), [RequestKind::Batch]);
-        assert_eq!(ways_now(&servers, silent, give), [RequestKind::Batch]);
-        for _ in 1..SILENCES {
-            servers.revive();
-            assert_eq!(
-                ways_now(&servers, silent, give),
-                [RequestKind::Single, RequestKind::Batch]
-            );
-        }
-        servers.revive();
-        assert_eq!(ways_now(&servers, silent, give), [RequestKind::Single; 4]);
-    }
-
-    #[test]
-    fn wrong_blocks_among_others_are_no_misunderstanding() {
-        let servers = servers(&["a"]);
-        let lying: Answer = |outcome, wanted| {
-            outcome.hit();
-            wanted[1..].chunks(1).for_each(|one| wrong(outcome, one));
-        };
-        assert_eq!(asked(&servers, 4, &[lying]), (1, false));
-        assert_eq!(servers.reasons(false), ["ask http://a: wrong (given up)"]);
-    }
-
-    #[test]
-    fn runs_fit_the_line() {
-        let pace = |blocks, body, whole| Pace {
-            blocks,
-            body: Duration::from_millis(body),
-            whole: Duration::from_millis(whole),
-        };
-        let mut run = Run::default();
-        let mut fit = |blocks, body, whole| {
-            run.fit(pace(blocks, body, whole));
-            run.0
-        };
-        assert_eq!(fit(8, 125, 200), 32);
-        assert_eq!(fit(8, 1, 100), 32, "a short one says little");
-        assert_eq!(fit(32, 1, 400), 512);
-        assert_eq!(fit(512, 2_000, 2_300), 128);
-        assert_eq!(fit(128, 400, 700), 160, "what comes in half a second");
-        assert_eq!(fit(160, 1_000, 1_300), 80);
-        assert_eq!(fit(80, 100, 2_000), 80, "the line is full");
-        assert_eq!(fit(40, 500, 800), 80, "in time");
-        assert_eq!(fit(2, 60_000, 60_000), 1);
     }
 
     #[test]
@@ -947,68 +532,60 @@ mod tests {
         TOLD.with_borrow(|told| assert_eq!(*told, ["give up http://a: refused"]));
     }
 
+    /// A refused batch is asked of the same server again; what that server lacks, of the next.
     #[test]
-    fn three_failures_are_hopeless() {
-        let mut outcome = Outcome::default();
-        let hopeless = (0..3).map(|_| {
-            busy(&mut outcome, &wanted(1));
-            outcome.reached_strike_limit()
+    fn a_server_that_refuses_batches_is_asked_again_before_the_next() {
+        let servers = servers(&["a", "b"]);
+        let mut asked = String::new();
+        let fetched = servers.fetch(wanted(3), servers.turn(), true, |url, kind, wanted| {
+            let refuse: Answer = |outcome, wanted| {
+                outcome.refuse_batch(wanted, BatchRefusal::Permanent);
+            };
+            let is_batch = kind == RequestKind::Batch;
+            asked += url.host();
+            asked += if is_batch { "* " } else { " " };
+            Ok(match (url.host(), is_batch) {
+                ("a", true) => answer(refuse, wanted),
+                ("a", false) if wanted[0].number == 1 => answer(lack, wanted),
+                _ => answer(give, wanted),
+            })
         });
-        assert_eq!(hopeless.collect::<Vec<_>>(), [false, false, true]);
-    }
-
-    /// How many blocks are asked for singly between one request for many and the next, where each
-    /// of those is answered by the next of `answers`.
-    fn singles(answers: &[Answer]) -> Vec<usize> {
-        let (servers, mut posts, mut singles) = (servers(&["a"]), 0, vec![]);
-        for _ in 0..2000 {
-            let fetched = servers.fetch(wanted(2), servers.turn(), true, |_, way, wanted| {
-                if way == RequestKind::Single {
-                    *singles.last_mut().unwrap() += 1;
-                    return Ok(answer(give, wanted));
-                }
-                let posted = answers.get(posts).copied().unwrap_or(give);
-                posts += 1;
-                singles.push(0);
-                Ok(answer(posted, wanted))
-            });
-            fetched.unwrap();
-        }
-        singles.truncate(answers.len());
-        singles
-    }
-
-    #[test]
-    fn who_refuses_requests_for_many_for_now_is_asked_for_them_ever_more_seldom() {
-        let not_now: Answer =
-            |outcome, wanted| outcome.refuse_batch(wanted, BatchRefusal::Temporary);
-        let due = [16, 32, 64, 128, 256, 512, 1024, 1024];
-        assert_eq!(singles(&[not_now; 8]), due);
-        let due = [16, 32, 0, 16];
-        assert_eq!(singles(&[not_now, not_now, give, not_now]), due);
-        assert_eq!(singles(&[not_now, not_now, lack, not_now]), due);
-        let due = [0, 16, 0, 32];
-        assert_eq!(singles(&[give, not_now, busy, not_now]), due);
+        assert!(fetched.unwrap().0.is_empty());
+        assert_eq!(asked, "a* a a a b ");
+        assert_eq!(servers.turn().length, SINGLES);
     }
 
     #[test]
     fn as_much_is_taken_at_once_as_is_asked_of_the_first_that_is_not_given_up() {
-        let servers = Servers::new(urls(&["a", "b"]), Vec::new(), Vec::new(), 10, false, |_| {});
-        let [a, b] = &servers.list[..] else {
-            unreachable!()
+        let servers = Servers::new(urls(&["a", "b"]), vec![], vec![], 100, false, |_| {});
+        let quick = |blocks| Outcome {
+            given: blocks,
+            pace: Some(Pace {
+                blocks,
+                body: Duration::from_millis(50),
+                whole: Duration::from_millis(60),
+            }),
+            ..Outcome::default()
+        };
+        let fetch = |host: &'static str, blocks| {
+            let fetched = servers.fetch(wanted(blocks), servers.turn(), true, |url, _, wanted| {
+                Ok(match url.host() == host {
+                    true => quick(wanted.len()),
+                    false => answer(lack, wanted),
+                })
+            });
+            fetched.unwrap();
         };
         assert_eq!(servers.turn().length, FIRST_RUN);
-        b.state().run = Run(9);
-        assert_eq!(servers.turn().length, FIRST_RUN);
-        a.state().run = Run(11);
-        assert_eq!(servers.turn().length, 10, "the most that was said");
-        a.state().posts = Some(true);
-        assert_eq!(servers.turn().length, 10);
-        a.state().posts = Some(false);
-        assert_eq!(servers.turn().length, SINGLES);
-        a.state().given_up = true;
-        assert_eq!(servers.turn().length, 9);
-        b.state().given_up = true;
+        fetch("b", 8);
+        assert_eq!(servers.turn().length, FIRST_RUN, "that of a");
+        fetch("a", 8);
+        assert_eq!(servers.turn().length, 80, "what comes in half a second");
+        fetch("a", 80);
+        assert_eq!(servers.turn().length, 100, "at most");
+        hosts(&servers, &[("a", gone)]);
+        assert_eq!(servers.turn().length, 80, "that of b");
+        hosts(&servers, &[("b", gone)]);
         assert_eq!(servers.turn().length, FIRST_RUN);
     }
 

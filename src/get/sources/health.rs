@@ -1,0 +1,680 @@
+//! One server's record: what its answers say about it, and how the next request should ask.
+//!
+//! This is a state machine and nothing else. It knows no lock, no URL, no socket and no clock:
+//! `servers.rs` keeps one record per server under a lock, and does the waiting. Its rules:
+//!
+//! 1. One request probes a server that has not answered yet; all others wait for its outcome. So a
+//!    dead server costs its timeout once, whatever the number of jobs.
+//! 2. An unreachable or silent server is given up at once, one that answers wrongly after [`STRIKES`]
+//!    wrong answers in a row. A block, or a plain no, clears the strikes.
+//! 3. A server that was given up for a transient reason gets another chance in the next round.
+//! 4. A batch is as long as what the server delivers in [`RUN_TIME`].
+//! 5. A server that refuses batches is asked for single blocks: for good, or for a number of
+//!    requests. Silence in answer to a batch is a refusal for now.
+//! 6. What was in flight when the server was given up changes neither that nor the reason.
+
+use std::mem;
+use std::time::Duration;
+
+use super::outcome::{BatchRefusal, Outcome, Pace, RequestKind, STRIKES};
+use crate::get::block_ref::BlockRef;
+use crate::get::client::failure::Failure;
+
+/// Blocks of the first batch: 32 KiB, four seconds of a line of 64 kbit/s, and the time of one
+/// request on a fast line.
+pub const FIRST_RUN: usize = 8;
+
+/// A batch is at most so many times as long as the one before it, so that one batch that came fast
+/// does not decide too much. Where a round trip is long, each longer batch costs one.
+const GROWTH: usize = 16;
+
+/// The time that a batch should take: long enough for the other workers to fill the pause before the
+/// next one where a round trip takes less, and short enough not to block a slow line.
+const RUN_TIME: Duration = Duration::from_millis(500);
+
+/// No longer batch follows one that took longer than this from request to end, however fast its
+/// blocks came: it waited for a line that is full.
+const LONG_WAIT: Duration = Duration::from_secs(2);
+
+/// Blocks that a worker takes at once where each block is a request.
+pub const SINGLES: usize = 4;
+
+/// Single requests after a batch that was refused for now: at least so many, twice as many after
+/// each further refusal, at most the blocks of the longest batch.
+const MIN_BACKOFF: usize = 16;
+const MAX_BACKOFF: usize = 1024;
+
+/// Silence costs a timeout, so the single requests grow so many times after each, without a limit:
+/// a server that never answers a batch costs 2 timeouts for 1,000 blocks, 3 for 60,000, and 4 for
+/// 4 million.
+const SILENCE_GROWTH: usize = 64;
+
+/// Blocks that batches must bring after a silence to show that it was an outage. The next silence
+/// then counts as the first.
+const REPAYMENT: usize = 1024;
+
+/// One server's record.
+///
+/// Three more fields are to come, each beside the state that it changes: how many requests may be in
+/// flight (beside `run`; [`Health::plan`] asks it), until when the server asked to be left alone
+/// (beside `standing`; the time is an argument), and the time that it spent without giving a block
+/// (an argument of [`Health::record`]).
+#[derive(Default)]
+pub struct Health {
+    standing: Standing,
+    batches: BatchSupport,
+    run: RunLength,
+    /// Why it did not give the block that it was last asked for in vain.
+    reason: Option<String>,
+    /// Whether the last request brought no block.
+    is_barren: bool,
+}
+
+/// Whether the server answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Standing {
+    /// Unknown: the next request is the probe.
+    #[default]
+    Untried,
+    /// The probe is in flight.
+    Probed,
+    /// Yes, with so many wrong answers since the last right one. `transient`: all of them may have
+    /// been right a little later.
+    Reachable {
+        strikes: u32,
+        transient: bool,
+    },
+    GivenUp {
+        transient: bool,
+    },
+}
+
+/// Whether the server answers `POST /blocks`.
+#[derive(Default)]
+enum BatchSupport {
+    #[default]
+    Unknown,
+    Works,
+    /// It refused a batch, or fell silent. So many of the `singles` single requests are left before
+    /// the next batch, and so many blocks are due from batches before they count as working.
+    NotNow {
+        singles_left: usize,
+        singles: usize,
+        blocks_due: usize,
+    },
+    Never,
+}
+
+/// What follows from the outcome of a request.
+pub enum Verdict {
+    /// The server refused a batch: it is asked again for the rest.
+    AskAgain(Vec<BlockRef>),
+    /// The next server is asked for the rest. `transient`: this server may give it a little later;
+    /// `gives_up`: it is given up for this outcome.
+    AskNext {
+        rest: Vec<BlockRef>,
+        transient: bool,
+        gives_up: bool,
+    },
+}
+
+impl Health {
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.standing, Standing::GivenUp { .. })
+    }
+
+    pub fn is_barren(&self) -> bool {
+        self.is_barren
+    }
+
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
+    /// Blocks that a worker should take at once for this server; none if it is given up.
+    pub fn run_length(&self) -> Option<usize> {
+        let length = match self.batches {
+            BatchSupport::Never => SINGLES,
+            _ => self.run.0,
+        };
+        (!self.is_given_up()).then_some(length)
+    }
+
+    /// Blocks of the next batch, or range, for a worker that wants so many.
+    pub fn batch_length(&self, wanted: usize) -> usize {
+        self.run.0.min(wanted)
+    }
+
+    /// Begins a request: a probe, where the server has not answered yet.
+    pub fn begin(&mut self) {
+        if matches!(self.standing, Standing::Untried) {
+            self.standing = Standing::Probed;
+        }
+    }
+
+    /// Ends a request, before what is known of its outcome is recorded. A probe without a result
+    /// leaves the next to another request.
+    pub fn end(&mut self) {
+        if matches!(self.standing, Standing::Probed) {
+            self.standing = Standing::Untried;
+        }
+    }
+
+    /// Plans a request to a server of blocks for some of so many `wanted`: how it asks, and for how
+    /// many blocks.
+    pub fn plan(&mut self, wanted: usize) -> (RequestKind, usize) {
+        let length = self.batch_length(wanted);
+        let is_batch = match &mut self.batches {
+            BatchSupport::Works => true,
+            BatchSupport::NotNow { singles_left, .. } if *singles_left > 0 => {
+                *singles_left -= 1;
+                false
+            }
+            // One block is not worth finding out.
+            BatchSupport::Unknown | BatchSupport::NotNow { .. } => length > 1,
+            BatchSupport::Never => false,
+        };
+        if is_batch {
+            (RequestKind::Batch, length)
+        } else {
+            (RequestKind::Single, 1)
+        }
+    }
+
+    /// Records what a request brought.
+    pub fn record(&mut self, kind: RequestKind, outcome: Outcome) -> Verdict {
+        let is_refused =
+            kind == RequestKind::Batch && self.batches.record(&outcome, self.is_given_up());
+        if outcome.is_answered() {
+            self.clear_strikes();
+        }
+        self.is_barren = outcome.given == 0;
+        if let Some(pace) = outcome.pace {
+            self.run.fit(pace);
+        }
+        if let Some(reason) = outcome.reason
+            && !self.is_given_up()
+        {
+            self.reason = Some(reason);
+        }
+        if is_refused {
+            return Verdict::AskAgain(outcome.rest);
+        }
+        let (mut transient, mut gives_up) = (false, false);
+        for failure in outcome.failures {
+            transient |= failure.is_transient();
+            gives_up |= self.count_failure(failure);
+        }
+        Verdict::AskNext {
+            rest: outcome.rest,
+            transient,
+            gives_up,
+        }
+    }
+
+    fn clear_strikes(&mut self) {
+        if !self.is_given_up() {
+            self.standing = Standing::Reachable {
+                strikes: 0,
+                transient: true,
+            };
+        }
+    }
+
+    /// Whether this failure is the one for which the server is given up.
+    fn count_failure(&mut self, failure: Failure) -> bool {
+        let (strikes, transient) = match self.standing {
+            Standing::GivenUp { .. } => return false,
+            Standing::Reachable { strikes, transient } => (strikes + 1, transient),
+            Standing::Untried | Standing::Probed => (1, true),
+        };
+        self.standing = if failure.is_outage() {
+            // The last word: the wrong answers before it are no reason never to ask again.
+            Standing::GivenUp { transient: true }
+        } else {
+            let transient = transient && failure.is_transient();
+            match strikes {
+                STRIKES.. => Standing::GivenUp { transient },
+                _ => Standing::Reachable { strikes, transient },
+            }
+        };
+        self.reason = Some(failure.reason);
+        self.is_given_up()
+    }
+
+    /// Gives the server another chance, if it was given up for what may have passed.
+    pub fn revive(&mut self) {
+        if matches!(self.standing, Standing::GivenUp { transient: true }) {
+            *self = Health {
+                batches: mem::take(&mut self.batches),
+                reason: self.reason.take(),
+                ..Health::default()
+            };
+        }
+    }
+}
+
+impl BatchSupport {
+    /// Records what a batch brought; tells whether the server refused to answer it, so that the rest
+    /// is to be asked for by single requests.
+    fn record(&mut self, outcome: &Outcome, is_given_up: bool) -> bool {
+        // An unreachable or silent server says nothing about batch support.
+        let says_nothing = outcome.failures.iter().any(Failure::is_outage);
+        // Unless batches are known to work, a wrong answer refuses the batch and is no strike: the
+        // answers to single requests count.
+        let refusal = outcome.batch_refusal.or(match self {
+            _ if says_nothing || outcome.is_answered() => None,
+            BatchSupport::Unknown | BatchSupport::Never => Some(BatchRefusal::Permanent),
+            BatchSupport::NotNow { .. } => Some(BatchRefusal::Temporary),
+            BatchSupport::Works => None,
+        });
+        let is_silence = !is_given_up && outcome.failures.iter().any(Failure::is_silence);
+        match refusal {
+            Some(BatchRefusal::Permanent) => *self = BatchSupport::Never,
+            Some(BatchRefusal::Temporary) => {
+                self.back_off(|singles| (2 * singles).clamp(MIN_BACKOFF, MAX_BACKOFF), 0);
+            }
+            None if is_silence => {
+                let grow = |singles: usize| singles.saturating_mul(SILENCE_GROWTH).max(MIN_BACKOFF);
+                self.back_off(grow, REPAYMENT);
+            }
+            None if outcome.is_answered() => self.confirm(outcome.given),
+            None => {}
+        }
+        refusal.is_some()
+    }
+
+    /// Has single requests come before the next batch, and so many blocks of batches before the
+    /// refusals of the past are forgotten.
+    fn back_off(&mut self, grow: impl Fn(usize) -> usize, blocks: usize) {
+        let (singles, blocks_due) = match *self {
+            BatchSupport::NotNow {
+                singles_left: 0,
+                singles,
+                blocks_due,
+            } => (singles, blocks_due),
+            // This batch was in flight at the last refusal.
+            BatchSupport::NotNow { .. } => return,
+            _ => (0, 0),
+        };
+        let singles = grow(singles);
+        *self = BatchSupport::NotNow {
+            singles_left: singles,
+            singles,
+            blocks_due: blocks_due.max(blocks),
+        };
+    }
+
+    /// A batch brought so many blocks.
+    fn confirm(&mut self, blocks: usize) {
+        match self {
+            BatchSupport::NotNow {
+                singles_left,
+                blocks_due,
+                ..
+            } if *singles_left > 0 || *blocks_due > blocks => {
+                *blocks_due = blocks_due.saturating_sub(blocks);
+            }
+            _ => *self = BatchSupport::Works,
+        }
+    }
+}
+
+/// How many blocks one request asks for.
+struct RunLength(usize);
+
+impl Default for RunLength {
+    fn default() -> Self {
+        RunLength(FIRST_RUN)
+    }
+}
+
+impl RunLength {
+    /// Fits the length to a batch that came: longer after a fast one, shorter after a slow one, as
+    /// many blocks as come in [`RUN_TIME`]. The rate is the line's, whatever else it carries.
+    fn fit(&mut self, pace: Pace) {
+        let seconds = pace.body.as_secs_f64().max(f64::EPSILON);
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "saturates, and is clamped"
+        )]
+        let fit = (pace.blocks as f64 * RUN_TIME.as_secs_f64() / seconds) as usize;
+        if pace.body > RUN_TIME {
+            self.0 = fit.clamp(1, self.0);
+        } else if pace.blocks >= self.0 && pace.whole < LONG_WAIT {
+            self.0 = fit.clamp(self.0, pace.blocks * GROWTH);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::Hash;
+
+    /// So many blocks in a row.
+    fn wanted(count: usize) -> Vec<BlockRef> {
+        let hash = Hash::of(b"block");
+        let wanted = (0..count as u64).map(|number| BlockRef {
+            number,
+            hash,
+            last: false,
+        });
+        wanted.collect()
+    }
+
+    type Answer = fn(&mut Outcome, &[BlockRef]);
+
+    fn give(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        wanted.iter().for_each(|_| outcome.hit());
+    }
+
+    fn lack(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.miss(wanted, "no");
+    }
+
+    fn wrong(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::strike("wrong", false));
+    }
+
+    fn busy(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::strike("busy", true));
+    }
+
+    fn gone(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::unreachable("refused"));
+    }
+
+    fn silent(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::silent("nothing came"));
+    }
+
+    fn not_now(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.refuse_batch(wanted, BatchRefusal::Temporary);
+    }
+
+    fn never(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.refuse_batch(wanted, BatchRefusal::Permanent);
+    }
+
+    fn outcome(answer: Answer, blocks: usize) -> Outcome {
+        let mut outcome = Outcome::default();
+        answer(&mut outcome, &wanted(blocks));
+        outcome
+    }
+
+    /// Records the answer to a single request.
+    fn single(health: &mut Health, answer: Answer) -> Verdict {
+        health.record(RequestKind::Single, outcome(answer, 1))
+    }
+
+    fn gives_up(verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::AskNext { gives_up: true, .. })
+    }
+
+    /// Asks for so many blocks until the server is given up. Batches are answered with `batch`, single
+    /// requests with `single`. Returns the requests: `B` for a batch, `S` for a single one.
+    fn ask(health: &mut Health, blocks: usize, batch: Answer, single: Answer) -> String {
+        let (mut left, mut requests) = (blocks, String::new());
+        while left > 0 && !health.is_given_up() {
+            health.begin();
+            let (kind, length) = health.plan(left);
+            let is_batch = kind == RequestKind::Batch;
+            requests.push(if is_batch { 'B' } else { 'S' });
+            let outcome = outcome(if is_batch { batch } else { single }, length);
+            left -= length;
+            health.end();
+            if let Verdict::AskAgain(rest) = health.record(kind, outcome) {
+                left += rest.len();
+            }
+        }
+        requests
+    }
+
+    #[test]
+    fn one_request_probes_and_the_others_wait() {
+        let mut health = Health::default();
+        health.begin();
+        assert_eq!(health.standing(), Standing::Probed);
+        // A probe that brought nothing to judge by leaves it to the next.
+        health.end();
+        assert_eq!(health.standing(), Standing::Untried);
+        health.begin();
+        health.end();
+        single(&mut health, lack);
+        health.begin();
+        assert_ne!(health.standing(), Standing::Probed, "it answers");
+    }
+
+    #[test]
+    fn an_outage_or_three_wrong_answers_in_a_row_close_it() {
+        let closed = |answers: &[Answer]| {
+            let mut health = Health::default();
+            for (count, answer) in answers.iter().cycle().take(30).enumerate() {
+                if gives_up(&single(&mut health, *answer)) {
+                    return Some((count + 1, health.standing()));
+                }
+            }
+            None
+        };
+        let for_now = Standing::GivenUp { transient: true };
+        let for_good = Standing::GivenUp { transient: false };
+        assert_eq!(closed(&[gone]), Some((1, for_now)));
+        assert_eq!(closed(&[silent]), Some((1, for_now)));
+        assert_eq!(closed(&[wrong]), Some((3, for_good)));
+        assert_eq!(closed(&[busy]), Some((3, for_now)));
+        assert_eq!(closed(&[busy, busy, wrong]), Some((3, for_good)));
+        assert_eq!(closed(&[wrong, busy, busy]), Some((3, for_good)));
+        assert_eq!(closed(&[wrong, gone]), Some((2, for_now)));
+        assert_eq!(closed(&[lack]), None);
+        assert_eq!(closed(&[wrong, wrong, give]), None);
+        assert_eq!(closed(&[wrong, wrong, lack]), None);
+        assert_eq!(closed(&[give, wrong, wrong, wrong]), Some((4, for_good)));
+    }
+
+    #[test]
+    fn what_was_in_flight_when_it_was_given_up_changes_nothing() {
+        let mut health = Health::default();
+        single(&mut health, gone);
+        for late in [give as Answer, lack, wrong, silent] {
+            assert!(!gives_up(&single(&mut health, late)));
+            health.record(RequestKind::Batch, outcome(silent, 9));
+            assert_eq!(health.standing(), Standing::GivenUp { transient: true });
+            assert_eq!(health.reason(), Some("refused"));
+        }
+        health.revive();
+        assert_eq!(ask(&mut health, 8, give, give), "B");
+    }
+
+    #[test]
+    fn a_verdict_tells_whether_the_rest_may_come_later() {
+        let later = |answer| match single(&mut Health::default(), answer) {
+            Verdict::AskNext {
+                rest, transient, ..
+            } => rest.len() == 1 && transient,
+            Verdict::AskAgain(_) => panic!("no batch was refused"),
+        };
+        for (answer, transient) in [
+            (busy as Answer, true),
+            (gone, true),
+            (wrong, false),
+            (lack, false),
+        ] {
+            assert_eq!(later(answer), transient);
+        }
+    }
+
+    #[test]
+    fn another_chance_keeps_the_reason_and_what_is_known_of_batches() {
+        let mut health = Health::default();
+        ask(&mut health, 8, never, give);
+        single(&mut health, gone);
+        assert_eq!(health.run_length(), None);
+        health.revive();
+        assert_eq!(health.standing(), Standing::Untried);
+        assert_eq!(health.reason(), Some("refused"));
+        assert_eq!(health.run_length(), Some(SINGLES));
+        assert_eq!(ask(&mut health, 4, never, give), "SSSS");
+        (0..3).for_each(|_| drop(single(&mut health, wrong)));
+        health.revive();
+        assert_eq!(health.standing(), Standing::GivenUp { transient: false });
+    }
+
+    #[test]
+    fn the_last_reason_stays() {
+        let mut health = Health::default();
+        for (answer, due) in [(busy as Answer, "busy"), (lack, "no"), (give, "no")] {
+            single(&mut health, answer);
+            assert_eq!(health.reason(), Some(due));
+        }
+        assert!(!health.is_barren());
+        single(&mut health, lack);
+        assert!(health.is_barren());
+    }
+
+    /// The requests of two workers, one after the other, for four blocks each.
+    #[test]
+    fn a_server_that_refuses_batches_is_asked_for_single_blocks() {
+        let requests = |batch| {
+            let mut health = Health::default();
+            [(); 2].map(|()| ask(&mut health, 4, batch, give))
+        };
+        let singly = ["BSSSS", "SSSS"];
+        assert_eq!(requests(never), singly);
+        assert_eq!(requests(not_now), singly, "for a while");
+        assert_eq!(
+            requests(wrong),
+            singly,
+            "a first answer that makes no sense"
+        );
+        assert_eq!(requests(busy), singly);
+        assert_eq!(requests(give), ["B", "B"]);
+        assert_eq!(requests(lack), ["B", "B"]);
+        assert_eq!(requests(gone), ["B", ""]);
+        let half: Answer = |outcome, wanted| {
+            outcome.hit();
+            never(outcome, &wanted[1..]);
+        };
+        assert_eq!(requests(half), ["BSSS", "SSSS"]);
+    }
+
+    #[test]
+    fn one_block_does_not_tell_whether_batches_work() {
+        let mut health = Health::default();
+        assert_eq!(ask(&mut health, 1, never, give), "S");
+        assert_eq!(ask(&mut health, 8, give, give), "B");
+        assert_eq!(ask(&mut health, 1, give, give), "B");
+    }
+
+    #[test]
+    fn wrong_blocks_where_batches_work_are_strikes() {
+        let lying: Answer = |outcome, wanted| {
+            outcome.hit();
+            wanted[1..].chunks(1).for_each(|one| wrong(outcome, one));
+        };
+        let mut health = Health::default();
+        assert_eq!(ask(&mut health, 8, lying, give), "B");
+        assert_eq!(health.standing(), Standing::GivenUp { transient: false });
+        assert_eq!(health.reason(), Some("wrong"));
+        let mut health = Health::default();
+        assert_eq!(ask(&mut health, 24, give, give), "BBB");
+        ask(&mut health, 24, wrong, give);
+        assert_eq!(health.standing(), Standing::GivenUp { transient: false });
+    }
+
+    /// Single requests after each batch, where these are answered with `answers` and then with blocks.
+    fn backoffs(answers: &[Answer]) -> Vec<usize> {
+        let mut health = Health::default();
+        let singles = answers.iter().map(|answer| {
+            // Answers this batch alone, and looks how many single requests come before the next.
+            let outcome = outcome(*answer, 8);
+            health.record(RequestKind::Batch, outcome);
+            health.revive();
+            let is_single = |health: &mut Health| health.plan(8).0 == RequestKind::Single;
+            (0..).take_while(|_| is_single(&mut health)).count()
+        });
+        singles.collect()
+    }
+
+    #[test]
+    fn batches_that_are_refused_for_now_are_tried_ever_more_seldom() {
+        let due = [16, 32, 64, 128, 256, 512, 1024, 1024];
+        assert_eq!(backoffs(&[not_now as Answer; 8]), due);
+        let due = [16, 32, 0, 16];
+        assert_eq!(backoffs(&[not_now, not_now, give, not_now]), due);
+        assert_eq!(backoffs(&[not_now, not_now, lack, not_now]), due);
+        // Where batches are in doubt, an answer that makes no sense is another refusal.
+        assert_eq!(backoffs(&[give, not_now, busy, not_now]), [0, 16, 32, 64]);
+        assert_eq!(backoffs(&[give, busy, not_now]), [0, 0, 16]);
+        // Eight workers that are refused at once count once.
+        let mut health = Health::default();
+        (0..8).for_each(|_| drop(health.record(RequestKind::Batch, outcome(not_now, 8))));
+        assert_eq!(ask(&mut health, 24, give, give), "S".repeat(16) + "B");
+    }
+
+    #[test]
+    fn silence_to_a_batch_is_a_refusal_for_now_that_costs_more_each_time() {
+        assert_eq!(backoffs(&[silent as Answer; 3]), [16, 1024, 65_536]);
+        assert_eq!(backoffs(&[gone as Answer; 3]), [0; 3], "nobody was there");
+        assert_eq!(backoffs(&[silent, give, silent]), [16, 0, 1024]);
+        assert_eq!(backoffs(&[silent, not_now, silent]), [16, 32, 2048]);
+        // As many blocks as show that it was an outage.
+        let many: Answer = |outcome, _| give(outcome, &wanted(REPAYMENT / 2));
+        assert_eq!(
+            backoffs(&[silent, many, many, silent]),
+            [16, 0, 0, 16],
+            "each is the first"
+        );
+        // A server that is still away is asked for a single block in vain, which says nothing.
+        let mut health = Health::default();
+        assert_eq!(ask(&mut health, 8, silent, give), "B");
+        for _ in 0..5 {
+            health.revive();
+            assert_eq!(ask(&mut health, 8, silent, silent), "S");
+        }
+        health.revive();
+        assert_eq!(ask(&mut health, 12, give, give), "S".repeat(11) + "S");
+        assert_eq!(ask(&mut health, 8, give, give), "B");
+    }
+
+    /// A long download over outages goes on in batches.
+    #[test]
+    fn outages_do_not_end_batches() {
+        let mut health = Health::default();
+        for _ in 0..20 {
+            let requests = ask(&mut health, 1200, give, give);
+            assert!(requests.len() < 200, "{requests}");
+            ask(&mut health, 8, silent, silent);
+            health.revive();
+        }
+    }
+
+    #[test]
+    fn runs_fit_the_line() {
+        let mut health = Health::default();
+        let mut fit = |blocks, body, whole| {
+            let mut outcome = outcome(give, blocks);
+            outcome.pace = Some(Pace {
+                blocks,
+                body: Duration::from_millis(body),
+                whole: Duration::from_millis(whole),
+            });
+            health.record(RequestKind::Batch, outcome);
+            health.run_length().unwrap()
+        };
+        assert_eq!(fit(8, 125, 200), 32);
+        assert_eq!(fit(8, 1, 100), 32, "a short one says little");
+        assert_eq!(fit(32, 1, 400), 512);
+        assert_eq!(fit(512, 2_000, 2_300), 128);
+        assert_eq!(fit(128, 400, 700), 160, "what comes in half a second");
+        assert_eq!(fit(160, 1_000, 1_300), 80);
+        assert_eq!(fit(80, 100, 2_000), 80, "the line is full");
+        assert_eq!(fit(40, 500, 800), 80, "in time");
+        assert_eq!(fit(2, 60_000, 60_000), 1);
+    }
+}
