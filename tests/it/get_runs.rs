@@ -818,11 +818,38 @@ fn a_server_that_falls_silent_in_later_runs_is_asked_singly_in_the_end() {
     });
 }
 
+/// A server that goes away for a while in the midst of runs is asked for runs again.
+fn outages_do_not_end_runs() {
+    const BETWEEN: usize = 1_500;
+    let sample = Sample::new(3 * BETWEEN);
+    let (blocks, counts) = (sample.map(), Mutex::new((0, 0)));
+    let server = HostileServer::http(move |request| {
+        let (given, outages) = &mut *counts.lock().unwrap();
+        let count = request.hashes().len();
+        if (*given + count) / BETWEEN > *outages {
+            *outages += 1;
+            return Reply::raw("").then_silence();
+        }
+        *given += count;
+        Reply::psync(&blocks, request)
+    });
+    let server = server.taking_runs();
+    let get = sample
+        .get(&[&server])
+        .args(["--timeout", "1", "--retry", "2", "-v"]);
+    let out = get.run();
+    assert!(out.status == 0 && out.stdout == sample.bytes, "{out}");
+    assert_eq!(out.stderr.matches("give up").count(), 3, "{out}");
+    let (runs, singles) = (server.runs().len(), server.singles().len());
+    assert!(runs < 100 && singles <= 3 * 17, "{runs} and {singles}");
+}
+
 /// All at once: they wait, mostly.
 #[test]
 fn silence_costs_its_timeout_once() {
     thread::scope(|scope| {
         scope.spawn(a_server_that_falls_silent_in_later_runs_is_asked_singly_in_the_end);
+        scope.spawn(outages_do_not_end_runs);
         scope.spawn(silence_after_the_frames_costs_its_timeout_once);
         scope.spawn(a_server_that_is_silent_to_runs_alone_is_asked_singly_in_the_end);
         scope.spawn(silence_in_a_run_costs_its_timeout_once);

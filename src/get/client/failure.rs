@@ -1,4 +1,4 @@
-//! Why a request brought no block, as it counts against the server.
+//! Why a request brought no block, and how that counts against the server.
 
 use std::fmt::Display;
 

@@ -64,7 +64,7 @@ pub struct Health {
     standing: Standing,
     batches: BatchSupport,
     run: RunLength,
-    /// Why it did not give the block that it was last asked for in vain.
+    /// Why the server did not give the last block that it was asked for in vain.
     reason: Option<String>,
     /// Whether the last request brought no block.
     is_barren: bool,
@@ -73,20 +73,16 @@ pub struct Health {
 /// Whether the server answers.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Standing {
-    /// Unknown: the next request is the probe.
+    /// It has not been asked: the next request is the probe.
     #[default]
     Untried,
     /// The probe is in flight.
     Probed,
-    /// Yes, with so many wrong answers since the last right one. `transient`: all of them may have
-    /// been right a little later.
-    Reachable {
-        strikes: u32,
-        transient: bool,
-    },
-    GivenUp {
-        transient: bool,
-    },
+    /// It answers. `strikes` count the wrong answers since the last right one, and are `transient` if
+    /// a later request may do better than each of them.
+    Reachable { strikes: u32, transient: bool },
+    /// It is not asked. `transient`: it gets another chance in the next round.
+    GivenUp { transient: bool },
 }
 
 /// Whether the server answers `POST /blocks`.
@@ -95,11 +91,12 @@ enum BatchSupport {
     #[default]
     Unknown,
     Works,
-    /// It refused a batch, or fell silent. So many of the `singles` single requests are left before
-    /// the next batch, and so many blocks are due from batches before they count as working.
+    /// It refused a batch for now, or fell silent.
     NotNow {
+        /// Single requests that come before the next batch, of so many after the last refusal.
         singles_left: usize,
         singles: usize,
+        /// Blocks that batches must bring before they count as working.
         blocks_due: usize,
     },
     Never,
@@ -156,16 +153,15 @@ impl Health {
         }
     }
 
-    /// Ends a request, before what is known of its outcome is recorded. A probe without a result
-    /// leaves the next to another request.
+    /// Ends a request; its outcome is recorded next. After a probe without an outcome the next request
+    /// is the probe.
     pub fn end(&mut self) {
         if matches!(self.standing, Standing::Probed) {
             self.standing = Standing::Untried;
         }
     }
 
-    /// Plans a request to a server of blocks for some of so many `wanted`: how it asks, and for how
-    /// many blocks.
+    /// Plans a request for blocks, of which so many are `wanted`: how it asks, and for how many.
     pub fn plan(&mut self, wanted: usize) -> (RequestKind, usize) {
         let length = self.batch_length(wanted);
         let is_batch = match &mut self.batches {
@@ -174,7 +170,7 @@ impl Health {
                 *singles_left -= 1;
                 false
             }
-            // One block is not worth finding out.
+            // A batch of one block gains nothing.
             BatchSupport::Unknown | BatchSupport::NotNow { .. } => length > 1,
             BatchSupport::Never => false,
         };
@@ -225,7 +221,7 @@ impl Health {
         }
     }
 
-    /// Whether this failure is the one for which the server is given up.
+    /// Counts a failure; tells whether the server is given up for it.
     fn count_failure(&mut self, failure: Failure) -> bool {
         let (strikes, transient) = match self.standing {
             Standing::GivenUp { .. } => return false,
@@ -246,7 +242,7 @@ impl Health {
         self.is_given_up()
     }
 
-    /// Gives the server another chance, if it was given up for what may have passed.
+    /// Gives the server another chance, if it was given up for a transient reason.
     pub fn revive(&mut self) {
         if matches!(self.standing, Standing::GivenUp { transient: true }) {
             *self = Health {
@@ -259,8 +255,7 @@ impl Health {
 }
 
 impl BatchSupport {
-    /// Records what a batch brought; tells whether the server refused to answer it, so that the rest
-    /// is to be asked for by single requests.
+    /// Records what a batch brought; tells whether the server refused to answer it.
     fn record(&mut self, outcome: &Outcome, is_given_up: bool) -> bool {
         // An unreachable or silent server says nothing about batch support.
         let says_nothing = outcome.failures.iter().any(Failure::is_outage);
@@ -288,8 +283,8 @@ impl BatchSupport {
         refusal.is_some()
     }
 
-    /// Has single requests come before the next batch, and so many blocks of batches before the
-    /// refusals of the past are forgotten.
+    /// Puts off the next batch: the single requests before it `grow`. Batches count as working again
+    /// once they bring so many `blocks`.
     fn back_off(&mut self, grow: impl Fn(usize) -> usize, blocks: usize) {
         let (singles, blocks_due) = match *self {
             BatchSupport::NotNow {

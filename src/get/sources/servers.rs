@@ -1,8 +1,9 @@
-//! The servers of one `get`: in which order they are asked, and which of them each request waits for.
+//! The servers of one `get`: who is asked first, who next, and who waits.
 //!
-//! This file owns the policy: order, fallback, spread, rounds. What one server's answers say about it
-//! is in its record, `health.rs`. There is no socket here: a closure asks, so that all of this is
-//! tested without one. All workers share one `Servers`.
+//! This file owns the policy: order, fallback to the next server, `--spread`, the probe that all
+//! workers wait for, and another chance in the next round. `health.rs` judges each server by its
+//! answers. There is no socket here: a closure asks, so the tests need none. All workers share one
+//! `Servers`.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -83,7 +84,7 @@ pub struct Servers {
     longest: usize,
     /// None where all runs begin at the first server.
     spread: Option<Mutex<Spread>>,
-    /// Is told of each server that is given up.
+    /// Reports each server that is given up.
     give_up: fn(String),
 }
 
@@ -182,11 +183,11 @@ impl Servers {
     }
 
     /// Asks one server after the other for `wanted`, in the order of this `turn`, until nothing is
-    /// left that no server gave; the mirrors only where `wanted` is `mirrored`. Returns what no server
-    /// gave, and whether one of them may do so a little later.
+    /// left; the mirrors only where they have `wanted`, as `mirrored` says. Returns the blocks that no
+    /// server gave, and whether a server may give them a little later.
     ///
     /// # Errors
-    /// Those of `ask`, for what is wrong on this side.
+    /// Those of `ask`: what fails on this machine.
     pub fn fetch(
         &self,
         wanted: Vec<BlockRef>,
@@ -244,7 +245,7 @@ impl Servers {
         Ok(rest)
     }
 
-    /// Gives every server another chance that was given up for what may have passed.
+    /// Gives each server that was given up for a transient reason another chance.
     pub fn revive(&self) {
         for server in &self.list {
             server.health().revive();
