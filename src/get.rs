@@ -207,7 +207,7 @@ fn put_together(
     report.done(summary, sources.client.tally())
 }
 
-/// Puts together where blocks may come from.
+/// Puts together where blocks may come from. Finds the peers, if they are asked for.
 fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sources> {
     let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
     let everybody = [&servers[..], &options.mirrors].concat();
