@@ -4,12 +4,15 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
+/// Bytes of a hash.
+pub const HASH_LEN: usize = 32;
+
 /// Characters of a hash in its one written form.
-pub const HEX_LEN: usize = 64;
+pub const HEX_LEN: usize = 2 * HASH_LEN;
 
 /// A SHA-256 that came from hashing or from a strict parse, never from loose bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Hash([u8; 32]);
+pub struct Hash([u8; HASH_LEN]);
 
 impl Hash {
     pub fn of(bytes: &[u8]) -> Self {
@@ -37,6 +40,16 @@ impl Hash {
             *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
         }
         Some(Hash(bytes))
+    }
+
+    /// The hash for a buffer that keeps many.
+    pub fn as_bytes(&self) -> &[u8; HASH_LEN] {
+        &self.0
+    }
+
+    /// Takes back what `as_bytes` gave.
+    pub fn from_bytes(bytes: &[u8; HASH_LEN]) -> Self {
+        Hash(*bytes)
     }
 
     /// The hash as numbers, for where a table keeps it.

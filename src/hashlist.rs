@@ -12,7 +12,7 @@ use crate::hash::{HEX_LEN, Hash};
 pub const LINE: usize = HEX_LEN + 1;
 
 /// A hash and CRLF, in bytes.
-const MAX_LINE: u64 = HEX_LEN as u64 + 2;
+const MAX_LINE: usize = HEX_LEN + 2;
 
 /// Appends the line of `hash`.
 pub fn push_line(text: &mut Vec<u8>, hash: &Hash) {
@@ -49,16 +49,13 @@ impl<R: BufRead> Reader<R> {
         let read = self
             .input
             .by_ref()
-            .take(MAX_LINE)
+            .take(MAX_LINE as u64)
             .read_until(b'\n', &mut self.buffer);
         read.map_err(|e| Error::io("read hashlist", &self.name, &e))?;
         if self.buffer.is_empty() {
             return Ok(None);
         }
-        let line = match self.buffer.strip_suffix(b"\n") {
-            Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
-            None => &self.buffer,
-        };
+        let line = without_end(&self.buffer);
         let refusal = || {
             Error::malformed(
                 "read hashlist",
@@ -74,6 +71,37 @@ impl<R: Read> Reader<BufReader<R>> {
     /// Whether the next line is there already, so that reading it waits for nothing.
     pub fn has_line(&self) -> bool {
         self.input.buffer().contains(&b'\n')
+    }
+}
+
+/// What a text begins with.
+#[derive(Debug, PartialEq)]
+pub enum FirstLine {
+    /// A hash, on a line of so many bytes with its end.
+    Hash(Hash, usize),
+    Malformed,
+    /// The rest of the line is still to come.
+    Incomplete,
+}
+
+/// Parses the first line of `text`, which has one. `is_all`: nothing follows the text.
+pub fn first_line(text: &[u8], is_all: bool) -> FirstLine {
+    let most = &text[..text.len().min(MAX_LINE)];
+    let line = match most.iter().position(|&c| c == b'\n') {
+        Some(end) => &most[..=end],
+        None if is_all || most.len() == MAX_LINE => most,
+        None => return FirstLine::Incomplete,
+    };
+    match Hash::parse(without_end(line)) {
+        Some(hash) => FirstLine::Hash(hash, line.len()),
+        None => FirstLine::Malformed,
+    }
+}
+
+fn without_end(line: &[u8]) -> &[u8] {
+    match line.strip_suffix(b"\n") {
+        Some(line) => line.strip_suffix(b"\r").unwrap_or(line),
+        None => line,
     }
 }
 
@@ -163,6 +191,26 @@ mod tests {
                 refusal.contains(due) && refusal.contains("Usage"),
                 "{text:?}: {refusal}"
             );
+        }
+    }
+
+    #[test]
+    fn a_line_in_memory_is_judged_once_it_is_there() {
+        let hash = Hash::parse(A.as_bytes()).unwrap();
+        let whole = |length| FirstLine::Hash(hash, length);
+        let lf = format!("{A}\n{B}");
+        assert_eq!(first_line(lf.as_bytes(), false), whole(LINE));
+        let crlf = format!("{A}\r\n");
+        assert_eq!(first_line(crlf.as_bytes(), false), whole(LINE + 1));
+        for cut in 0..LINE {
+            let text = &crlf.as_bytes()[..cut];
+            assert_eq!(first_line(text, false), FirstLine::Incomplete, "{cut}");
+        }
+        assert_eq!(first_line(A.as_bytes(), true), whole(HEX_LEN));
+        let long = format!("{A}00");
+        assert_eq!(first_line(long.as_bytes(), false), FirstLine::Malformed);
+        for text in [format!("{A}\r"), "\n".to_owned(), A[1..].to_owned()] {
+            assert_eq!(first_line(text.as_bytes(), true), FirstLine::Malformed);
         }
     }
 

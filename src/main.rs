@@ -11,6 +11,7 @@ mod console;
 mod error;
 mod export;
 mod file;
+mod frames;
 mod get;
 mod hash;
 mod hashlist;

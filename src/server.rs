@@ -2,19 +2,16 @@
 //! reads.
 //!
 //! This file owns the listening sockets: one thread each, which accepts and gives every connection a
-//! thread, one that has nothing to do (`server/threads.rs`) if there is any. What a connection does is
-//! `server/connection.rs`, what is understood is `server/http.rs`; a list of blocks is read by
-//! `server/body.rs` and answered from `server/frames.rs` and `server/buffers.rs`. Files are kept in
-//! `server/files.rs`, the text of `--peers` is read in `server/peers.rs`, and what `-v` says goes through
-//! `server/log.rs`. Who has to go when there are too many, of connections or of what they hold, is
-//! `server/clients.rs`.
+//! thread, an idle one (`server/threads.rs`) if there is any. The way of a request: `server/connection.rs` has
+//! it received (`server/input.rs`), parsed (`server/http.rs`, and `server/list.rs` for a list of blocks) and
+//! answered (`server/answers.rs`, out of `server/output.rs` over `server/socket.rs`). Which client has to go
+//! when there are too many, or when they take too much memory, is `server/clients.rs`. `server/files.rs` keeps
+//! the files of `--file`, `server/peers.rs` reads the text of `--peers`, and `server/log.rs` writes what `-v` says.
 
-mod body;
-mod buffers;
+mod answers;
 mod clients;
 mod connection;
 mod files;
-mod frames;
 // What `make fuzz` checks for as long as anyone likes is a test too.
 #[cfg(test)]
 #[path = "../tests/fuzz/head.rs"]
@@ -23,8 +20,12 @@ mod fuzz_head;
 #[path = "../tests/fuzz/mutate.rs"]
 mod fuzz_mutate;
 mod http;
+mod input;
+mod list;
 mod log;
+mod output;
 mod peers;
+mod socket;
 mod threads;
 
 use std::io::{self, Write};
@@ -40,12 +41,14 @@ use crate::lan::{self, Responder};
 use crate::spawn::spawn;
 use crate::store::BlockDir;
 use crate::sys;
-use clients::{Admitted, Clients, SHORTAGE_PAUSE};
+use answers::{Answers, Source};
+use clients::{Admission, Admitted, Clients, SHORTAGE_PAUSE};
 use connection::Connection;
 use files::{Files, Indexer};
 use http::{Request, Status};
+use input::Input;
 use log::Log;
-use threads::Threads;
+use threads::{Handover, Threads};
 
 /// Stack of a connection's thread, in bytes: its deepest path takes a quarter of it, a panic's
 /// backtrace the rest.
@@ -112,7 +115,7 @@ impl Address {
         hosts.dedup();
         for host in hosts {
             let bound = TcpListener::bind((host, port));
-            match bound.and_then(|listener| connection::set_options(listener, timeout)) {
+            match bound.and_then(|listener| socket::set_options(listener, timeout)) {
                 Ok(listener) => {
                     port = listener.local_addr().map_err(failed)?.port();
                     listeners.push(listener);
@@ -259,11 +262,12 @@ impl Server {
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
         let admitted = match self.clients.admit(stream, address) {
-            Ok(admitted) => admitted,
-            Err(stream) => return send_unavailable(&stream),
+            Admission::Admitted(admitted) => admitted,
+            Admission::Full(stream) => return send_unavailable(&stream),
         };
-        let Some(admitted) = self.threads.give(admitted) else {
-            return;
+        let admitted = match self.threads.hand_over(admitted) {
+            Handover::Taken => return,
+            Handover::NoThread(admitted) => admitted,
         };
         let client = Arc::clone(&admitted.client);
         let server = Arc::clone(self);
@@ -279,23 +283,28 @@ impl Server {
         let mut next = Some(first);
         while let Some(admitted) = next {
             // A panic ends this thread, and so its connection.
-            self.converse(&admitted);
+            self.connection(&admitted).run();
             drop(admitted);
             next = self.threads.wait();
         }
     }
 
-    fn converse(&self, admitted: &Admitted) {
+    /// In a function of its own, so that what is moved here does not stay on the stack of each connection.
+    #[inline(never)]
+    fn connection<'a>(&'a self, admitted: &'a Admitted) -> Connection<'a> {
         let options = &self.options;
+        let (clients, client) = (&*admitted.clients, &*admitted.client);
+        let source = Source {
+            files: self.files.as_deref(),
+            view: options.dir.as_ref().map(BlockDir::view),
+            clients,
+        };
         Connection::new(
-            admitted,
-            self.files.as_deref(),
-            options.dir.as_ref().map(BlockDir::view),
-            options.peers.as_deref(),
-            options.timeout,
+            client,
+            Input::new(clients, client, options.timeout),
+            Answers::new(client, source, options.peers.as_deref()),
             self.log.as_deref(),
         )
-        .run();
     }
 }
 

@@ -1,58 +1,37 @@
-//! Who is connected, and who makes room when there are too many.
+//! The connections of a server: which one makes room when there are too many of them, or when their
+//! buffers take too much memory.
+//!
+//! A connection is idle until a whole request has arrived: a head that dribbles in counts as idle.
 
 use std::collections::BTreeMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize};
+use std::ptr;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::buffers::Buffers;
 use crate::mutex::lock;
 
 /// A connection as the others see it.
 pub struct Client {
     pub stream: TcpStream,
     pub address: SocketAddr,
-    start: Instant,
-    /// Milliseconds from `start` to the end of the last answer, or to the first byte of none.
-    /// 32 bits wrap after 49 days, so only differences are used; MIPS32 has no AtomicU64.
-    quiet_since: AtomicU32,
-    /// Whether a whole request is being answered.
-    answering: AtomicBool,
-    /// Bytes that it has reserved.
+    /// When it connected or its last answer ended. None while a whole request is being answered.
+    idle_since: Mutex<Option<Instant>>,
+    /// Bytes of the budget that it holds.
     held: AtomicUsize,
 }
 
 impl Client {
     pub fn begin_answer(&self) {
-        self.answering.store(true, Relaxed);
+        *lock(&self.idle_since) = None;
     }
 
     pub fn end_answer(&self) {
-        self.quiet_since.store(milliseconds(self.start), Relaxed);
-        // Whoever sees that it is not being answered must see since when.
-        self.answering.store(false, Release);
+        *lock(&self.idle_since) = Some(Instant::now());
     }
-
-    /// Milliseconds without a whole request; none while one is being answered.
-    fn quiet_for(&self, now: u32) -> Option<u32> {
-        if self.answering.load(Acquire) {
-            return None;
-        }
-        let quiet = now.wrapping_sub(self.quiet_since.load(Relaxed));
-        // An answer that ended after `now` was taken is no silence of 49 days.
-        Some(if quiet > u32::MAX / 2 { 0 } else { quiet })
-    }
-}
-
-#[allow(
-    clippy::cast_possible_truncation,
-    reason = "wraps on purpose, see quiet_since"
-)]
-fn milliseconds(start: Instant) -> u32 {
-    start.elapsed().as_millis() as u32
 }
 
 /// The pause after something failed for want of descriptors, memory or threads, so that nothing
@@ -63,18 +42,21 @@ pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 /// one connection that could not be accepted.
 const SHORTAGE_ROOM: usize = 4;
 
-/// Bytes for requests that are longer than usual, of all clients: enough for lists of 128 hashes on
-/// each of 512 connections, or for 100 long heads. Without a bound a thousand clients that never
-/// end their requests, or never read the answers, would take the memory of a small box.
-const BUDGET: usize = 2 * 1024 * 1024;
+/// Bytes for all buffers that are larger than usual: inputs with long heads or lists, outputs for many
+/// blocks, the text of `/peers`. Enough to answer lists of 1,024 lines for 60 clients at once, 15 of them with
+/// the largest outputs, or lists of 128 lines on each of 512 connections. Without a bound a thousand clients that
+/// never end their requests, or never read the answers, would take the memory of a small box.
+const BUDGET: usize = 3 * 1024 * 1024;
+
+/// The part of it that outputs may take, which only save calls to the system by it. The rest is kept for
+/// requests, which are refused without it: slow readers would hold all of it.
+const SPARE: usize = BUDGET / 2;
 
 /// All connections of a server.
 pub struct Clients {
     max: usize,
-    /// Bytes that all have reserved, also those that have just been ended.
+    /// Bytes of the budget that all hold.
     reserved: AtomicUsize,
-    pub buffers: Buffers,
-    start: Instant,
     table: Mutex<Table>,
 }
 
@@ -89,47 +71,38 @@ impl Clients {
         Arc::new(Clients {
             max,
             reserved: AtomicUsize::new(0),
-            buffers: Buffers::new(),
-            start: Instant::now(),
             table: Mutex::default(),
         })
     }
 
-    /// Takes a connection in; the one longest without a whole request makes room where there is
-    /// none. Gives the stream back when all are being answered.
-    pub fn admit(
-        self: &Arc<Self>,
-        stream: TcpStream,
-        address: SocketAddr,
-    ) -> Result<Admitted, TcpStream> {
+    /// Admits a connection; the longest idle makes room where there is none.
+    pub fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) -> Admission {
         let mut table = self.table();
-        if table.clients.len() >= self.max && table.evict(self.start, |_| true).is_none() {
-            return Err(stream);
+        if table.clients.len() >= self.max && table.evict(|_| true).is_none() {
+            return Admission::Full(stream);
         }
         let client = Arc::new(Client {
             stream,
             address,
-            start: self.start,
-            quiet_since: AtomicU32::new(milliseconds(self.start)),
-            answering: AtomicBool::new(false),
+            idle_since: Mutex::new(Some(Instant::now())),
             held: AtomicUsize::new(0),
         });
         let key = table.next;
         table.next += 1;
         table.clients.insert(key, Arc::clone(&client));
-        Ok(Admitted {
+        Admission::Admitted(Admitted {
             clients: Arc::clone(self),
             key,
             client,
         })
     }
 
-    /// Ends the connection longest without a whole request, if any is without one.
+    /// Ends the longest idle connection; false where none is idle.
     fn make_room(&self) -> bool {
-        self.table().evict(self.start, |_| true).is_some()
+        self.table().evict(|_| true).is_some()
     }
 
-    /// Ends a few connections that are silent, and waits for what they held to come back.
+    /// Ends a few idle connections, and waits for what they held to come back.
     pub fn wait_out_shortage(&self) {
         for _ in 0..SHORTAGE_ROOM {
             self.make_room();
@@ -137,33 +110,19 @@ impl Clients {
         thread::sleep(SHORTAGE_PAUSE);
     }
 
-    /// Sets so many bytes of the budget aside for `client`. Where they are used up, whoever holds
-    /// some and is longest without a whole request has to go. None where all holders are being
-    /// answered.
-    pub fn reserve<'a>(&'a self, client: &'a Client, bytes: usize) -> Option<Reservation<'a>> {
-        while self.add_reserved(bytes).is_err() {
-            let holds =
-                |other: &Client| other.held.load(Relaxed) > 0 && !std::ptr::eq(other, client);
-            let ended = self.table().evict(self.start, holds)?;
-            // Its thread has been woken and is about to let go of it.
-            self.release(&ended, usize::MAX);
+    /// Takes so many bytes of the budget, up to `limit` of it; false where it has too few.
+    fn take(&self, client: &Client, bytes: usize, limit: usize) -> bool {
+        let taken = self.reserved.fetch_update(Relaxed, Relaxed, |reserved| {
+            Some(reserved + bytes).filter(|&sum| sum <= limit)
+        });
+        if taken.is_ok() {
+            client.held.fetch_add(bytes, Relaxed);
         }
-        client.held.fetch_add(bytes, Relaxed);
-        Some(Reservation {
-            clients: self,
-            client,
-            bytes,
-        })
-    }
-
-    fn add_reserved(&self, bytes: usize) -> Result<usize, usize> {
-        self.reserved.fetch_update(Relaxed, Relaxed, |reserved| {
-            Some(reserved + bytes).filter(|&sum| sum <= BUDGET)
-        })
+        taken.is_ok()
     }
 
     /// Takes back so many bytes, or as many as `client` still holds.
-    fn release(&self, client: &Client, bytes: usize) {
+    fn give_back(&self, client: &Client, bytes: usize) {
         let left = |held: usize| Some(held.saturating_sub(bytes));
         let (Ok(held) | Err(held)) = client.held.fetch_update(Relaxed, Relaxed, left);
         self.reserved.fetch_sub(held.min(bytes), Relaxed);
@@ -175,13 +134,15 @@ impl Clients {
 }
 
 impl Table {
-    /// Ends the connection longest without a whole request among those that are `due`, if any.
-    fn evict(&mut self, start: Instant, due: impl Fn(&Client) -> bool) -> Option<Arc<Client>> {
-        let now = milliseconds(start);
+    /// Ends the longest idle connection among those that are `due`, if any.
+    fn evict(&mut self, due: impl Fn(&Client) -> bool) -> Option<Arc<Client>> {
         let due = self.clients.iter().filter(|(_, client)| due(client));
-        let quiet = due.filter_map(|(key, client)| Some((client.quiet_for(now)?, *key)));
+        let idle = due.filter_map(|(key, client)| {
+            let idle_since = *lock(&client.idle_since);
+            Some((idle_since?, *key))
+        });
         // Of equals the first that came: the order of keys is that of arrival.
-        let (_, key) = quiet.max_by_key(|&(quiet, key)| (quiet, std::cmp::Reverse(key)))?;
+        let (_, key) = idle.min()?;
         let client = self.clients.remove(&key)?;
         // Wakes its thread, which then lets go of it.
         let _ = client.stream.shutdown(Shutdown::Both);
@@ -189,17 +150,71 @@ impl Table {
     }
 }
 
-/// Bytes of the budget, set aside until dropped.
+/// Bytes of the budget that one buffer holds, until released or dropped.
 pub struct Reservation<'a> {
     clients: &'a Clients,
     client: &'a Client,
     bytes: usize,
 }
 
+impl<'a> Reservation<'a> {
+    /// Holds nothing yet.
+    pub fn new(clients: &'a Clients, client: &'a Client) -> Self {
+        Reservation {
+            clients,
+            client,
+            bytes: 0,
+        }
+    }
+
+    /// Holds `bytes` from now on, or more if it did before. Where the budget has too few, the longest idle
+    /// client that holds some makes room; false where all of those are being answered.
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        while !self.clients.take(self.client, more, BUDGET) {
+            let holds =
+                |other: &Client| other.held.load(Relaxed) > 0 && !ptr::eq(other, self.client);
+            let Some(ended) = self.clients.table().evict(holds) else {
+                return false;
+            };
+            // Its thread has been woken and is about to let go of it.
+            self.clients.give_back(&ended, usize::MAX);
+        }
+        self.bytes += more;
+        true
+    }
+
+    /// The same where the budget has so many to spare; ends no connection.
+    pub fn grow_if_spare(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let is_granted = self.clients.take(self.client, more, SPARE);
+        if is_granted {
+            self.bytes += more;
+        }
+        is_granted
+    }
+
+    /// Holds at most `bytes` from now on.
+    pub fn shrink(&mut self, bytes: usize) {
+        let less = self.bytes.saturating_sub(bytes);
+        if less > 0 {
+            self.clients.give_back(self.client, less);
+            self.bytes = bytes;
+        }
+    }
+}
+
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.clients.release(self.client, self.bytes);
+        self.shrink(0);
     }
+}
+
+/// What becomes of a connection that asks to be admitted.
+pub enum Admission {
+    Admitted(Admitted),
+    /// All others are being answered.
+    Full(TcpStream),
 }
 
 /// A place among the clients, given up when dropped, also by a panic.
@@ -233,76 +248,91 @@ mod tests {
         matches!(near.read(&mut [0]), Ok(0))
     }
 
-    #[test]
-    fn an_answer_that_ends_this_moment_is_no_long_silence() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (_near, stream, address) = connect(&listener);
-        let clients = Clients::new(1);
-        let admitted = clients.admit(stream, address).ok().unwrap();
-        let client = &admitted.client;
-        client.quiet_since.store(5, Relaxed);
-        assert_eq!(
-            [3, 5, 9].map(|now| client.quiet_for(now)),
-            [Some(0), Some(0), Some(4)]
-        );
-        client.begin_answer();
-        assert_eq!(client.quiet_for(9), None);
+    fn admit(clients: &Arc<Clients>, stream: TcpStream, address: SocketAddr) -> Option<Admitted> {
+        match clients.admit(stream, address) {
+            Admission::Admitted(admitted) => Some(admitted),
+            Admission::Full(_) => None,
+        }
     }
 
     #[test]
-    fn the_longest_quiet_makes_room_and_the_answered_stay() {
+    fn the_longest_idle_makes_room_and_the_answered_stay() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let clients = Clients::new(2);
+        let clients = Clients::new(3);
         let (first_end, stream, address) = connect(&listener);
-        let first = clients.admit(stream, address).ok().unwrap();
+        let first = admit(&clients, stream, address).unwrap();
         let (second_end, stream, address) = connect(&listener);
-        let second = clients.admit(stream, address).ok().unwrap();
-        first.client.begin_answer();
+        let second = admit(&clients, stream, address).unwrap();
         let (third_end, stream, address) = connect(&listener);
-        let third = clients.admit(stream, address).ok().unwrap();
+        let third = admit(&clients, stream, address).unwrap();
+        first.client.begin_answer();
+        second.client.begin_answer();
+        second.client.end_answer();
+        let (fourth_end, stream, address) = connect(&listener);
+        let fourth = admit(&clients, stream, address).unwrap();
         assert_eq!(
-            [&first_end, &second_end, &third_end].map(ended),
-            [false, true, false]
+            [&first_end, &second_end, &third_end, &fourth_end].map(ended),
+            [false, false, true, false],
+            "the second was heard of after the third"
         );
-        drop(second);
-        third.client.begin_answer();
+        drop(third);
+        second.client.begin_answer();
+        fourth.client.begin_answer();
         let (_, stream, address) = connect(&listener);
-        assert!(clients.admit(stream, address).is_err() && !clients.make_room());
+        assert!(admit(&clients, stream, address).is_none() && !clients.make_room());
         drop(first);
         let (_, stream, address) = connect(&listener);
-        assert!(clients.admit(stream, address).is_ok());
+        assert!(admit(&clients, stream, address).is_some());
     }
 
     #[test]
-    fn who_holds_some_of_the_budget_and_is_quiet_makes_room_for_others() {
+    fn an_idle_client_that_holds_some_of_the_budget_makes_room() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let clients = Clients::new(4);
         let connections = [(); 4].map(|()| connect(&listener));
         let ends = [0, 1, 2, 3].map(|n: usize| connections[n].0.try_clone().unwrap());
-        let admitted = connections.map(|(_, stream, address)| {
-            let admitted = clients.admit(stream, address);
-            admitted.ok().unwrap()
-        });
-        let [none, quiet, answered, new] = admitted.each_ref().map(|of| &*of.client);
-        let first = clients.reserve(quiet, BUDGET / 2).unwrap();
-        let second = clients.reserve(answered, BUDGET / 2).unwrap();
-        answered.begin_answer();
+        let admitted =
+            connections.map(|(_, stream, address)| admit(&clients, stream, address).unwrap());
+        let reservation = |n: usize| Reservation::new(&clients, &admitted[n].client);
+        let [mut none, mut idle, mut answered, mut new] = [0, 1, 2, 3].map(reservation);
+        assert!(idle.grow(BUDGET / 2) && answered.grow(BUDGET / 2));
+        answered.client.begin_answer();
         assert_eq!(ends.each_ref().map(ended), [false; 4]);
-        // Nothing is too much where there is nothing left, and one who holds nothing is no help.
-        assert!(clients.reserve(none, 0).is_some());
-        let third = clients.reserve(new, BUDGET / 2).unwrap();
+        // Nothing is too much where nothing is left, and a client that holds nothing is no help.
+        assert!(none.grow(0) && !none.grow_if_spare(1));
+        assert!(new.grow(BUDGET / 2) && new.grow(BUDGET / 4));
         assert_eq!(ends.each_ref().map(ended), [false, true, false, false]);
-        // Its part has been given to another, so there is nothing to give back.
+        // Its part has been given to another, so it gives nothing back.
+        idle.shrink(0);
+        new.client.begin_answer();
+        assert!(!none.grow(1));
+        new.client.end_answer();
+        // It does not end itself.
+        assert!(!new.grow(BUDGET / 2 + 1));
+        drop(answered);
+        assert!(none.grow(BUDGET / 2));
+        new.shrink(BUDGET / 4);
+        assert_eq!(clients.reserved.load(Relaxed), BUDGET / 2 + BUDGET / 4);
+        new.shrink(0);
+        new.shrink(BUDGET);
+        assert!(none.grow(BUDGET));
+        drop(none);
+        assert_eq!(clients.reserved.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn what_only_saves_calls_leaves_the_rest_of_the_budget() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let clients = Clients::new(1);
+        let (_near, stream, address) = connect(&listener);
+        let admitted = admit(&clients, stream, address).unwrap();
+        let mut first = Reservation::new(&clients, &admitted.client);
+        let mut second = Reservation::new(&clients, &admitted.client);
+        assert!(first.grow_if_spare(SPARE) && !second.grow_if_spare(1));
+        assert!(second.grow(BUDGET - SPARE));
         drop(first);
-        new.begin_answer();
-        assert!(clients.reserve(none, 1).is_none());
-        new.end_answer();
-        // Nor is it that one itself who has to go.
-        assert!(clients.reserve(new, 1).is_none());
+        assert!(!second.grow_if_spare(SPARE + 1));
         drop(second);
-        assert!(clients.reserve(none, BUDGET / 2).is_some());
-        drop(third);
-        assert!(clients.reserve(none, BUDGET).is_some());
         assert_eq!(clients.reserved.load(Relaxed), 0);
     }
 }

@@ -7,6 +7,7 @@
 
 use std::io::Write;
 
+use crate::frames::MAX_LINES;
 use crate::hash::{HEX_LEN, Hash};
 
 /// Bytes of a request line without its CRLF (RFC 9112, section 3, recommends at least 8,000).
@@ -15,12 +16,8 @@ pub const MAX_LINE: usize = 8_000;
 /// Bytes of a whole head.
 pub const MAX_HEAD: usize = 16 * 1024;
 
-/// Lines of the hashlist that a `POST /blocks` brings: 4 MiB of blocks, far more than a client need
-/// ask for at once, and 32 KiB to remember.
-pub const MAX_LIST_LINES: usize = 1024;
-
-/// Bytes of that list: a hash and CRLF a line.
-const MAX_LIST: usize = MAX_LIST_LINES * (HEX_LEN + 2);
+/// Bytes of the hashlist that a `POST /blocks` brings: a hash and CRLF a line.
+pub const MAX_LIST: usize = MAX_LINES * (HEX_LEN + 2);
 
 /// What is to be answered.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -54,7 +51,7 @@ pub struct List {
 impl List {
     /// The most lines that a body of its length has: the last may lack its end.
     pub fn max_lines(&self) -> usize {
-        ((self.length + 1) / (HEX_LEN + 1)).min(MAX_LIST_LINES)
+        ((self.length + 1) / (HEX_LEN + 1)).min(MAX_LINES)
     }
 }
 
@@ -531,9 +528,9 @@ mod tests {
             (66, 1),
             (129, 2),
             (130, 2),
-            (65 * MAX_LIST_LINES, MAX_LIST_LINES),
+            (65 * MAX_LINES, MAX_LINES),
             (65 * 100, 100),
-            (MAX_LIST, MAX_LIST_LINES),
+            (MAX_LIST, MAX_LINES),
         ] {
             let list = List {
                 length,

@@ -28,17 +28,24 @@ struct State {
     given: VecDeque<Admitted>,
 }
 
+/// What becomes of a connection.
+pub enum Handover {
+    Taken,
+    /// No thread is without work.
+    NoThread(Admitted),
+}
+
 impl Threads {
-    /// Gives a connection to one of them; gives it back where there is none.
-    pub fn give(&self, admitted: Admitted) -> Option<Admitted> {
+    /// Hands a connection to one of them.
+    pub fn hand_over(&self, admitted: Admitted) -> Handover {
         let mut state = lock(&self.state);
         if state.given.len() == state.waiting {
-            return Some(admitted);
+            return Handover::NoThread(admitted);
         }
         state.given.push_back(admitted);
         drop(state);
         self.given.notify_one();
-        None
+        Handover::Taken
     }
 
     /// Waits for a connection. None where the thread is to end.

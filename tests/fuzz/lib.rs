@@ -11,6 +11,7 @@ mod psync {
     pub mod error;
     pub mod export;
     pub mod file;
+    pub mod frames;
     pub mod get;
     pub mod hash;
     pub mod hashlist;
@@ -29,10 +30,10 @@ mod psync {
 use psync::*;
 
 // Once more, since they are the server's own affair.
-#[path = "../../src/server/body.rs"]
-mod body;
 #[path = "../../src/server/http.rs"]
 mod http;
+#[path = "../../src/server/list.rs"]
+mod list_parser;
 
 mod answer;
 mod head;

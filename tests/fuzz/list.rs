@@ -1,14 +1,12 @@
 //! Hashlists: as `get` reads them, and as the body of a `POST /blocks`.
 
-use std::cell::RefCell;
-use std::io::{BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::io::BufReader;
 
-use crate::body::Body;
+use crate::frames::MAX_LINES;
 use crate::hash::Hash;
 use crate::hashlist::Reader;
-use crate::http::{MAX_LIST_LINES, Status};
+use crate::http::{List, Status};
+use crate::list_parser::{self, ListParser, Progress};
 
 /// Good lists, of every kind.
 pub fn good() -> Vec<Vec<u8>> {
@@ -59,56 +57,55 @@ pub fn check_reader(data: &[u8]) {
     }
 }
 
-thread_local! {
-    static LISTENER: TcpListener = TcpListener::bind("127.0.0.1:0").unwrap();
-    /// Both ends of a connection of which nothing is left unread.
-    static ENDS: RefCell<Option<(TcpStream, TcpStream)>> = const { RefCell::new(None) };
-}
-
-fn connect() -> (TcpStream, TcpStream) {
-    LISTENER.with(|listener| {
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (far, _) = listener.accept().unwrap();
-        near.set_nodelay(true).unwrap();
-        (near, far)
-    })
-}
+/// What a body follows.
+const HEAD: &[u8] = b"POST";
 
 /// What follows a body: not one byte of it may be taken.
 const NEXT: &[u8] = b"GET /";
 
 /// # Panics
-/// When the body that `data` is is read as anything else, or too far.
+/// When the body that `data` is, arriving in three parts, is taken for anything else than it is, or
+/// refused later than with its first wrong line.
 pub fn check_body(data: &[u8]) {
-    let (near, far) = ENDS.take().unwrap_or_else(connect);
-    // Some of it comes along with the head.
-    let early = data
-        .first()
-        .map_or(0, |&byte| data.len() * usize::from(byte) / 256);
-    let late = [&data[early..], NEXT].concat();
-    (&near).write_all(&late).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    let (mut hashes, mut buffer) = (Vec::new(), [0; 100]);
-    let body = Body::new(&far, data.len(), &data[..early], deadline, &mut buffer);
-    let read = body.read_list(&mut hashes);
     let (due, refused) = plain_reading(data);
-    let most = due.len().min(MAX_LIST_LINES);
-    assert!(
-        hashes
-            .iter()
-            .map(Hash::to_string)
-            .eq(due[..most].iter().cloned())
-    );
     let verdict = match () {
-        () if due.len() > MAX_LIST_LINES => Err(Some(Status::ContentTooLarge)),
-        () if refused => Err(Some(Status::BadRequest)),
-        () => Ok(()),
+        () if due.len() > MAX_LINES => Progress::Refused(Status::ContentTooLarge),
+        () if refused => Progress::Refused(Status::BadRequest),
+        () => Progress::Whole,
     };
-    assert_eq!(read, verdict);
-    if read.is_ok() {
-        let mut rest = [0; NEXT.len()];
-        (&far).read_exact(&mut rest).unwrap();
-        assert_eq!(rest, NEXT);
-        ENDS.set(Some((near, far)));
+    let at = |n: usize| {
+        data.get(n)
+            .map_or(0, |&byte| data.len() * usize::from(byte) / 256)
+    };
+    let (first, second) = (at(0).min(at(1)), at(0).max(at(1)));
+    let list = List {
+        length: data.len(),
+        awaits_continue: false,
+        chunked: true,
+    };
+    let (mut parser, mut input) = (ListParser::new(HEAD.len(), list), HEAD.to_vec());
+    let arriving = [data, NEXT].concat();
+    let mut arrived = 0;
+    for end in [first, second, arriving.len()] {
+        input.extend_from_slice(&arriving[arrived..end]);
+        arrived = end;
+        let progress = parser.parse(&mut input);
+        if progress != Progress::Incomplete {
+            assert_eq!(progress, verdict);
+            break;
+        }
+        assert!(end < data.len(), "more is waited for than comes");
+        let (lines, wrong) = plain_reading(&data[..end]);
+        let whole = data[..end].iter().filter(|&&c| c == b'\n').count();
+        assert!(!wrong || lines.len() == whole, "a wrong line is passed");
+    }
+    let (parsed, rest) = input.split_at(parser.end);
+    assert!(parsed.starts_with(HEAD));
+    let most = due.len().min(MAX_LINES);
+    assert!(most <= list.max_lines(), "more lines than foreseen");
+    let hashes = list_parser::hashes(&parsed[HEAD.len()..]).map(|hash| hash.to_string());
+    assert!(hashes.eq(due[..most].iter().cloned()));
+    if verdict == Progress::Whole {
+        assert_eq!(rest, &NEXT[..arrived - data.len()]);
     }
 }

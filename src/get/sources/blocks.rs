@@ -6,15 +6,13 @@ use std::time::Instant;
 use super::outcome::{BatchRefusal, Outcome, Pace};
 use crate::block::BLOCK_SIZE;
 use crate::error::Result;
+use crate::frames;
 use crate::get::block_ref::BlockRef;
 use crate::get::client::failure::{Failure, is_transient};
 use crate::get::client::url::Url;
 use crate::get::client::{Answered, Client, Fault, Response};
 use crate::get::output::sink::{Origin, Sink};
 use crate::hashlist::LINE;
-
-/// Bytes of the length before each block of an answer to a request for many.
-const LENGTH: usize = 2;
 
 /// Asks for one block.
 ///
@@ -128,9 +126,9 @@ fn receive_many<'w>(
         let Some((wanted, later)) = frames.split_first() else {
             break;
         };
-        let mut length = [0; LENGTH];
-        let mut is_whole = fill(&mut answer, &mut length)? == LENGTH;
-        let length = usize::from(u16::from_be_bytes(length));
+        let mut length = [0; frames::LENGTH];
+        let mut is_whole = fill(&mut answer, &mut length)? == frames::LENGTH;
+        let length = frames::decode_length(length);
         if !is_whole || length > BLOCK_SIZE {
             break;
         }

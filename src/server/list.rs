@@ -1,0 +1,127 @@
+//! The hashlist that a `POST /blocks` brings, parsed where it arrives: its lines are replaced by their hashes,
+//! which take half of the room. A refusal is due with the first wrong line, before the rest is there. Pure:
+//! no socket, no clock.
+
+use super::http::{List, Status};
+use crate::frames::MAX_LINES;
+use crate::hash::{HASH_LEN, Hash};
+use crate::hashlist::{self, FirstLine};
+
+/// A list of which a part has arrived.
+pub struct ListParser {
+    /// Where in the input its hashes end, and its text that is not yet parsed begins.
+    pub end: usize,
+    /// Bytes of that text, with those that are to come.
+    pub left: usize,
+    lines: usize,
+}
+
+/// What has become of a list.
+#[derive(Debug, PartialEq)]
+pub enum Progress {
+    Incomplete,
+    Whole,
+    Refused(Status),
+}
+
+impl ListParser {
+    /// For the list behind a head of `head` bytes.
+    pub fn new(head: usize, list: List) -> Self {
+        ListParser {
+            end: head,
+            left: list.length,
+            lines: 0,
+        }
+    }
+
+    /// Replaces the lines that have arrived in `input` by their hashes. What follows the list stays.
+    pub fn parse(&mut self, input: &mut Vec<u8>) -> Progress {
+        let mut start = self.end;
+        let progress = loop {
+            let arrived = self.left.min(input.len() - start);
+            if arrived == 0 {
+                break match self.left {
+                    0 => Progress::Whole,
+                    _ => Progress::Incomplete,
+                };
+            }
+            let text = &input[start..start + arrived];
+            let (hash, length) = match hashlist::first_line(text, arrived == self.left) {
+                FirstLine::Hash(..) if self.lines == MAX_LINES => {
+                    break Progress::Refused(Status::ContentTooLarge);
+                }
+                FirstLine::Hash(hash, length) => (hash, length),
+                FirstLine::Malformed => break Progress::Refused(Status::BadRequest),
+                FirstLine::Incomplete => break Progress::Incomplete,
+            };
+            // A line is longer than its hash, so this is text that was parsed.
+            input[self.end..self.end + HASH_LEN].copy_from_slice(hash.as_bytes());
+            self.end += HASH_LEN;
+            self.lines += 1;
+            self.left -= length;
+            start += length;
+        };
+        input.drain(self.end..start);
+        progress
+    }
+}
+
+/// The hashes that a parsed list has become.
+pub fn hashes(parsed: &[u8]) -> impl Iterator<Item = Hash> {
+    parsed.as_chunks().0.iter().map(Hash::from_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &[u8] = b"HEAD";
+
+    fn parser(length: usize) -> ListParser {
+        let list = List {
+            length,
+            awaits_continue: false,
+            chunked: true,
+        };
+        ListParser::new(HEAD.len(), list)
+    }
+
+    #[test]
+    fn takes_exactly_the_bytes_of_its_length() {
+        let due = [Hash::of(b"a"), Hash::of(b"b")];
+        let text = format!("{}\r\n{}", due[0], due[1]);
+        for cut in 0..text.len() {
+            let (early, late) = text.as_bytes().split_at(cut);
+            let (mut parser, mut input) = (parser(text.len()), [HEAD, early].concat());
+            assert_eq!(parser.parse(&mut input), Progress::Incomplete, "{cut}");
+            input.extend([late, b"GET"].concat());
+            assert_eq!(parser.parse(&mut input), Progress::Whole, "{cut}");
+            let (parsed, rest) = input.split_at(parser.end);
+            assert!(hashes(&parsed[HEAD.len()..]).eq(due));
+            assert_eq!((&parsed[..HEAD.len()], rest), (HEAD, &b"GET"[..]));
+        }
+        let mut input = [HEAD, b"GET"].concat();
+        assert_eq!(parser(0).parse(&mut input), Progress::Whole);
+    }
+
+    #[test]
+    fn a_refusal_is_due_with_the_first_wrong_line() {
+        let line = format!("{}\n", Hash::of(b"a"));
+        let text = line.repeat(MAX_LINES + 1);
+        let (text, over) = (text.as_bytes(), text.len());
+        let full = over - line.len();
+        let parse = |text: &[u8], length| parser(length).parse(&mut [HEAD, text].concat());
+        assert_eq!(parse(&text[..full], full), Progress::Whole);
+        let too_large = Progress::Refused(Status::ContentTooLarge);
+        assert_eq!(parse(text, over + 1), too_large);
+        let bad = || Progress::Refused(Status::BadRequest);
+        assert_eq!(parse(b"\n", 100), bad());
+        // As many bytes as the longest line has, and no end.
+        let long = [&text[..129], b"  "].concat();
+        assert_eq!(parse(&long[..130], 200), Progress::Incomplete);
+        assert_eq!(
+            [parse(&long[..130], 130), parse(&long, 200)],
+            [bad(), bad()]
+        );
+    }
+}
