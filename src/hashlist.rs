@@ -87,7 +87,12 @@ pub enum FirstLine {
 /// Parses the first line of `text`, which has one. `is_all`: nothing follows the text.
 pub fn first_line(text: &[u8], is_all: bool) -> FirstLine {
     let most = &text[..text.len().min(MAX_LINE)];
-    let line = match most.iter().position(|&c| c == b'\n') {
+    let end = match most.get(HEX_LEN..) {
+        // As nearly all lines end, without a search.
+        Some([b'\n', ..]) => Some(HEX_LEN),
+        _ => most.iter().position(|&c| c == b'\n'),
+    };
+    let line = match end {
         Some(end) => &most[..=end],
         None if is_all || most.len() == MAX_LINE => most,
         None => return FirstLine::Incomplete,

@@ -176,7 +176,7 @@ impl<'a> Input<'a> {
                 self.stream().set_read_timeout(Some(left))?;
             }
             let held = self.bytes.len();
-            self.bytes.resize(held + count, 0);
+            lengthen(&mut self.bytes, count);
             let received = block::read_some(&mut self.stream(), &mut self.bytes[held..]);
             self.bytes.truncate(held + *received.as_ref().unwrap_or(&0));
             match received {
@@ -229,5 +229,17 @@ impl<'a> Input<'a> {
                 Wait::DeadlinePassed => return Ok(()),
             }
         }
+    }
+}
+
+/// Appends `count` zeros, many at once: `Vec::resize` of a program built for size appends one after the
+/// other, which takes longer than to receive them.
+fn lengthen(bytes: &mut Vec<u8>, mut count: usize) {
+    const ZEROS: [u8; 256] = [0; 256];
+    bytes.reserve(count);
+    while count > 0 {
+        let part = count.min(ZEROS.len());
+        bytes.extend_from_slice(&ZEROS[..part]);
+        count -= part;
     }
 }

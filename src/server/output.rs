@@ -34,8 +34,14 @@ pub struct Output {
 impl Output {
     /// Empties it, with room for so many blocks, and memory for no more.
     pub fn resize(&mut self, blocks: usize) {
-        self.buffer.resize(size(blocks), 0);
-        self.buffer.shrink_to(size(blocks));
+        let size = size(blocks);
+        if self.buffer.len() < size {
+            // Not filled byte by byte, nor kept beside its successor.
+            self.buffer = Vec::new();
+            self.buffer = vec![0; size];
+        }
+        self.buffer.truncate(size);
+        self.buffer.shrink_to(size);
         self.clear();
     }
 
