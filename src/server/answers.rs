@@ -12,7 +12,7 @@ use super::list;
 use super::output::{self, HEAD_ROOM, Output};
 use super::peers;
 use super::socket;
-use crate::block::READ_SIZE;
+use crate::block::{READ_SIZE, Slot, Verified};
 use crate::hash::{HASH_LEN, Hash};
 use crate::store::View;
 use crate::sys;
@@ -40,18 +40,20 @@ impl Source<'_> {
     /// Reads a block; tells its length, or none where it is absent. Where the machine is short of
     /// something, idle clients make room before the second try.
     fn read(&mut self, hash: &Hash, room: &mut [u8; READ_SIZE]) -> io::Result<Option<usize>> {
-        if let Some(length) = self.files.and_then(|files| files.read(hash, room)) {
-            return Ok(Some(length));
+        let mut verified = Verified::default();
+        let mut slot = Slot::over(room, &mut verified);
+        if self.files.is_some_and(|files| files.read(hash, &mut slot)) {
+            return Ok(slot.length());
         }
         let Some(view) = &mut self.view else {
             return Ok(None);
         };
-        let mut block = view.read(hash, room);
-        if block.is_err() {
+        let mut read = view.read(hash, &mut slot);
+        if read.is_err() {
             self.clients.wait_out_shortage();
-            block = view.read(hash, room);
+            read = view.read(hash, &mut slot);
         }
-        Ok(block?.map(|block| block.bytes().len()))
+        read.map(|_| slot.length())
     }
 }
 
