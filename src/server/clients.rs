@@ -38,6 +38,11 @@ impl Client {
 /// spins.
 pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
+/// How often a client that is given the memory of another looks whether that has let go of it, and the pause
+/// between two looks.
+const RELEASE_TRIES: u32 = 100;
+const RELEASE_PAUSE: Duration = Duration::from_micros(200);
+
 /// Connections ended to end a shortage: descriptors for blocks are needed too, not only for the
 /// one connection that could not be accepted.
 const SHORTAGE_ROOM: usize = 4;
@@ -168,20 +173,35 @@ impl<'a> Reservation<'a> {
     }
 
     /// Holds `bytes` from now on, or more if it did before. Where the budget has too few, the longest idle
-    /// client that holds some makes room; false where all of those are being answered.
+    /// client that holds some makes room; false where all of those are being answered, or this one had to make
+    /// room itself.
     pub fn grow(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
+        let mut ended = Vec::new();
         while !self.clients.take(self.client, more, BUDGET) {
             let holds =
                 |other: &Client| other.held.load(Relaxed) > 0 && !ptr::eq(other, self.client);
-            let Some(ended) = self.clients.table().evict(holds) else {
+            let Some(client) = self.clients.table().evict(holds) else {
                 return false;
             };
-            // Its thread has been woken and is about to let go of it.
-            self.clients.give_back(&ended, usize::MAX);
+            self.clients.give_back(&client, usize::MAX);
+            ended.push(client);
         }
         self.bytes += more;
-        true
+        ended.iter().all(|client| self.outlives(client))
+    }
+
+    /// Waits until the thread of `ended`, which was woken, has let go of its memory; on a busy machine not for
+    /// as long as that takes. False where this client is ended meanwhile.
+    fn outlives(&self, ended: &Arc<Client>) -> bool {
+        let is_there = || self.client.held.load(Relaxed) > 0;
+        for _ in 0..RELEASE_TRIES {
+            if Arc::strong_count(ended) == 1 || !is_there() {
+                break;
+            }
+            thread::sleep(RELEASE_PAUSE);
+        }
+        is_there()
     }
 
     /// The same where the budget has so many to spare; ends no connection.
