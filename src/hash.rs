@@ -10,7 +10,7 @@ pub const HASH_LEN: usize = 32;
 /// Characters of a hash in its one written form.
 pub const HEX_LEN: usize = 2 * HASH_LEN;
 
-/// A SHA-256 that came from hashing or from a strict parse, never from loose bytes.
+/// A SHA-256 that came from hashing or from a strict parse, or from the bytes of one that did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hash([u8; HASH_LEN]);
 

@@ -133,6 +133,33 @@ fn root_a_link_of_proc_is_followed_by_the_kernel() {
     assert_eq!(names(&dir), ["file"]);
 }
 
+/// What comes of it when `other` takes the name `path` as that is opened for the nth time.
+fn swapped(world: &World, get: Run, path: &Path, nth: usize, other: &Path) {
+    let log = world.sample.dir.join("log");
+    let inject = format!("inject=openat:delay_enter=3000000:when={nth}");
+    let words = [
+        "-f",
+        "-qq",
+        "-e",
+        &inject,
+        "-P",
+        path.to_str().unwrap(),
+        "-o",
+    ];
+    let words = words.into_iter().chain(log.to_str());
+    let run = get.under("strace", words).start();
+    wait_until("it opens it", || {
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        log.matches("openat(").count() == nth
+    });
+    fs::rename(other, path).unwrap();
+    let told = format!(
+        "write {}: it was replaced or removed meanwhile; run the same command again",
+        path.display()
+    );
+    world.refuses(run.wait(), &told);
+}
+
 /// What was found to be a FIFO is a link to another file when it is opened.
 #[test]
 fn a_fifo_that_is_swapped_for_a_link_is_not_written_through() {
@@ -141,30 +168,7 @@ fn a_fifo_that_is_swapped_for_a_link_is_not_written_through() {
     tool!("mkfifo", &fifo).run().ok();
     let precious = world.dir.file("precious", "precious");
     symlink(&precious, &link).unwrap();
-    let log = world.dir.join("log");
-    // Its look at the name is over, and it waits to open it.
-    let inject = "inject=openat:delay_enter=3000000";
-    let words = [
-        "-f",
-        "-qq",
-        "-e",
-        inject,
-        "-P",
-        fifo.to_str().unwrap(),
-        "-o",
-    ];
-    let words = words.into_iter().chain(log.to_str());
-    let run = world.get(&fifo).under("strace", words).start();
-    wait_until("it opens the FIFO", || {
-        let log = fs::read_to_string(&log).unwrap_or_default();
-        log.contains("openat(")
-    });
-    fs::rename(&link, &fifo).unwrap();
-    let told = format!(
-        "write {}: it was replaced or removed meanwhile; run the same command again",
-        fifo.display()
-    );
-    world.refuses(run.wait(), &told);
+    swapped(&world, world.get(&fifo), &fifo, 1, &link);
     assert_eq!(fs::read(&precious).unwrap(), b"precious");
 }
 
@@ -174,31 +178,9 @@ fn a_file_that_is_swapped_is_not_written_in_place() {
     let world = World::new();
     let file = world.dir.file("file", "old");
     let precious = world.dir.file("precious", "precious");
-    let log = world.dir.join("log");
     // Opened to be held, to see whether it is right, and to be written.
-    let inject = "inject=openat:delay_enter=3000000:when=3";
-    let words = [
-        "-f",
-        "-qq",
-        "-e",
-        inject,
-        "-P",
-        file.to_str().unwrap(),
-        "-o",
-    ];
-    let words = words.into_iter().chain(log.to_str());
-    let get = world.get(&file).arg("--in-place").under("strace", words);
-    let run = get.start();
-    wait_until("it opens FILE to write it", || {
-        let log = fs::read_to_string(&log).unwrap_or_default();
-        log.contains("O_RDWR")
-    });
-    fs::rename(&precious, &file).unwrap();
-    let told = format!(
-        "write {}: it was replaced or removed meanwhile; run the same command again",
-        file.display()
-    );
-    world.refuses(run.wait(), &told);
+    let get = world.get(&file).arg("--in-place");
+    swapped(&world, get, &file, 3, &precious);
     assert_eq!(fs::read(&file).unwrap(), b"precious");
 }
 
