@@ -20,7 +20,7 @@ use crate::mutex::lock;
 /// What all workers share that put a file together.
 pub struct Shared {
     pub sources: Arc<Sources>,
-    /// Read by whoever is at it next, so that nothing else waits for a list that comes slowly.
+    /// Each worker reads its own lines, so that nothing else waits for a list that comes slowly.
     pub list: Mutex<List>,
     /// The output, where it is one that can be looked into.
     pub place: Option<Place>,
@@ -45,7 +45,7 @@ pub struct Worker<'a> {
     sink: Sink<'a>,
 }
 
-/// Finds one block, at once; tells its length, or that nobody has it.
+/// Finds one block, at once; tells its length, or none where no source has it.
 ///
 /// # Errors
 /// What fails on this machine.
@@ -90,13 +90,13 @@ impl<'a> Worker<'a> {
             Task::Take(most) => self.take(turn.length.min(most), most, &mut done)?,
             Task::Again(wanted) => self.look(wanted)?,
         };
-        // What is at hand need not wait for what is not.
+        // Local blocks need not wait for the others.
         self.sink.flush();
         while !absent.is_empty() && !self.is_stopped() {
             let later = absent.split_off(turn.length.min(absent.len()));
-            let (nobody, passing) = self.fetch(absent, turn)?;
-            done.missing.extend(nobody);
-            done.transient |= passing;
+            let (missing, transient) = self.fetch(absent, turn)?;
+            done.missing.extend(missing);
+            done.transient |= transient;
             absent = later;
             if absent.is_empty() {
                 break;
@@ -146,7 +146,7 @@ impl<'a> Worker<'a> {
         self.sources.stop.load(Relaxed)
     }
 
-    /// Takes in what is at hand; returns what is not.
+    /// Takes in the local blocks; returns the others.
     fn look(&mut self, mut wanted: Vec<BlockRef>) -> Result<Vec<BlockRef>> {
         let mut failure = None;
         wanted.retain(|wanted| {
@@ -159,7 +159,7 @@ impl<'a> Worker<'a> {
         failure.map_or(Ok(wanted), Err)
     }
 
-    /// Takes in what the servers give; returns what nobody gave, and whether somebody may later.
+    /// Takes in what the servers give; returns what is missing, and whether a server may give it later.
     fn fetch(&mut self, wanted: Vec<BlockRef>, turn: RunStart) -> Result<(Vec<BlockRef>, bool)> {
         let Sources {
             servers,

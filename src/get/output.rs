@@ -98,12 +98,11 @@ fn open_part(path: &Path, look_at: &dyn Fn(&Metadata) -> Leftover) -> Result<(Fi
         Leftover::Refused(reason) => Err(reason),
         Leftover::Private | Leftover::Open => Ok(()),
     };
-    let mut open = OpenOptions::new();
-    open.read(true).write(true);
+    let mut new = OpenOptions::new();
+    new.read(true).write(true);
+    new.create_new(true).mode(rights::PRIVATE);
     let mut leftover = None;
     loop {
-        let mut new = open.clone();
-        new.create_new(true).mode(rights::PRIVATE);
         match lockfile::lock(&mut new, path, |_| Ok(())).map_err(failed)? {
             Locking::Present(_) => {}
             Locking::Absent(e) => return Err(failed(e)),

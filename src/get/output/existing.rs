@@ -68,7 +68,7 @@ pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
     Ok(file.metadata().is_ok_and(|metadata| metadata.len() == size))
 }
 
-/// Brings FILE, which is all there already, to the disk: whoever wrote it may have been killed before.
+/// Brings FILE, which is all there already, to the disk: the run that wrote it may have been killed before.
 ///
 /// # Errors
 /// When the disk refuses.

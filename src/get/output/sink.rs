@@ -211,7 +211,7 @@ fn extend(open: &mut Option<Part>, wanted: &BlockRef, origin: Origin, length: us
 #[derive(Default)]
 pub struct TaskReport {
     pub parts: Vec<Part>,
-    /// Blocks that nobody gave; `passing` if somebody may do so a little later.
+    /// Blocks that no source gave; `transient` if a server may give them a little later.
     pub missing: Vec<BlockRef>,
     pub transient: bool,
     /// Whether this was the rest of it.
@@ -226,7 +226,7 @@ pub struct TaskReport {
 /// Where a worker puts the blocks that it finds.
 pub struct Sink<'a> {
     keep: &'a Keep,
-    /// Told of parts of a task before all of it is done. None if nobody wants to know.
+    /// Told of parts of a task before all of it is done. None where the end of the task is enough.
     results: Option<&'a SyncSender<Result<TaskReport>>>,
     pub parts: Parts<'a>,
     pub is_retry: bool,
@@ -288,7 +288,7 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Sends on what there is. Where nobody listens any more the task's end will tell.
+    /// Sends on what there is. A receiver that has gone is seen at the end of the task.
     pub fn flush(&mut self) {
         let Some(results) = self.results else { return };
         let parts = self.parts.take();

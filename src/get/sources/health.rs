@@ -350,40 +350,7 @@ impl RunLength {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::hash::Hash;
-
-    /// So many blocks in a row.
-    fn wanted(count: usize) -> Vec<BlockRef> {
-        let hash = Hash::of(b"block");
-        let wanted = (0..count as u64).map(|number| BlockRef {
-            number,
-            hash,
-            last: false,
-        });
-        wanted.collect()
-    }
-
-    type Answer = fn(&mut Outcome, &[BlockRef]);
-
-    fn give(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        wanted.iter().for_each(|_| outcome.hit());
-    }
-
-    fn lack(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.miss(wanted, "no");
-    }
-
-    fn wrong(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::strike("wrong", false));
-    }
-
-    fn busy(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::strike("busy", true));
-    }
-
-    fn gone(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::unreachable("refused"));
-    }
+    use crate::get::sources::outcome::answers::*;
 
     fn silent(outcome: &mut Outcome, wanted: &[BlockRef]) {
         outcome.fail(wanted, Failure::silent("nothing came"));

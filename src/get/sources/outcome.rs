@@ -107,3 +107,43 @@ mod tests {
         assert!(!outcome.reached_strike_limit());
     }
 }
+
+/// What a server may answer, for the tests of its record and of the order of servers.
+#[cfg(test)]
+pub mod answers {
+    use super::*;
+    use crate::hash::Hash;
+
+    /// `count` blocks in a row.
+    pub fn wanted(count: usize) -> Vec<BlockRef> {
+        let hash = Hash::of(b"block");
+        let wanted = (0..count as u64).map(|number| BlockRef {
+            number,
+            hash,
+            last: false,
+        });
+        wanted.collect()
+    }
+
+    pub type Answer = fn(&mut Outcome, &[BlockRef]);
+
+    pub fn give(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        wanted.iter().for_each(|_| outcome.hit());
+    }
+
+    pub fn lack(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.miss(wanted, "no");
+    }
+
+    pub fn wrong(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::strike("wrong", false));
+    }
+
+    pub fn busy(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::strike("busy", true));
+    }
+
+    pub fn gone(outcome: &mut Outcome, wanted: &[BlockRef]) {
+        outcome.fail(wanted, Failure::unreachable("refused"));
+    }
+}

@@ -304,10 +304,9 @@ impl Drop for RunStart<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::get::client::failure::Failure;
     use crate::get::sources::health::SINGLES;
+    use crate::get::sources::outcome::answers::*;
     use crate::get::sources::outcome::{BatchRefusal, Pace};
-    use crate::hash::Hash;
     use std::cell::RefCell;
     use std::thread;
     use std::time::Duration;
@@ -318,39 +317,6 @@ mod tests {
 
     fn servers(names: &[&str]) -> Servers {
         Servers::new(urls(names), Vec::new(), Vec::new(), 64, false, |_| {})
-    }
-
-    /// So many blocks in a row.
-    fn wanted(count: u64) -> Vec<BlockRef> {
-        let hash = Hash::of(b"block");
-        let wanted = (0..count).map(|number| BlockRef {
-            number,
-            hash,
-            last: false,
-        });
-        wanted.collect()
-    }
-
-    type Answer = fn(&mut Outcome, &[BlockRef]);
-
-    fn give(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        wanted.iter().for_each(|_| outcome.hit());
-    }
-
-    fn lack(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.miss(wanted, "no");
-    }
-
-    fn wrong(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::strike("wrong", false));
-    }
-
-    fn busy(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::strike("busy", true));
-    }
-
-    fn gone(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::unreachable("refused"));
     }
 
     fn answer(answer: Answer, wanted: &[BlockRef]) -> Outcome {
@@ -402,7 +368,7 @@ mod tests {
 
     /// How often a lone server is asked by ten fetches of `blocks`, each answered with the next of
     /// `answers`, and whether the last of them may do better later.
-    fn asked(servers: &Servers, blocks: u64, answers: &[Answer]) -> (usize, bool) {
+    fn asked(servers: &Servers, blocks: usize, answers: &[Answer]) -> (usize, bool) {
         let (mut count, mut later) = (0, false);
         for turn in 0..10 {
             let fetched = servers.fetch(wanted(blocks), servers.turn(), true, |_, _, wanted| {
