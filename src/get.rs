@@ -32,7 +32,6 @@ use crate::hash::Hash;
 use crate::lan;
 use crate::progress::Progress;
 use crate::store::BlockDir;
-use block_ref::BlockRef;
 use client::{Client, Tally};
 use dry_run::Count;
 use finder::Shared;
@@ -185,9 +184,7 @@ fn put_together(
         list => list?,
     };
     report.length = list.length();
-    let last = list.last();
     let (shared, mut stream) = begin(options, list, output, sources)?;
-    check_room(&shared, last)?;
     let workers = Workers::start(options.jobs, &shared)?;
     let flow = Scheduler::new(
         &shared,
@@ -277,19 +274,6 @@ fn begin(
         place,
     };
     Ok((Arc::new(shared), stream))
-}
-
-/// A device that may be too small for the last block is written to only when that is known to fit.
-fn check_room(shared: &Shared, last: Option<BlockRef>) -> Result<()> {
-    let (Some(place), Some(last)) = (&shared.place, last) else {
-        return Ok(());
-    };
-    if place.is_tight(last.number + 1)
-        && let Some(length) = finder::find(shared, &last)?
-    {
-        place.check_room(&last, length)?;
-    }
-    Ok(())
 }
 
 fn tell(text: String) {

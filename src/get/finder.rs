@@ -33,7 +33,7 @@ pub enum Task {
     /// Take lines off the list, and find their blocks: so many, or more where what is at hand is in
     /// its place already, or has one.
     Take(usize),
-    /// Find these, which failed before, or are not of the list.
+    /// Find these, which failed before.
     Again(Vec<BlockRef>),
 }
 
@@ -43,16 +43,6 @@ pub struct Worker<'a> {
     shared: Option<&'a Shared>,
     local: Local<'a>,
     sink: Sink<'a>,
-}
-
-/// Finds one block, at once; tells its length, or none where no source has it.
-///
-/// # Errors
-/// What fails on this machine.
-pub fn find(shared: &Shared, wanted: &BlockRef) -> Result<Option<usize>> {
-    let mut worker = Worker::new(&shared.sources, Some(shared), None);
-    let done = worker.run(Task::Again(vec![*wanted]))?;
-    Ok(done.parts.first().map(|part| part.end.length))
 }
 
 impl<'a> Worker<'a> {

@@ -48,9 +48,8 @@ pub struct List {
     order: Option<Flatten<Order>>,
     /// What ended the fetching of the list, where that was done beforehand.
     cut: Option<Error>,
-    last: Option<BlockRef>,
-    /// Whether `last` is told even where the length is not known. That takes a look at the line
-    /// after, for which a list that is still being made would make the block wait.
+    /// Whether the last line is marked even where the length is not known. That takes a look at the
+    /// line after, for which a list that is still being made would make the block wait.
     tell_last: bool,
     ahead: Option<Hash>,
     given: u64,
@@ -89,14 +88,9 @@ impl List {
         if !file.metadata().map_err(failed)?.is_file() {
             return Ok(List::new(Box::new(file), name, None));
         }
-        let (mut length, mut last) = (0, None);
+        let mut length = 0;
         let mut check = Reader::new(BufReader::new(&file), name.clone());
-        while let Some(hash) = check.next()? {
-            last = Some(BlockRef {
-                number: length,
-                hash,
-                last: true,
-            });
+        while check.next()?.is_some() {
             length += 1;
         }
         file.rewind().map_err(failed)?;
@@ -104,7 +98,6 @@ impl List {
         let same = is_even.then(|| file.try_clone()).transpose();
         let list = List::new(Box::new(file), name, Some(length));
         Ok(List {
-            last,
             file: same.map_err(failed)?,
             ..list
         })
@@ -140,7 +133,6 @@ impl List {
             file: None,
             order: None,
             cut: None,
-            last: None,
             tell_last: false,
             ahead: None,
             given: 0,
@@ -249,11 +241,6 @@ impl List {
             blocks => Some(block::offset(blocks - 1) + 1),
         };
         self.size().or_else(shortest)
-    }
-
-    /// The last line, where it is known beforehand.
-    pub fn last(&self) -> Option<BlockRef> {
-        self.last
     }
 
     /// The next line, or none at the end.

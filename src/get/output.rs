@@ -264,8 +264,8 @@ impl Place {
     }
 
     /// # Errors
-    /// When the file of `list` has no room here. Its last block may be as short as a byte, where that
-    /// is not known: see [`Place::is_tight`].
+    /// When the file of `list` has no room here. Where its size is not known its last block may be as
+    /// short as a byte: [`Place::write`] refuses one that does not fit.
     pub fn check_size(&self, list: &List) -> Result<()> {
         let Kind::Device(size) = self.kind else {
             return Ok(());
@@ -276,14 +276,9 @@ impl Place {
         }
     }
 
-    /// Whether it depends on the length of the last of so many blocks if there is room for all.
-    pub fn is_tight(&self, blocks: u64) -> bool {
-        matches!(self.kind, Kind::Device(size) if block::offset(blocks) > size)
-    }
-
     /// # Errors
     /// When there is no room for so many bytes of a block.
-    pub fn check_room(&self, wanted: &BlockRef, length: usize) -> Result<()> {
+    fn check_room(&self, wanted: &BlockRef, length: usize) -> Result<()> {
         match self.kind {
             Kind::Device(size) if wanted.offset() + length as u64 > size => {
                 Err(Target::too_small(&self.path, size))
