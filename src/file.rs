@@ -2,6 +2,7 @@
 //!
 //! This file owns the calls, and nothing of what is read by them.
 
+use std::env;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -47,6 +48,20 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let flags = sys::O_NONBLOCK | sys::O_NOFOLLOW;
     options.read(true).custom_flags(flags).open(path)
+}
+
+/// Makes a file without a name in `$TMPDIR`, for this user alone: it goes with the process.
+///
+/// # Errors
+/// When there is no directory for it.
+pub fn unnamed() -> io::Result<File> {
+    // Of no use to anybody who guesses it: it is made anew or not at all, and gone at once.
+    let path = env::temp_dir().join(format!(".psync-{:016x}", sys::random()));
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true).mode(0o600);
+    let file = options.open(&path)?;
+    fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// Bytes of an open file. Not from its metadata: a block device's says 0.

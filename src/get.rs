@@ -17,14 +17,14 @@ mod report;
 mod rounds;
 mod schedule;
 mod sources;
+mod workers;
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use crate::block;
 use crate::console;
 use crate::error::{Cause, Error, Result};
 use crate::file;
@@ -33,19 +33,20 @@ use crate::lan;
 use crate::progress::Progress;
 use crate::store::BlockDir;
 use client::{Client, Tally};
-use dry_run::Count;
-use finder::Shared;
+use dry_run::{Count, Files};
 use list::List;
 use list::tree::ListTree;
+use output::existing::{self, OldFile};
 use output::sink::{Keep, Spare};
 use output::target::Target;
-use output::{Output, Place, Stream, existing};
+use output::{Output, Stream};
 use report::Report;
-use schedule::{Scheduler, Summary, Workers};
+use schedule::{Scheduler, Summary};
 use sources::mirror::Mirror;
-use sources::seed::Seed;
+use sources::seed::{OwnLists, Seed};
 use sources::servers::Servers;
 use sources::{Sources, peers};
+use workers::{Shared, Workers};
 
 pub use client::url::Url;
 pub use options::{Hashlist, Options};
@@ -68,8 +69,13 @@ pub fn run(options: Options) -> Result<()> {
     };
     let mut servers = servers(options)?;
     report.has_servers = !(servers.is_empty() && options.mirrors.is_empty());
-    let seeds: Result<Vec<Seed>> = options.seeds.iter().map(|path| Seed::open(path)).collect();
-    let seeds = seeds?;
+    // A dry run writes nothing.
+    let own_lists = match options.dry_run {
+        true => OwnLists::Derived,
+        false => OwnLists::Written,
+    };
+    let open = |path: &PathBuf| Seed::open(path, own_lists);
+    let seeds = options.seeds.iter().map(open).collect::<Result<_>>()?;
     let target = options.output.as_deref().map(Target::find).transpose()?;
     if let (Some(target), Hashlist::File(name)) = (&target, &options.hashlist) {
         check_list_stays(target, Path::new(name))?;
@@ -78,22 +84,22 @@ pub fn run(options: Options) -> Result<()> {
         let count = count(options, start, seeds, target.as_ref())?;
         return report.counted(&count);
     }
-    if let Some(target) = &target
-        && let Some(blocks) = blocks_already_right(options, &target.path, &start)?
-    {
-        existing::sync_existing(&target.path)?;
-        let at_hand = Summary {
-            at_hand: blocks,
-            ..Summary::default()
-        };
-        return report.done(at_hand, Tally::default());
+    let mut old = None;
+    if let Some(target) = target.as_ref().filter(|target| target.is_regular()) {
+        old = OldFile::open(target, options.in_place, own_lists)?;
+        if let Some(old) = &mut old
+            && let Some(blocks) = blocks_already_right(options, old, &start)?
+        {
+            existing::sync_existing(&target.path)?;
+            let at_hand = Summary {
+                at_hand: blocks,
+                ..Summary::default()
+            };
+            return report.done(at_hand, Tally::default());
+        }
     }
-    let partial_copies = match (&target, &start) {
-        (Some(target), Start::Root(_)) => existing::partial_copies(target),
-        _ => Vec::new(),
-    };
     // Before any server is asked: what cannot be written need not be fetched.
-    let output = Output::open(target, options.in_place)?;
+    let output = Output::open(target, options.in_place, old, own_lists)?;
     if let Some(interface) = options.lan {
         servers = servers_near(interface, servers, options.quiet);
         report.has_servers |= !servers.is_empty();
@@ -101,7 +107,7 @@ pub fn run(options: Options) -> Result<()> {
     let sources = Arc::new(gather(options, servers, seeds)?);
     let list = match start {
         Start::List(list) => Ok(*list),
-        Start::Root(root) => under(options, root, &sources, partial_copies),
+        Start::Root(root) => under(options, root, &sources, output.seeds()),
     };
     let told = put_together(options, list, output, &sources, &mut report);
     told.map_err(|error| match error.is_missing() {
@@ -144,25 +150,24 @@ fn count(
     seeds: Vec<Seed>,
     target: Option<&Target>,
 ) -> Result<Count> {
-    if let (Some(target), Start::Root(root)) = (target, &start)
-        && let Some(size) = existing::has_root(&target.path, root)
+    let files = target.map(|target| Files::open(target, options.in_place));
+    let files = files.transpose()?.unwrap_or_default();
+    if let Start::Root(root) = &start
+        && let Some(blocks) = files.has_root(root)
     {
-        return Ok(Count::complete(block::count(size)));
+        return Ok(Count::complete(blocks));
     }
     let sources = Arc::new(gather(options, Vec::new(), seeds)?);
     let mut list = match start {
         Start::List(list) => *list,
-        Start::Root(root) => {
-            let partial_copies = target.map(existing::partial_copies).unwrap_or_default();
-            match under(options, root, &sources, partial_copies) {
-                Err(error) if error.is_missing() => return Ok(Count::without_root()),
-                list => list?,
-            }
-        }
+        Start::Root(root) => match under(options, root, &sources, files.seeds()) {
+            Err(error) if error.is_missing() => return Ok(Count::without_root()),
+            list => list?,
+        },
     };
     list.begin()?;
     let progress = Progress::new(!options.quiet, false);
-    dry_run::count(&mut list, &sources, target, options.in_place, progress)
+    dry_run::count(&mut list, &sources, &files, progress)
 }
 
 /// The work, once it is known that there is some: with a list, or what came of looking for one.
@@ -208,7 +213,7 @@ fn put_together(
 fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sources> {
     let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
     let everybody = [&servers[..], &options.mirrors].concat();
-    let longest = schedule::longest_run(options.jobs);
+    let longest = workers::longest_run(options.jobs);
     let tell: fn(String) = if options.verbose { tell } else { |_| {} };
     let keep = options.dir.as_ref().filter(|_| options.keep);
     let client = Client::new(
@@ -260,17 +265,15 @@ fn begin(
     }
     list.begin()?;
     if place.is_some() {
-        list.tell_last();
+        list.mark_last_line();
         // Others may be at it too. A mirror that ignores ranges is read through for each step back.
         if (options.lan.is_some() || options.peers) && options.mirrors.is_empty() {
             list = list.shuffle()?;
         }
     }
-    let old_file = place.as_ref().and_then(Place::old_file);
     let shared = Shared {
         sources: Arc::clone(sources),
         list: Mutex::new(list),
-        before: old_file.and_then(|file| Seed::new(file.try_clone().ok()?).ok()),
         place,
     };
     Ok((Arc::new(shared), stream))
@@ -285,24 +288,28 @@ fn under(
     options: &Options,
     hash: Hash,
     sources: &Arc<Sources>,
-    partial_copies: Vec<Seed>,
+    seeds: Vec<Arc<Seed>>,
 ) -> Result<List> {
     let name = options.hashlist.to_string();
-    let levels = ListTree::new(sources, &name, partial_copies, options.retry);
+    let levels = ListTree::new(sources, &name, seeds, options.retry);
     let root = levels.root(hash)?;
     Ok(List::under(root, &name, levels))
 }
 
 /// The blocks of FILE, if it is all that the list says: then it is not touched. A list that can
 /// be read only once tells nothing beforehand.
-fn blocks_already_right(options: &Options, path: &Path, start: &Start) -> Result<Option<u64>> {
+fn blocks_already_right(
+    options: &Options,
+    old: &mut OldFile,
+    start: &Start,
+) -> Result<Option<u64>> {
     match (start, &options.hashlist) {
-        (Start::Root(root), _) => Ok(existing::has_root(path, root).map(block::count)),
+        (Start::Root(root), _) => Ok(old.has_root(root)),
         (Start::List(list), Hashlist::File(name)) => {
             let Some(length) = list.length() else {
                 return Ok(None);
             };
-            let right = existing::is_right(path, &mut List::open(name)?)?;
+            let right = old.has_list(&mut List::open(name)?)?;
             Ok(right.then_some(length))
         }
         (Start::List(_), Hashlist::Root(_)) => Ok(None),

@@ -6,7 +6,8 @@
 //! is out of date or half written.
 
 use std::fs::File;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
 use crate::block::{self, BLOCK_SIZE, Slot};
@@ -14,7 +15,7 @@ use crate::file::read_at;
 use crate::hash::Hash;
 
 /// Blocks read at once: long reads spare a disk its seeks.
-const PIECE: u32 = 64;
+const PIECE: usize = 64;
 
 /// Threads that read and hash one file. With more the disk is what all wait for.
 const THREADS: usize = 4;
@@ -57,48 +58,25 @@ impl Index {
         Some(Index { blocks, table })
     }
 
-    /// Reads `file` and takes all its blocks in. What cannot be read is left out. Now and then
-    /// `tell` is told how many blocks are done.
-    pub fn read(&self, file: &File, tell: &mut dyn FnMut(u32)) {
-        let next = AtomicU32::new(0);
-        let pieces = self.blocks.div_ceil(PIECE) as usize;
-        let threads = thread::available_parallelism().map_or(1, usize::from);
-        thread::scope(|scope| {
-            for _ in 1..threads.min(THREADS).min(pieces) {
-                // Where there is no thread to be had, the others take longer.
-                let help = || self.read_pieces(file, &next, &mut |_| {});
-                let _ = thread::Builder::new().spawn_scoped(scope, help);
-            }
-            self.read_pieces(file, &next, tell);
-        });
+    /// Reads `file` and takes all its blocks in. Now and then `on_progress` gets the number of a block
+    /// that is read next.
+    pub fn read(&self, file: &File, on_progress: &mut dyn FnMut(u64)) {
+        let take = |first, hashes: &[Hash]| self.add_all(first, hashes);
+        hash_blocks(file, 0..self.blocks.into(), &take, on_progress);
     }
 
-    /// Reads pieces until none is left.
-    fn read_pieces(&self, file: &File, next: &AtomicU32, tell: &mut dyn FnMut(u32)) {
-        let mut buffer = vec![0; PIECE as usize * BLOCK_SIZE];
-        loop {
-            let piece = next.fetch_add(1, Relaxed);
-            let Some(mut number) = piece.checked_mul(PIECE).filter(|&n| n < self.blocks) else {
-                return;
-            };
-            tell(number);
-            let end = self.blocks.min(number.saturating_add(PIECE));
-            while number < end {
-                let wanted = &mut buffer[..(end - number) as usize * BLOCK_SIZE];
-                let length = read_at(file, wanted, block::offset(number.into()));
-                for bytes in buffer[..length].chunks(BLOCK_SIZE) {
-                    self.add(&Hash::of(bytes), number);
-                    number += 1;
-                }
-                if length == 0 {
-                    // It has become shorter, or cannot be read here; perhaps behind it.
-                    number += 1;
-                }
-            }
+    /// Takes in the block `first` and those after it.
+    pub fn add_all(&self, first: u64, hashes: &[Hash]) {
+        for (number, hash) in (first..).zip(hashes) {
+            self.add(hash, number);
         }
     }
 
-    fn add(&self, hash: &Hash, number: u32) {
+    /// Takes in the block of this number, which is one of the file's.
+    pub fn add(&self, hash: &Hash, number: u64) {
+        let Some(number) = u32::try_from(number).ok().filter(|&n| n < self.blocks) else {
+            return;
+        };
         let [home, tag, ..] = hash.words();
         let (number, mut places) = (number + 1, 0);
         for slot in self.from(home) {
@@ -116,19 +94,29 @@ impl Index {
 
     /// Reads the block into `slot`, wherever it lies in `file`. False where it lies nowhere.
     pub fn find(&self, file: &File, hash: &Hash, slot: &mut Slot) -> bool {
-        let [home, tag, ..] = hash.words();
-        let numbers = self.from(home).map(|entry| {
-            let number = entry.number.load(Relaxed);
-            (number, entry.tag.load(Relaxed) == tag)
-        });
-        let mut places = numbers
-            .take_while(|&(number, _)| number > 0)
-            .filter(|&(_, is_same)| is_same);
-        places.any(|(number, _)| {
+        self.numbers(hash).any(|number| {
             let room = &mut slot.room()[..BLOCK_SIZE];
-            let length = read_at(file, room, block::offset((number - 1).into()));
+            let length = read_at(file, room, block::offset(number));
             slot.accept(length, hash)
         })
+    }
+
+    /// Whether the block of this number may have this hash.
+    pub fn has(&self, number: u64, hash: &Hash) -> bool {
+        self.numbers(hash).any(|other| other == number)
+    }
+
+    /// The numbers of the blocks that may have this hash.
+    fn numbers(&self, hash: &Hash) -> impl Iterator<Item = u64> {
+        let [home, tag, ..] = hash.words();
+        let entries = self.from(home).map(|entry| {
+            let number = entry.number.load(Relaxed);
+            (number, entry.tag.load(Relaxed))
+        });
+        let taken = entries.take_while(|&(number, _)| number > 0);
+        taken
+            .filter(move |&(_, other)| other == tag)
+            .map(|(number, _)| u64::from(number) - 1)
     }
 
     /// All slots, beginning with the one that is a block's own.
@@ -136,6 +124,58 @@ impl Index {
         let own = (u64::from(home) * self.table.len() as u64) >> u32::BITS;
         let (before, from) = self.table.split_at(usize::try_from(own).unwrap_or(0));
         from.iter().chain(before)
+    }
+}
+
+/// Reads and hashes the `blocks` of these numbers of `file`, by several threads, and gives their hashes to
+/// `take`, with the number of the first. What cannot be read is left out.
+pub fn hash_blocks(
+    file: &File,
+    blocks: Range<u64>,
+    take: &(dyn Fn(u64, &[Hash]) + Sync),
+    on_progress: &mut dyn FnMut(u64),
+) {
+    let next = AtomicU64::new(blocks.start);
+    let pieces = (blocks.end - blocks.start).div_ceil(PIECE as u64);
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 1..pieces.min(threads.min(THREADS) as u64) {
+            // Where there is no thread to be had, the others take longer.
+            let help = || hash_pieces(file, &next, blocks.end, take, &mut |_| {});
+            let _ = thread::Builder::new().spawn_scoped(scope, help);
+        }
+        hash_pieces(file, &next, blocks.end, take, on_progress);
+    });
+}
+
+/// Takes one piece after the other, from `next` on, until `end`.
+fn hash_pieces(
+    file: &File,
+    next: &AtomicU64,
+    end: u64,
+    take: &(dyn Fn(u64, &[Hash]) + Sync),
+    on_progress: &mut dyn FnMut(u64),
+) {
+    let mut buffer = vec![0; PIECE * BLOCK_SIZE];
+    let mut hashes = Vec::with_capacity(PIECE);
+    loop {
+        let mut number = next.fetch_add(PIECE as u64, Relaxed);
+        if number >= end {
+            return;
+        }
+        on_progress(number);
+        let mut left = usize::try_from(end - number).map_or(PIECE, |left| left.min(PIECE));
+        while left > 0 {
+            let piece = &mut buffer[..left * BLOCK_SIZE];
+            let length = read_at(file, piece, block::offset(number));
+            hashes.clear();
+            hashes.extend(piece[..length].chunks(BLOCK_SIZE).map(Hash::of));
+            take(number, &hashes);
+            // Where a block cannot be read, those behind it may be readable.
+            let done = hashes.len().max(1);
+            number += done as u64;
+            left -= done;
+        }
     }
 }
 
@@ -157,21 +197,16 @@ mod tests {
         Hash::of(&n.to_le_bytes())
     }
 
-    /// The numbers that are found for a hash.
-    fn numbers(index: &Index, hash: &Hash) -> Vec<u32> {
-        let [home, tag, ..] = hash.words();
-        let slots = index.from(home);
-        let taken = slots.take_while(|slot| slot.number.load(Relaxed) > 0);
-        let same = taken.filter(|slot| slot.tag.load(Relaxed) == tag);
-        same.map(|slot| slot.number.load(Relaxed) - 1).collect()
+    fn numbers(index: &Index, hash: &Hash) -> Vec<u64> {
+        index.numbers(hash).collect()
     }
 
     #[test]
     fn finds_every_block_and_no_other() {
         for blocks in [0, 1, 2, 5, 10_000] {
             let index = Index::new(u64::from(blocks) * BLOCK_SIZE as u64).unwrap();
-            (0..blocks).for_each(|n| index.add(&hash(n), n));
-            assert!((0..blocks).all(|n| numbers(&index, &hash(n)) == [n]));
+            (0..blocks).for_each(|n| index.add(&hash(n), n.into()));
+            assert!((0..blocks).all(|n| numbers(&index, &hash(n)) == [u64::from(n)]));
             assert!((blocks..2 * blocks + 9).all(|n| numbers(&index, &hash(n)).is_empty()));
         }
     }

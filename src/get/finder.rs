@@ -1,165 +1,131 @@
-//! Workers: threads that find blocks. They read whatever is at hand, ask servers for the rest, a run
-//! of blocks at once, and keep what they fetched; they never write the output.
+//! Finds blocks: those that are local, then those that servers have, a run of blocks at once. What it
+//! finds goes into its sink; it never writes the output. One finder a thread.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::SyncSender;
-use std::sync::{Arc, Mutex};
 
 use super::block_ref::BlockRef;
-use super::list::List;
 use super::output::Place;
 use super::output::sink::{Sink, TaskReport};
-use super::sources::local::Local;
+use super::sources::local::{Local, OwnLists};
+use super::sources::mirror::Mirror;
 use super::sources::outcome::RequestKind;
-use super::sources::seed::Seed;
 use super::sources::servers::RunStart;
 use super::sources::{Sources, blocks};
 use crate::error::Result;
-use crate::mutex::lock;
 
-/// What all workers share that put a file together.
-pub struct Shared {
-    pub sources: Arc<Sources>,
-    /// Each worker reads its own lines, so that nothing else waits for a list that comes slowly.
-    pub list: Mutex<List>,
-    /// The output, where it is one that can be looked into.
-    pub place: Option<Place>,
-    /// The file as it was, if any.
-    pub before: Option<Seed>,
-}
-
-/// What a worker is to do.
-pub enum Task {
-    /// Take lines off the list, and find their blocks: so many, or more where what is at hand is in
-    /// its place already, or has one.
-    Take(usize),
-    /// Find these, which failed before.
-    Again(Vec<BlockRef>),
-}
-
-pub struct Worker<'a> {
+pub struct Finder<'a> {
     sources: &'a Sources,
-    /// None for one that finds blocks of a list.
-    shared: Option<&'a Shared>,
+    /// A mirror has the file, and nothing of its list.
+    mirrors: &'a [Mirror],
     local: Local<'a>,
     sink: Sink<'a>,
 }
 
-impl<'a> Worker<'a> {
-    pub fn new(
+impl<'a> Finder<'a> {
+    /// For blocks of a file. Tells `results` of blocks as they come.
+    pub fn of_file(
         sources: &'a Sources,
-        shared: Option<&'a Shared>,
-        results: Option<&'a SyncSender<Result<TaskReport>>>,
+        place: Option<&'a Place>,
+        results: &'a SyncSender<Result<TaskReport>>,
     ) -> Self {
-        Worker {
+        let seeds = place.map_or(&[][..], Place::seeds);
+        Finder {
             sources,
-            shared,
-            local: match shared {
-                Some(shared) => {
-                    let seeds = sources.seeds.iter().chain(&shared.before);
-                    Local::new(shared.place.as_ref(), sources.dir.as_ref(), seeds)
-                }
-                // Of a list's blocks only the block directory has any.
-                None => Local::new(None, sources.dir.as_ref(), []),
-            },
-            sink: Sink::new(&sources.keep, &sources.spare, results),
+            mirrors: &sources.mirrors,
+            local: Local::of_file(sources, place.map(Place::old), seeds),
+            sink: Sink::new(&sources.keep, &sources.spare, Some(results)),
         }
     }
 
+    /// For blocks of a list.
+    pub fn of_list(sources: &'a Sources, own_lists: Option<OwnLists<'a>>) -> Self {
+        Finder {
+            sources,
+            mirrors: &[],
+            local: Local::of_list(sources, own_lists),
+            sink: Sink::new(&sources.keep, &sources.spare, None),
+        }
+    }
+
+    /// Says of the blocks to come whether they failed before.
+    pub fn set_retry(&mut self, is_retry: bool) {
+        self.sink.is_retry = is_retry;
+    }
+
+    /// Begins a run of blocks at the server whose turn it is.
+    pub fn begin_run(&self) -> RunStart<'a> {
+        self.sources.servers.turn()
+    }
+
+    /// Finds blocks, local or not.
+    ///
     /// # Errors
     /// What fails on this machine.
-    pub fn run(&mut self, task: Task) -> Result<TaskReport> {
-        self.sink.is_retry = matches!(task, Task::Again(_));
-        let mut done = TaskReport {
-            is_retry: self.sink.is_retry,
-            finished: true,
-            ..TaskReport::default()
-        };
-        let mut turn = self.sources.servers.turn();
-        let mut absent = match task {
-            Task::Take(most) => self.take(turn.length.min(most), most, &mut done)?,
-            Task::Again(wanted) => self.look(wanted)?,
-        };
-        // Local blocks need not wait for the others.
-        self.sink.flush();
-        while !absent.is_empty() && !self.is_stopped() {
-            let later = absent.split_off(turn.length.min(absent.len()));
-            let (missing, transient) = self.fetch(absent, turn)?;
-            done.missing.extend(missing);
-            done.transient |= transient;
-            absent = later;
-            if absent.is_empty() {
-                break;
-            }
-            turn = self.sources.servers.turn();
-        }
-        done.parts = self.sink.parts.take();
-        Ok(done)
+    pub fn find(&mut self, wanted: Vec<BlockRef>) -> Result<TaskReport> {
+        let run = self.begin_run();
+        let absent = self.find_local(wanted)?;
+        self.fetch(absent, run)
     }
 
-    /// Takes lines until there are so many of them whose blocks are not at hand as make a `run`.
-    /// Where blocks must go out in order, those at hand are held, so that there are at most `most`
-    /// lines.
-    fn take(&mut self, run: usize, most: usize, done: &mut TaskReport) -> Result<Vec<BlockRef>> {
-        let Some(shared) = self.shared else {
-            return Ok(Vec::new());
-        };
-        let is_stream = shared.place.is_none();
-        let (mut absent, mut lines) = (Vec::new(), 0);
-        while absent.len() < run && !(is_stream && lines >= most) && !self.is_stopped() {
-            let due = run - absent.len();
-            let due = if is_stream {
-                due.min(most - lines)
-            } else {
-                due
-            };
-            let taken = lock(&shared.list).take(due);
-            let wanted = taken.unwrap_or_else(|error| {
-                done.refused = Some(error);
-                Vec::new()
-            });
-            let count = wanted.len();
-            lines += count;
-            absent.append(&mut self.look(wanted)?);
-            done.list_ended = count == 0;
-            if count < due {
-                break;
-            }
-            if !is_stream && self.sink.parts.is_due() {
-                self.sink.flush();
+    /// Puts the local blocks into the sink; returns the others.
+    ///
+    /// # Errors
+    /// What fails on this machine.
+    pub fn find_local(&mut self, wanted: Vec<BlockRef>) -> Result<Vec<BlockRef>> {
+        let mut absent = Vec::new();
+        for wanted in wanted {
+            if !self.local.find(&wanted, &mut self.sink)? {
+                absent.push(wanted);
             }
         }
         Ok(absent)
     }
 
-    fn is_stopped(&self) -> bool {
+    /// Sends on the blocks that were found, where enough of them are there.
+    pub fn send_on(&mut self) {
+        if self.sink.parts.is_due() {
+            self.sink.flush();
+        }
+    }
+
+    pub fn is_stopped(&self) -> bool {
         self.sources.stop.load(Relaxed)
     }
 
-    /// Takes in the local blocks; returns the others.
-    fn look(&mut self, mut wanted: Vec<BlockRef>) -> Result<Vec<BlockRef>> {
-        let mut failure = None;
-        wanted.retain(|wanted| {
-            let found = self.local.find(wanted, &mut self.sink);
-            !found.unwrap_or_else(|error| {
-                failure = Some(error);
-                true
-            })
-        });
-        failure.map_or(Ok(wanted), Err)
+    /// Fetches `absent` blocks, of which `run` is the first. Reports all that was found since the last
+    /// report, and what is missing.
+    ///
+    /// # Errors
+    /// What fails on this machine.
+    pub fn fetch(&mut self, mut absent: Vec<BlockRef>, run: RunStart<'a>) -> Result<TaskReport> {
+        // Local blocks need not wait for the others.
+        self.sink.flush();
+        let mut report = TaskReport {
+            is_retry: self.sink.is_retry,
+            finished: true,
+            ..TaskReport::default()
+        };
+        let mut begun = Some(run);
+        while !absent.is_empty() && !self.is_stopped() {
+            let run = begun.take().unwrap_or_else(|| self.begin_run());
+            let later = absent.split_off(run.length.min(absent.len()));
+            let (missing, transient) = self.ask(absent, run)?;
+            report.missing.extend(missing);
+            report.transient |= transient;
+            absent = later;
+        }
+        report.parts = self.sink.parts.take();
+        Ok(report)
     }
 
-    /// Takes in what the servers give; returns what is missing, and whether a server may give it later.
-    fn fetch(&mut self, wanted: Vec<BlockRef>, turn: RunStart) -> Result<(Vec<BlockRef>, bool)> {
+    /// Asks the servers for a run; returns what is missing, and whether a server may give it later.
+    fn ask(&mut self, wanted: Vec<BlockRef>, run: RunStart) -> Result<(Vec<BlockRef>, bool)> {
         let Sources {
-            servers,
-            client,
-            mirrors,
-            ..
+            servers, client, ..
         } = self.sources;
-        // A mirror has the file, and nothing of its list.
-        let mirrored = self.shared.is_some();
-        servers.fetch(wanted, turn, mirrored, |url, way, wanted| match way {
+        let mirrored = !self.mirrors.is_empty();
+        servers.fetch(wanted, run, mirrored, |url, kind, wanted| match kind {
             RequestKind::Single => {
                 let asked = blocks::for_one(client, url, &wanted[0], &mut self.sink);
                 // The next may take as long as a server takes.
@@ -167,7 +133,9 @@ impl<'a> Worker<'a> {
                 asked
             }
             RequestKind::Batch => blocks::for_many(client, url, wanted, &mut self.sink),
-            RequestKind::Range(number) => mirrors[number].ask(client, url, wanted, &mut self.sink),
+            RequestKind::Range(number) => {
+                self.mirrors[number].ask(client, url, wanted, &mut self.sink)
+            }
         })
     }
 }

@@ -8,20 +8,19 @@ pub mod tree;
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::iter::Flatten;
-use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 
 use super::block_ref::BlockRef;
 use crate::block;
 use crate::console;
 use crate::error::{Cause, Error, Result};
+use crate::file;
 use crate::hash::Hash;
 use crate::hashlist::{LINE, Reader, push_line};
 use crate::root::Root;
-use crate::sys;
 use order::{Order, Ordered};
 
 /// What brings the text of a list that stands under a root.
@@ -50,7 +49,7 @@ pub struct List {
     cut: Option<Error>,
     /// Whether the last line is marked even where the length is not known. That takes a look at the
     /// line after, for which a list that is still being made would make the block wait.
-    tell_last: bool,
+    marks_last_line: bool,
     ahead: Option<Hash>,
     given: u64,
     /// Whether there is no other line, or the next one is none, which is told after those before
@@ -133,7 +132,7 @@ impl List {
             file: None,
             order: None,
             cut: None,
-            tell_last: false,
+            marks_last_line: false,
             ahead: None,
             given: 0,
             ended: false,
@@ -182,15 +181,10 @@ impl List {
 
     /// Fetches all lines, as far as they can be had. None where no file can be made for them.
     fn spool(&mut self) -> Result<Option<File>> {
-        // Of no use to anybody who guesses it: it is made anew or not at all, and gone at once.
-        let path = env::temp_dir().join(format!(".psync-{:016x}", sys::random()));
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(true).mode(0o600);
-        let Ok(file) = options.open(&path) else {
+        let Ok(file) = file::unnamed() else {
             return Ok(None);
         };
-        let failed = |e: io::Error| Error::io("write", path.display(), &e);
-        fs::remove_file(&path).map_err(failed)?;
+        let failed = |e: io::Error| Error::io("write", env::temp_dir().display(), &e);
         let mut text = BufWriter::new(&file);
         let mut line = Vec::with_capacity(LINE);
         loop {
@@ -213,9 +207,9 @@ impl List {
         Ok(Some(file))
     }
 
-    /// Tells from now on of each line whether it is the last.
-    pub fn tell_last(&mut self) {
-        self.tell_last = true;
+    /// Marks the last line from now on.
+    pub fn mark_last_line(&mut self) {
+        self.marks_last_line = true;
     }
 
     /// Lines that were given out so far.
@@ -260,7 +254,7 @@ impl List {
         self.given += 1;
         let last = match self.length {
             Some(length) => number + 1 == length,
-            None => self.tell_last && self.is_last()?,
+            None => self.marks_last_line && self.is_last()?,
         };
         Ok(Some(BlockRef { number, hash, last }))
     }

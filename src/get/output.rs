@@ -11,19 +11,21 @@ pub mod sink;
 pub mod target;
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::block_ref::BlockRef;
 use super::list::List;
-use crate::block::{self, BLOCK_SIZE, Slot};
+use super::sources::seed::{OwnLists, Scope, Seed};
+use crate::block::{self, BLOCK_SIZE};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::file::{sync, sync_name};
 use crate::lockfile::{self, Locking, is_named};
 use crate::sys;
-use existing::read_right;
+use existing::OldFile;
 use rights::Leftover;
 use sink::End;
 use target::Target;
@@ -67,24 +69,41 @@ impl Stream {
 }
 
 impl Output {
-    /// Opens `target`, or standard output where there is none. Nothing is written to it yet.
+    /// Files that are as they were before the work, and may have blocks of the list under a root.
+    pub fn seeds(&self) -> Vec<Arc<Seed>> {
+        match self {
+            Output::Stream(_) => Vec::new(),
+            Output::Place(place) => {
+                let written_to = [Arc::clone(&place.old.seed)];
+                place.seeds().iter().cloned().chain(written_to).collect()
+            }
+        }
+    }
+
+    /// Opens `target`, which has `old` if it is a file, or standard output where there is none. Nothing
+    /// is written to it yet.
     ///
     /// # Errors
     /// When it cannot be written to, will not be replaceable, or is another psync's.
-    pub fn open(target: Option<Target>, in_place: bool) -> Result<Self> {
+    pub fn open(
+        target: Option<Target>,
+        in_place: bool,
+        old: Option<OldFile>,
+        own_lists: OwnLists,
+    ) -> Result<Self> {
         let Some(target) = target else {
             return Ok(Output::Stream(Stream::Stdout(Stdout::new()?)));
         };
         target.check(in_place)?;
         let place = match &target.kind {
             target::Kind::Stream(_) => return Stream::open(target).map(Output::Stream),
-            target::Kind::BlockDevice(there) => Place::device(&target, there),
+            target::Kind::BlockDevice(there) => Place::device(&target, there, own_lists),
             target::Kind::Regular(there) if in_place => {
                 in_use::check_loops(&target.path, there)?;
-                Place::in_place(target)
+                Place::in_place(target, old, own_lists)
             }
-            target::Kind::New if in_place => Place::in_place(target),
-            _ => Place::part(target),
+            target::Kind::New if in_place => Place::in_place(target, old, own_lists),
+            _ => Place::part(target, old, own_lists),
         };
         place.map(|place| Output::Place(Box::new(place)))
     }
@@ -173,47 +192,49 @@ pub struct Place {
     file: File,
     path: PathBuf,
     kind: Kind,
-    /// Bytes that were there at the start. Beyond them is nothing to look at, and a hole is zeros.
-    initial_len: u64,
+    /// What was there at the start. Beyond it is nothing to look at, and a hole is zeros.
+    old: OldFile,
     has_begun: bool,
 }
 
 enum Kind {
-    /// FILE.part, to become `target`, which until then is as it was: `before`, where it can be
-    /// read.
+    /// FILE.part, to become `target`, which until then is as it was.
     Part {
         target: Target,
-        before: Option<File>,
-        /// A FILE.part that a run before this one left, whose blocks are at their own places.
-        leftover: Option<File>,
+        /// A FILE.part that an earlier run left and that is not written on, and FILE where it can be read.
+        seeds: Vec<Arc<Seed>>,
         /// What a new FILE's mode is to be.
         new_mode: u32,
     },
     InPlace,
-    /// Its size in bytes.
-    Device(u64),
+    Device,
 }
 
 impl Place {
-    fn part(target: Target) -> Result<Self> {
-        let before = target.open_to_read()?;
+    fn part(target: Target, old: Option<OldFile>, own_lists: OwnLists) -> Result<Self> {
         rights::check_readable(&target).map_err(|e| rights_failed(&target, &e))?;
         let new_mode = rights::ALL_READ_AND_WRITE & !sys::masked_bits();
         let path = target.part();
         let look_at = |there: &Metadata| rights::look_at(there, &path, &target, new_mode);
         let (file, leftover) = open_part(&path, &look_at)?;
+        let leftover = leftover.and_then(|file| {
+            let seed = Seed::new(file, Scope::OwnPlaces, own_lists);
+            seed.ok().map(Arc::new)
+        });
         let kind = Kind::Part {
             target,
-            before,
-            leftover,
+            seeds: leftover
+                .into_iter()
+                .chain(old.map(|old| old.seed))
+                .collect(),
             new_mode,
         };
-        Place::new(file, path, kind)
+        Place::new(file, path, kind, own_lists)
     }
 
     /// What is there already is opened and not made: it may be another user's, in a sticky directory
     /// (fs.protected_regular).
-    fn in_place(target: Target) -> Result<Self> {
+    fn in_place(target: Target, old: Option<OldFile>, own_lists: OwnLists) -> Result<Self> {
         let is_new = matches!(target.kind, target::Kind::New);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(is_new);
@@ -223,34 +244,32 @@ impl Place {
         if !is_new && !target.is_as_found(file.metadata()) {
             return Err(Error::local("write", target.path.display(), REPLACED));
         }
-        Place::new(file, target.path, Kind::InPlace)
+        let mut place = Place::new(file, target.path, Kind::InPlace, own_lists)?;
+        // What was found in it before it was locked holds as long as nobody has written to it since.
+        if let Some(old) = old.filter(|old| old.is_as(&place.old)) {
+            place.old = old;
+        }
+        Ok(place)
     }
 
-    fn device(target: &Target, there: &Metadata) -> Result<Self> {
+    fn device(target: &Target, there: &Metadata, own_lists: OwnLists) -> Result<Self> {
         let path = target.path.clone();
         let device = in_use::open_device(&path, there)?;
         let locking = lockfile::lock_open(device, &path);
         let locking = locking.map_err(|e| Error::io("lock", path.display(), &e))?;
-        let mut file = locked(locking, &path)?;
+        let file = locked(locking, &path)?;
         if !target.is_as_found(file.metadata()) {
             return Err(Error::local("write", path.display(), REPLACED));
         }
-        let size = file.seek(SeekFrom::End(0));
-        let size = size.map_err(|e| Error::io("read the size of", path.display(), &e))?;
-        Ok(Place {
-            file,
-            path,
-            kind: Kind::Device(size),
-            initial_len: size,
-            has_begun: false,
-        })
+        Place::new(file, path, Kind::Device, own_lists)
     }
 
-    fn new(file: File, path: PathBuf, kind: Kind) -> Result<Self> {
-        let metadata = file.metadata();
-        let metadata = metadata.map_err(|e| Error::io("read", path.display(), &e))?;
+    fn new(file: File, path: PathBuf, kind: Kind, own_lists: OwnLists) -> Result<Self> {
+        let old = file
+            .try_clone()
+            .and_then(|file| OldFile::new(file, Scope::OwnPlaces, own_lists));
         Ok(Place {
-            initial_len: metadata.len(),
+            old: old.map_err(|e| Error::io("read", path.display(), &e))?,
             file,
             path,
             kind,
@@ -267,45 +286,31 @@ impl Place {
     /// When the file of `list` has no room here. Where its size is not known its last block may be as
     /// short as a byte: [`Place::write`] refuses one that does not fit.
     pub fn check_size(&self, list: &List) -> Result<()> {
-        let Kind::Device(size) = self.kind else {
-            return Ok(());
-        };
-        match list.least_size() {
-            Some(least) if least > size => Err(Target::too_small(&self.path, size)),
-            _ => Ok(()),
-        }
+        self.check_end(list.least_size().unwrap_or(0))
     }
 
     /// # Errors
-    /// When there is no room for so many bytes of a block.
-    fn check_room(&self, wanted: &BlockRef, length: usize) -> Result<()> {
+    /// When there is no room for what ends with the byte before `end`.
+    fn check_end(&self, end: u64) -> Result<()> {
         match self.kind {
-            Kind::Device(size) if wanted.offset() + length as u64 > size => {
-                Err(Target::too_small(&self.path, size))
+            Kind::Device if end > self.old.seed.size() => {
+                Err(Target::too_small(&self.path, self.old.seed.size()))
             }
             _ => Ok(()),
         }
     }
 
-    /// A FILE.part that a run before this one left, whose blocks are at their own places.
-    pub fn leftover(&self) -> Option<&File> {
-        match &self.kind {
-            Kind::Part { leftover, .. } => leftover.as_ref(),
-            Kind::InPlace | Kind::Device(_) => None,
-        }
+    /// What was there at the start.
+    pub fn old(&self) -> &OldFile {
+        &self.old
     }
 
-    /// FILE as it was, whose blocks may be of use at their own and at other places.
-    pub fn old_file(&self) -> Option<&File> {
+    /// Files with blocks that are of use, besides what is written to.
+    pub fn seeds(&self) -> &[Arc<Seed>] {
         match &self.kind {
-            Kind::Part { before, .. } => before.as_ref(),
-            Kind::InPlace | Kind::Device(_) => None,
+            Kind::Part { seeds, .. } => seeds,
+            Kind::InPlace | Kind::Device => &[],
         }
-    }
-
-    /// Reads the block into `slot`, if it is in its place already.
-    pub fn read_in_place(&self, wanted: &BlockRef, slot: &mut Slot) -> bool {
-        wanted.offset() < self.initial_len && read_right(&self.file, wanted, slot)
     }
 
     /// Writes blocks that follow each other, from the `first` to the `end`.
@@ -313,7 +318,7 @@ impl Place {
     /// # Errors
     /// When there is no room for them.
     pub fn write(&self, first: u64, end: End, bytes: &[u8]) -> Result<()> {
-        self.check_room(&end.wanted, end.length)?;
+        self.check_end(end.offset())?;
         let written = self.file.write_all_at(bytes, block::offset(first));
         written.map_err(|e| self.write_failed(&e))
     }
@@ -343,8 +348,8 @@ impl Place {
     /// When there is no room for them.
     pub fn write_zeros(&self, first: u64, end: End) -> Result<()> {
         for number in first..=end.wanted.number {
-            if block::offset(number) >= self.initial_len {
-                return self.check_room(&end.wanted, end.length);
+            if block::offset(number) >= self.old.seed.size() {
+                return self.check_end(end.offset());
             }
             let wanted = BlockRef {
                 number,
@@ -363,7 +368,7 @@ impl Place {
     /// When the disk refuses; then FILE is as it was.
     pub fn finish(&self, size: u64) -> Result<bool> {
         let failed = |action| move |e: io::Error| Error::io(action, self.path.display(), &e);
-        if !matches!(self.kind, Kind::Device(_)) {
+        if !matches!(self.kind, Kind::Device) {
             self.file.set_len(size).map_err(|e| self.write_failed(&e))?;
         }
         let mut grants_less = false;

@@ -1,38 +1,25 @@
-//! From the list to the output: hands out tasks, takes what comes of them, writes it, and begins
-//! another round for what failed. One thread, the only one that writes; a bounded number of
-//! blocks is under way, so memory stays flat whatever the size of the file.
+//! From the list to the output: gives the workers tasks, writes the blocks that they find, and begins
+//! another round for what failed. This is one thread, the only one that writes. A bounded number of
+//! blocks is in flight, so memory stays flat whatever the size of the file.
 
 use std::collections::BTreeMap;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, SyncSender};
-use std::sync::{Arc, Mutex};
+use std::sync::mpsc::RecvTimeoutError;
 use std::thread;
 use std::time::Instant;
 
 use super::block_ref::BlockRef;
-use super::finder::{Shared, Task, Worker};
 use super::output::Stream;
 use super::output::sink::{End, Origin, Part, TaskReport};
 use super::rounds::Rounds;
+use super::workers::{Shared, TASKS_EACH, Task, Workers, longest_run};
 use crate::block::BLOCK_SIZE;
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::mutex::lock;
 use crate::progress::Progress;
 use crate::root::Root;
-use crate::spawn::{ASKING_STACK, spawn};
-
-/// Blocks under way at once, of all workers together: 6 MiB at most are held where they must go out
-/// in order. Shared out, it is also the longest run that one request asks for.
-const WINDOW: usize = 1536;
-
-/// Lines of a request for many blocks, at most: a server refuses more.
-const MAX_RUN: usize = 1024;
-
-/// Tasks under way for each worker: one that it is at, one that waits for it.
-const TASKS_EACH: usize = 2;
 
 /// Where others go through the list at the same time, all workers together have one in so many of its
 /// lines in hand, or a few each: what they have asked the others for, in vain, they fetch from afar
@@ -47,11 +34,6 @@ const ZEROS: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];
 
 /// Missing blocks that are remembered to be named.
 const NAMED: usize = 3;
-
-/// Most blocks that one of so many workers has under way in a task.
-pub fn longest_run(jobs: usize) -> usize {
-    (WINDOW / (jobs * TASKS_EACH)).clamp(1, MAX_RUN)
-}
 
 /// What became of the blocks.
 #[derive(Default)]
@@ -86,64 +68,6 @@ impl Summary {
             return Err(Error::malformed("read hashlist", line, cause));
         }
         Ok(())
-    }
-}
-
-/// Results that wait for the writer, some 128 KiB each: where the disk is slower than the network,
-/// workers wait.
-const RESULTS: usize = 16;
-
-/// The workers, as the one who gives them tasks sees them.
-pub struct Workers {
-    pub tasks: Sender<Task>,
-    pub done: Receiver<Result<TaskReport>>,
-    count: usize,
-}
-
-impl Workers {
-    /// Starts `jobs` of them, or as many as the machine gives threads for. They end with `tasks`.
-    ///
-    /// # Errors
-    /// When it gives none.
-    pub fn start(jobs: usize, shared: &Arc<Shared>) -> Result<Self> {
-        let (tasks, waiting) = mpsc::channel();
-        let (results, done) = mpsc::sync_channel(RESULTS);
-        let waiting = Arc::new(Mutex::new(waiting));
-        let mut count = 0;
-        for _ in 0..jobs {
-            let (shared, waiting) = (Arc::clone(shared), Arc::clone(&waiting));
-            let results = results.clone();
-            let work = move || work(&shared, &waiting, &results);
-            match spawn(ASKING_STACK, Box::new(work)) {
-                Ok(()) => count += 1,
-                Err(e) if count == 0 => return Err(e),
-                Err(_) => break,
-            }
-        }
-        Ok(Workers { tasks, done, count })
-    }
-
-    pub fn count(&self) -> usize {
-        self.count
-    }
-}
-
-fn work(
-    shared: &Shared,
-    waiting: &Mutex<Receiver<Task>>,
-    results: &SyncSender<Result<TaskReport>>,
-) {
-    let mut worker = Worker::new(&shared.sources, Some(shared), Some(results));
-    loop {
-        // A statement of its own, so that the lock is let go before the work.
-        let task = lock(waiting).recv();
-        let Ok(task) = task else { return };
-        // Without a word from this one, its task would be waited for without end.
-        let run = catch_unwind(AssertUnwindSafe(|| worker.run(task)));
-        let done = run.unwrap_or_else(|_| Err(Error::local("run", "a worker", "it panicked")));
-        if results.send(done).is_err() {
-            return;
-        }
     }
 }
 
@@ -353,7 +277,7 @@ impl<'a> Scheduler<'a> {
         match part.origin {
             Origin::InPlace => Ok(()),
             Origin::Zeros => place.write_zeros(part.first, part.end),
-            Origin::Local | Origin::Fetched => {
+            Origin::Local | Origin::Derived | Origin::Fetched => {
                 let written = place.write(part.first, part.end, part.row.bytes());
                 self.shared.sources.spare.put(part.row);
                 written
@@ -420,7 +344,7 @@ impl<'a> Scheduler<'a> {
             };
             let count = part.count();
             match part.origin {
-                Origin::Local | Origin::Fetched => {
+                Origin::Local | Origin::Derived | Origin::Fetched => {
                     stream.write(part.row.bytes())?;
                     self.shared.sources.spare.put(part.row);
                 }
@@ -452,7 +376,7 @@ impl<'a> Scheduler<'a> {
         }
         self.shared.sources.servers.revive();
         for task in failed.chunks(self.task) {
-            self.give(Task::Again(task.to_vec()));
+            self.give(Task::Retry(task.to_vec()));
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ mod health;
 pub mod local;
 pub mod mirror;
 pub mod outcome;
+mod own_list;
 pub mod peers;
 pub mod seed;
 pub mod servers;

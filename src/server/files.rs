@@ -219,7 +219,7 @@ impl WatchedFile {
         files.replace(None, Some(&new));
         let (mut progress, blocks) = (Progress::new(true, false), block::count(size));
         new.index.read(&new.file, &mut |done| {
-            progress.draw(done.into(), Some(blocks), || "indexed".to_owned());
+            progress.draw(done, Some(blocks), || "indexed".to_owned());
         });
         files.replace(self.served.as_ref(), None);
         self.read = opened.shows_changes.then_some(opened.mark);

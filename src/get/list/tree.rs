@@ -1,7 +1,7 @@
 //! The lists under a root: the file's hashlist, the hashlist of that, and so on (`crate::root`).
 //!
-//! Each level is a reader of text. It reads hashes from the level above, and looks for their blocks in
-//! what a seed's own list would be, the block directory, and the servers. One thread reads the lowest
+//! Each level is a reader of text. It reads hashes from the level above, and finds their blocks in the
+//! own lists of seeds, in the block directory, and at the servers. One thread reads the lowest
 //! level and feeds the reader of the file's list by a pipe. No level is ever held whole. What a level
 //! gives is exactly as long as the root says, and has its line ends where they belong.
 
@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use super::Upper;
-use crate::block::{self, BLOCK_SIZE, Block};
+use crate::block::{self, BLOCK_SIZE};
 use crate::error::{Error, Result};
 use crate::get::block_ref::BlockRef;
-use crate::get::finder::{Task, Worker};
+use crate::get::finder::Finder;
 use crate::get::output::sink::{Origin, Part};
 use crate::get::rounds::Rounds;
 use crate::get::sources::Sources;
+use crate::get::sources::local::OwnLists;
 use crate::get::sources::seed::Seed;
 use crate::hash::Hash;
 use crate::hashlist::{LINE, Reader, push_line};
@@ -24,37 +25,35 @@ use crate::mutex::lock;
 use crate::root::Root;
 use crate::spawn::{ASKING_STACK, spawn};
 
-/// Blocks of a list that are looked for at once, at most: 512 KiB, which say where 32 MiB of the file
-/// are. Where most of them are at hand, as in an update, each time costs a round trip. At first it is
-/// one, so that a slow line soon has blocks of the file to carry.
-const RUN: usize = 128;
+/// Blocks of a list that are fetched at once, at first: few, so that a slow line soon has blocks of the
+/// file to carry.
+const FIRST_RUN: usize = 8;
+
+/// And at most: 512 KiB, which say where 32 MiB of the file are.
+const MAX_RUN: usize = 128;
+
+/// Blocks of a list that are held at once, local ones among them: 2 MiB. In an update nearly all are
+/// local, and each run costs a round trip.
+const MAX_HELD: u64 = 512;
 
 /// What all levels of one root share.
 pub struct ListTree {
     sources: Arc<Sources>,
     /// The root, as messages name it.
     name: String,
-    /// Files whose own lists may have blocks of these, besides the seeds.
-    partial_copies: Vec<Seed>,
+    /// Files whose own lists may have blocks of these.
+    seeds: Vec<Arc<Seed>>,
     retry: u32,
     /// What ended the first level that did not come to its end.
     failure: Mutex<Option<Error>>,
 }
 
-/// Blocks by their places in what was asked for.
-type Found = Vec<Option<Vec<u8>>>;
-
 impl ListTree {
-    pub fn new(
-        sources: &Arc<Sources>,
-        name: &str,
-        partial_copies: Vec<Seed>,
-        retry: u32,
-    ) -> Arc<Self> {
+    pub fn new(sources: &Arc<Sources>, name: &str, seeds: Vec<Arc<Seed>>, retry: u32) -> Arc<Self> {
         Arc::new(ListTree {
             sources: Arc::clone(sources),
             name: name.to_owned(),
-            partial_copies,
+            seeds,
             retry,
             failure: Mutex::default(),
         })
@@ -63,49 +62,39 @@ impl ListTree {
     /// Finds the root block.
     ///
     /// # Errors
-    /// Exit code 3 when nobody has it, 2 when it is none.
+    /// Exit code 3 when no source has it, 2 when it is none.
     pub fn root(&self, hash: Hash) -> Result<Root> {
-        let mut found = vec![None];
-        self.fetch(&[hash], &mut found)?;
-        let text = found.pop().flatten().unwrap_or_default();
-        Root::parse(&text).ok_or_else(|| self.malformed("it is the hash of no root block"))
+        let mut finder = Finder::of_list(&self.sources, None);
+        let absent = finder.find_local(vec![list_block(0, hash)])?;
+        let mut parts = Vec::new();
+        self.fetch(&mut finder, absent, &mut parts)?;
+        let root = parts.first().and_then(|part| Root::parse(part.row.bytes()));
+        root.ok_or_else(|| self.malformed("it is the hash of no root block"))
     }
 
-    /// Finds the blocks of `hashes` that are not in `found` yet, in as many rounds as there are for
-    /// blocks of the file.
-    fn fetch(&self, hashes: &[Hash], found: &mut Found) -> Result<()> {
-        let mut worker = Worker::new(&self.sources, None, None);
+    /// Fetches the `absent` blocks, in as many rounds as there are for blocks of the file, and takes out
+    /// the parts that `finder` has found.
+    fn fetch(
+        &self,
+        finder: &mut Finder,
+        absent: Vec<BlockRef>,
+        parts: &mut Vec<Part>,
+    ) -> Result<()> {
         let mut rounds = Rounds::new(self.retry);
-        let mut wanted = absent(hashes, found);
-        while !wanted.is_empty() {
-            let done = worker.run(Task::Again(wanted))?;
-            for part in done.parts {
-                rounds.made_progress |= part.origin == Origin::Fetched;
-                self.place(part, found);
-            }
-            wanted = absent(hashes, found);
-            let Some(first) = wanted.first() else { break };
-            let Some(pause) = rounds.next().filter(|_| done.transient) else {
+        let mut report = finder.fetch(absent, finder.begin_run())?;
+        loop {
+            let is_fetched = |part: &Part| part.origin == Origin::Fetched;
+            rounds.made_progress |= report.parts.iter().any(is_fetched);
+            parts.append(&mut report.parts);
+            let Some(first) = report.missing.first() else {
+                return Ok(());
+            };
+            let Some(pause) = rounds.next().filter(|_| report.transient) else {
                 return Err(self.missing(&first.hash));
             };
             thread::sleep(pause);
             self.sources.servers.revive();
-        }
-        Ok(())
-    }
-
-    fn place(&self, part: Part, found: &mut Found) {
-        let first = usize::try_from(part.first).unwrap_or(usize::MAX);
-        let count = usize::try_from(part.count()).unwrap_or(usize::MAX);
-        let places = found.iter_mut().skip(first).take(count);
-        if part.origin.has_bytes() {
-            for (bytes, place) in part.row.bytes().chunks(BLOCK_SIZE).zip(places) {
-                *place = Some(bytes.to_vec());
-            }
-            self.sources.spare.put(part.row);
-        } else {
-            // Zeros come without bytes.
-            places.for_each(|place| *place = Some(vec![0; BLOCK_SIZE]));
+            report = finder.find(report.missing)?;
         }
     }
 
@@ -145,7 +134,7 @@ impl Upper for ListTree {
                 number,
                 hashes: Reader::new(BufReader::new(text), self.name.clone()),
                 found: 0,
-                run: 1,
+                run: FIRST_RUN,
                 text: Cursor::default(),
                 failure: None,
             });
@@ -170,17 +159,13 @@ impl Upper for ListTree {
     }
 }
 
-/// The hashes whose blocks are not found yet, each by its place.
-fn absent(hashes: &[Hash], found: &Found) -> Vec<BlockRef> {
-    let due = (0..).zip(hashes.iter().zip(found));
-    due.filter(|(_, (_, block))| block.is_none())
-        .map(|(number, (&hash, _))| BlockRef {
-            number,
-            hash,
-            // No block of the file.
-            last: false,
-        })
-        .collect()
+/// A block of a list, which is no block of the file.
+fn list_block(number: u64, hash: Hash) -> BlockRef {
+    BlockRef {
+        number,
+        hash,
+        last: false,
+    }
 }
 
 /// One of the lists, 1 being the file's own: its text, to be read.
@@ -190,7 +175,7 @@ struct Level {
     number: u32,
     /// The lines of the level above.
     hashes: Reader<BufReader<Box<dyn Read + Send>>>,
-    /// Blocks found so far, and how many to look for next.
+    /// Blocks found so far, and how many to fetch next.
     found: u64,
     run: usize,
     /// What was found last.
@@ -224,54 +209,63 @@ impl Level {
     /// Finds the blocks of the next hashes. Where one is missing, those before it are found all the
     /// same.
     fn find_run(&mut self) {
-        let mut text = Vec::with_capacity(self.run * BLOCK_SIZE);
+        let mut text = Vec::new();
         self.failure = self.find(&mut text).err();
         self.text = Cursor::new(text);
-        self.run = RUN.min(2 * self.run);
+        self.run = MAX_RUN.min(2 * self.run);
     }
 
     fn find(&mut self, text: &mut Vec<u8>) -> Result<()> {
-        let (first, left) = (self.found, self.root.blocks(self.number) - self.found);
-        let (mut wanted, mut whole) = (Vec::new(), Ok(()));
-        while wanted.len() < self.run && (wanted.len() as u64) < left {
+        let tree = &self.tree;
+        let seeds = tree.sources.seeds.iter();
+        let own_lists = OwnLists {
+            root: &self.root,
+            level: self.number,
+            seeds: seeds.chain(tree.seeds.iter().map(|seed| &**seed)).collect(),
+        };
+        let mut finder = Finder::of_list(&tree.sources, Some(own_lists));
+        let end = self.root.blocks(self.number).min(self.found + MAX_HELD);
+        let (mut absent, mut whole) = (Vec::new(), Ok(()));
+        for number in self.found..end {
+            if absent.len() == self.run {
+                break;
+            }
             match self.hashes.next() {
-                Ok(Some(hash)) => wanted.push(hash),
+                Ok(Some(hash)) => {
+                    absent.append(&mut finder.find_local(vec![list_block(number, hash)])?);
+                }
                 ended => {
                     // What is above has its right length, so it ends early only where its level failed.
-                    whole = ended.and_then(|_| Err(self.tree.malformed("its list is cut off")));
+                    whole = ended.and_then(|_| Err(tree.malformed("its list is cut off")));
                     break;
                 }
             }
         }
-        let seeded = |(number, hash): (u64, &Hash)| self.find_seeded(number, hash);
-        let mut blocks = (first..)
-            .zip(&wanted)
-            .map(seeded)
-            .collect::<Result<Found>>()?;
-        let fetched = self.tree.fetch(&wanted, &mut blocks);
-        for block in blocks {
-            let Some(block) = block else { break };
-            if !self.is_list(self.found, &block) {
-                return Err(self.tree.malformed("its hashes do not fit its size"));
+        let mut parts = Vec::new();
+        let fetched = tree.fetch(&mut finder, absent, &mut parts);
+        drop(finder);
+        parts.sort_unstable_by_key(|part| part.first);
+        for part in parts {
+            if part.first != self.found {
+                break;
             }
-            text.extend_from_slice(&block);
-            self.found += 1;
+            self.take(&part, text)?;
+            self.tree.sources.spare.put(part.row);
         }
         fetched.and(whole)
     }
 
-    /// The block, where some seed's own list has it at the same place.
-    fn find_seeded(&self, number: u64, hash: &Hash) -> Result<Option<Vec<u8>>> {
-        let tree = &self.tree;
-        for seed in tree.sources.seeds.iter().chain(&tree.partial_copies) {
-            let text = seed.list_block(&self.root, self.number, number);
-            if let Some(block) = text.as_deref().and_then(|text| Block::verify(text, hash)) {
-                // A box that passes the file on passes its list on too.
-                tree.sources.keep.keep(&block)?;
-                return Ok(text);
-            }
+    /// Adds the blocks of a part to the text.
+    fn take(&mut self, part: &Part, text: &mut Vec<u8>) -> Result<()> {
+        let blocks = part.row.bytes().chunks(BLOCK_SIZE);
+        let is_list = |(number, block): (u64, &[u8])| self.is_list(number, block);
+        // Zeros come without bytes.
+        if !part.origin.has_bytes() || !(self.found..).zip(blocks).all(is_list) {
+            return Err(self.tree.malformed("its hashes do not fit its size"));
         }
-        Ok(None)
+        text.extend_from_slice(part.row.bytes());
+        self.found += part.count();
+        Ok(())
     }
 
     /// Whether a block is as long as it must be, and has line ends where they belong.

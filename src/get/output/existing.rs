@@ -1,71 +1,131 @@
-//! What is there of FILE before the work: whether it is right already, and what of it is of use.
+//! What is there of FILE before the work: whether it is right already, and which of its blocks are in
+//! their places.
 //!
 //! This file only reads; FILE is written by `output.rs`.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::target::Target;
+use super::target::{Kind, Target};
 use crate::block::{self, BLOCK_SIZE, Buffer, Slot};
 use crate::error::{Error, Result};
-use crate::file::{self, read_at, sync, sync_name};
+use crate::file::{self, sync, sync_name};
 use crate::get::block_ref::BlockRef;
 use crate::get::list::List;
-use crate::get::sources::seed::Seed;
+use crate::get::sources::seed::{OwnLists, Scope, Seed};
 use crate::hash::Hash;
-use crate::root::Tree;
 use crate::sys;
 
-/// Bytes read at once where a whole file is read.
-const PIECE: usize = 64 * BLOCK_SIZE;
-
-/// What may hold much of the file that is to be `target`: FILE as it is, and as far as it came. What
-/// cannot be read is left out.
-pub fn partial_copies(target: &Target) -> Vec<Seed> {
-    let file = target.open_to_read().ok().flatten();
-    let part = file::open_regular(&target.part()).ok();
-    let seeds = [file, part].into_iter().flatten();
-    seeds.filter_map(|file| Seed::new(file).ok()).collect()
+/// A file as it was before the work.
+pub struct OldFile {
+    pub seed: Arc<Seed>,
+    /// Blocks, from the first on, that are known to be what the list says.
+    right: u64,
+    opened: Metadata,
 }
 
-/// The bytes of FILE, if it is already the one that `root` stands for. What cannot be read is not.
-pub fn has_root(path: &Path, root: &Hash) -> Option<u64> {
-    let mut file = file::open_regular(path).ok()?;
-    let (mut tree, mut size) = (Tree::default(), 0);
-    let mut buffer = vec![0; PIECE];
-    loop {
-        let length = block::fill(&mut file, &mut buffer).ok()?;
-        for bytes in buffer[..length].chunks(BLOCK_SIZE) {
-            tree.push(Hash::of(bytes), &mut |_| Ok(())).ok()?;
-        }
-        size += length as u64;
-        if length < buffer.len() {
-            let found = tree.finish(size, &mut |_| Ok(())).ok()?;
-            return (found == *root).then_some(size);
-        }
+impl OldFile {
+    pub fn new(file: File, scope: Scope, own_lists: OwnLists) -> io::Result<Self> {
+        Ok(OldFile {
+            opened: file.metadata()?,
+            seed: Arc::new(Seed::new(file, scope, own_lists)?),
+            right: 0,
+        })
     }
-}
 
-/// Whether FILE is already all that `list`, not yet read, says. Stops at the first difference.
-///
-/// # Errors
-/// As the list's.
-pub fn is_right(path: &Path, list: &mut List) -> Result<bool> {
-    let Ok(file) = file::open_regular(path) else {
-        return Ok(false);
-    };
-    let mut buffer = Buffer::new();
-    let mut size = 0;
-    list.tell_last();
-    while let Some(wanted) = list.next()? {
-        let mut slot = buffer.slot();
-        read_right(&file, &wanted, &mut slot);
-        let Some(length) = slot.length() else {
-            return Ok(false);
+    /// Opens FILE. None where there is none, or this user may write it but not read it. Only a file that
+    /// is replaced is a seed as well: one that is written in place may lose its other blocks any time.
+    ///
+    /// # Errors
+    /// As [`Target::open_to_read`].
+    pub fn open(target: &Target, is_in_place: bool, own_lists: OwnLists) -> Result<Option<Self>> {
+        let Some(file) = target.open_to_read()? else {
+            return Ok(None);
         };
-        size += length as u64;
+        let scope = match target.kind {
+            Kind::Regular(_) if !is_in_place => Scope::Anywhere,
+            _ => Scope::OwnPlaces,
+        };
+        let old = OldFile::new(file, scope, own_lists);
+        let old = old.map_err(|e| Error::io("read", target.path.display(), &e))?;
+        Ok(Some(old))
     }
-    Ok(file.metadata().is_ok_and(|metadata| metadata.len() == size))
+
+    /// Whether this is all that `list`, not yet read, says. Stops at the first difference; what is
+    /// behind that is then read for the index, so that no block is read twice.
+    ///
+    /// # Errors
+    /// As the list's.
+    pub fn has_list(&mut self, list: &mut List) -> Result<bool> {
+        let (index, mut buffer, mut size) = (self.seed.new_index(), Buffer::new(), 0);
+        list.mark_last_line();
+        let is_right = loop {
+            let Some(wanted) = list.next()? else {
+                break self.seed.size() == size;
+            };
+            let mut slot = buffer.slot();
+            wanted.read_from(self.seed.file(), &mut slot);
+            let Some(length) = slot.length() else {
+                break false;
+            };
+            if let Some(index) = &index {
+                index.add(&wanted.hash, wanted.number);
+            }
+            self.right += 1;
+            size += length as u64;
+        };
+        if !is_right {
+            self.seed.complete(index, self.right);
+        }
+        Ok(is_right)
+    }
+
+    /// Whether this is all that `root` stands for: then its blocks.
+    pub fn has_root(&self, root: &Hash) -> Option<u64> {
+        let is_right = self.seed.root().as_ref() == Some(root);
+        is_right.then(|| block::count(self.seed.size()))
+    }
+
+    /// Whether nobody has written to the file between the openings of this and of `other`.
+    pub fn is_as(&self, other: &OldFile) -> bool {
+        let mark = |there: &Metadata| {
+            let times = (
+                there.mtime(),
+                there.mtime_nsec(),
+                there.ctime(),
+                there.ctime_nsec(),
+            );
+            (there.dev(), there.ino(), there.len(), times)
+        };
+        mark(&self.opened) == mark(&other.opened)
+    }
+
+    /// The length of the block, if it is in its place. It is read into `slot` only where neither the
+    /// check nor the file's own list tells.
+    pub fn find_in_place(&self, wanted: &BlockRef, slot: &mut Slot) -> Option<usize> {
+        let left = self.seed.size().saturating_sub(wanted.offset());
+        if left == 0 {
+            return None;
+        }
+        let is_right = match wanted.number < self.right && !wanted.last {
+            true => Some(true),
+            false => self.seed.is_known_to_have(wanted),
+        };
+        match is_right {
+            Some(true) => {
+                Some(usize::try_from(left).map_or(BLOCK_SIZE, |left| left.min(BLOCK_SIZE)))
+            }
+            // The last block may be shorter than what is there.
+            Some(false) if !wanted.last => None,
+            _ => {
+                wanted.read_from(self.seed.file(), slot);
+                slot.length()
+            }
+        }
+    }
 }
 
 /// Brings FILE, which is all there already, to the disk: the run that wrote it may have been killed before.
@@ -79,18 +139,4 @@ pub fn sync_existing(path: &Path) -> Result<()> {
         _ => sync_name(path),
     };
     synced.map_err(|e| Error::io("sync", path.display(), &e))
-}
-
-/// Reads the block into `slot`, if it lies at its own place in `file`.
-pub fn read_right(file: &File, wanted: &BlockRef, slot: &mut Slot) -> bool {
-    let length = read_at(file, &mut slot.room()[..BLOCK_SIZE], wanted.offset());
-    if slot.accept(length, &wanted.hash) {
-        return true;
-    }
-    if !wanted.last {
-        return false;
-    }
-    // It may be a short one, and the file or device goes on after it.
-    let shorter = wanted.hash.length_in(&slot.room()[..length]);
-    shorter.is_some_and(|length| slot.accept(length, &wanted.hash))
 }

@@ -39,6 +39,13 @@ pub struct End {
     pub length: usize,
 }
 
+impl End {
+    /// Where the block ends, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.wanted.offset() + self.length as u64
+    }
+}
+
 /// How a block was found.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Origin {
@@ -48,12 +55,19 @@ pub enum Origin {
     Zeros,
     /// On this machine.
     Local,
+    /// Made from a seed: a block of its own list.
+    Derived,
     Fetched,
 }
 
 impl Origin {
     pub fn has_bytes(self) -> bool {
-        matches!(self, Origin::Local | Origin::Fetched)
+        !matches!(self, Origin::InPlace | Origin::Zeros)
+    }
+
+    /// Whether the block directory does not have it yet, and a box that passes the file on needs it.
+    fn is_kept(self) -> bool {
+        matches!(self, Origin::Derived | Origin::Fetched)
     }
 }
 
@@ -261,11 +275,11 @@ impl<'a> Sink<'a> {
         let Some((block, origin)) = self.parts.commit() else {
             return Ok(false);
         };
-        if origin == Origin::Fetched {
+        if origin.is_kept() {
             self.keep.keep(&block)?;
-            if self.parts.is_due() {
-                self.flush();
-            }
+        }
+        if origin == Origin::Fetched && self.parts.is_due() {
+            self.flush();
         }
         Ok(true)
     }

@@ -84,6 +84,10 @@ impl Target {
         })
     }
 
+    pub fn is_regular(&self) -> bool {
+        matches!(self.kind, Kind::Regular(_))
+    }
+
     /// Whether `now`, what is there or was opened, is what was found. Otherwise it is not known what
     /// rights FILE is to have, nor whether it is to be written at all.
     pub fn is_as_found(&self, now: io::Result<Metadata>) -> bool {

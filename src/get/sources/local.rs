@@ -1,17 +1,18 @@
 //! Blocks that are on this machine: in the output, in the block directory, in seeds. Each source reads
-//! them into a slot and verifies them there; a damaged block counts as absent. One `Local` a worker.
+//! a block into a slot and verifies it there; a damaged block counts as absent. One `Local` a worker.
 
-use std::fs::File;
+use std::sync::Arc;
 
+use super::Sources;
 use super::seed::Seed;
 use crate::block::{BLOCK_SIZE, Buffer, Slot};
 use crate::error::{Error, Result};
 use crate::get::block_ref::BlockRef;
-use crate::get::output::Place;
-use crate::get::output::existing::read_right;
+use crate::get::output::existing::OldFile;
 use crate::get::output::sink::{Origin, Sink};
 use crate::hash::Hash;
-use crate::store::{BlockDir, View};
+use crate::root::Root;
+use crate::store::View;
 
 /// Reads blocks that are on this machine.
 pub trait LocalSource {
@@ -20,14 +21,10 @@ pub trait LocalSource {
     /// # Errors
     /// When the machine is too short of something to look.
     fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool>;
-}
 
-/// A file whose blocks are found at their own places.
-pub struct AtOwnPlace<'a>(pub &'a File);
-
-impl LocalSource for AtOwnPlace<'_> {
-    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
-        Ok(read_right(self.0, wanted, slot))
+    /// What its blocks count as.
+    fn origin(&self) -> Origin {
+        Origin::Local
     }
 }
 
@@ -40,14 +37,48 @@ impl LocalSource for View {
 
 impl LocalSource for &Seed {
     fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
-        Ok(Seed::find(self, &wanted.hash, slot))
+        Ok(Seed::find(self, wanted, slot))
+    }
+}
+
+/// A seed whose blocks are found at their own places.
+struct AtOwnPlaces<'a>(&'a Seed);
+
+impl LocalSource for AtOwnPlaces<'_> {
+    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
+        Ok(self.0.find_at_own_place(wanted, slot))
+    }
+}
+
+/// The own lists of seeds, in which blocks of a list under a root lie at their own places.
+pub struct OwnLists<'a> {
+    pub root: &'a Root,
+    /// 1 is the hashlist of the file.
+    pub level: u32,
+    pub seeds: Vec<&'a Seed>,
+}
+
+impl LocalSource for OwnLists<'_> {
+    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
+        let found = self.seeds.iter().any(|seed| {
+            let block = seed.list_block(self.root, self.level, wanted.number);
+            block.is_some_and(|block| {
+                slot.room()[..block.len()].copy_from_slice(&block);
+                slot.accept(block.len(), &wanted.hash)
+            })
+        });
+        Ok(found)
+    }
+
+    fn origin(&self) -> Origin {
+        Origin::Derived
     }
 }
 
 /// All sources of one worker, in the order in which they are asked.
 pub struct Local<'a> {
-    /// Where the blocks go: those that are there need not be written.
-    place: Option<&'a Place>,
+    /// What the blocks are written to: those that are there need not be written.
+    in_place: Option<&'a OldFile>,
     sources: Vec<Box<dyn LocalSource + 'a>>,
     /// The hash of a block of zeros, which needs no source.
     zeros: Hash,
@@ -55,31 +86,44 @@ pub struct Local<'a> {
 }
 
 impl<'a> Local<'a> {
-    pub fn new(
-        place: Option<&'a Place>,
-        dir: Option<&BlockDir>,
-        seeds: impl IntoIterator<Item = &'a Seed>,
-    ) -> Self {
-        let mut sources: Vec<Box<dyn LocalSource + 'a>> = Vec::new();
-        let files = [
-            place.and_then(Place::leftover),
-            place.and_then(Place::old_file),
-        ];
-        for file in files.into_iter().flatten() {
-            sources.push(Box::new(AtOwnPlace(file)));
-        }
-        if let Some(dir) = dir {
-            sources.push(Box::new(dir.view()));
-        }
-        for seed in seeds {
-            sources.push(Box::new(seed));
-        }
+    fn new(in_place: Option<&'a OldFile>, sources: Vec<Box<dyn LocalSource + 'a>>) -> Self {
         Local {
-            place,
+            in_place,
             sources,
             zeros: Hash::of(&[0; BLOCK_SIZE]),
             buffer: Buffer::new(),
         }
+    }
+
+    /// For blocks of a file that is written to `in_place`, and of which `old` files are here.
+    pub fn of_file(
+        sources: &'a Sources,
+        in_place: Option<&'a OldFile>,
+        old: &'a [Arc<Seed>],
+    ) -> Self {
+        let mut all: Vec<Box<dyn LocalSource + 'a>> = Vec::new();
+        for seed in old {
+            all.push(Box::new(AtOwnPlaces(seed)));
+        }
+        if let Some(dir) = &sources.dir {
+            all.push(Box::new(dir.view()));
+        }
+        for seed in sources.seeds.iter().chain(old.iter().map(|seed| &**seed)) {
+            all.push(Box::new(seed));
+        }
+        Local::new(in_place, all)
+    }
+
+    /// For blocks of a list.
+    pub fn of_list(sources: &Sources, own_lists: Option<OwnLists<'a>>) -> Self {
+        let mut all: Vec<Box<dyn LocalSource + 'a>> = Vec::new();
+        if let Some(own_lists) = own_lists {
+            all.push(Box::new(own_lists));
+        }
+        if let Some(dir) = &sources.dir {
+            all.push(Box::new(dir.view()));
+        }
+        Local::new(None, all)
     }
 
     /// Puts the block into `sink`. False where no source has it.
@@ -87,11 +131,7 @@ impl<'a> Local<'a> {
     /// # Errors
     /// When the machine is too short of something to look, or the block directory refuses.
     pub fn find(&mut self, wanted: &BlockRef, sink: &mut Sink) -> Result<bool> {
-        let mut slot = self.buffer.slot();
-        if let Some(place) = self.place
-            && place.read_in_place(wanted, &mut slot)
-            && let Some(length) = slot.length()
-        {
+        if let Some(length) = self.find_in_place(wanted) {
             sink.note_in_place(wanted, length);
             return Ok(true);
         }
@@ -100,10 +140,33 @@ impl<'a> Local<'a> {
             return Ok(true);
         }
         for source in &mut self.sources {
-            if source.find(wanted, &mut sink.slot(wanted, Origin::Local))? {
+            if source.find(wanted, &mut sink.slot(wanted, source.origin()))? {
                 return sink.commit();
             }
         }
         Ok(false)
+    }
+
+    /// The block's length, if it is in its place.
+    pub fn find_in_place(&mut self, wanted: &BlockRef) -> Option<usize> {
+        let in_place = self.in_place?;
+        in_place.find_in_place(wanted, &mut self.buffer.slot())
+    }
+
+    /// The block's length, if any other source has it.
+    ///
+    /// # Errors
+    /// When the machine is too short of something to look.
+    pub fn find_elsewhere(&mut self, wanted: &BlockRef) -> Result<Option<usize>> {
+        if wanted.hash == self.zeros {
+            return Ok(Some(BLOCK_SIZE));
+        }
+        let mut slot = self.buffer.slot();
+        for source in &mut self.sources {
+            if source.find(wanted, &mut slot)? {
+                break;
+            }
+        }
+        Ok(slot.length())
     }
 }

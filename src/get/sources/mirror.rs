@@ -323,13 +323,8 @@ impl Stream {
             // What came before it broke off may be the last block, if a short one.
             let failure = self.fill(&mut slot.room()[..BLOCK_SIZE]).err();
             let filled = self.answer.filled();
-            if !slot.accept(filled, &wanted.hash)
-                && wanted.last
-                && let Some(length) = wanted.hash.length_in(&slot.room()[..filled])
-            {
-                // The copy goes on after the file's end.
-                slot.accept(length, &wanted.hash);
-            }
+            // The copy may go on after the file's end.
+            wanted.accept(filled, &mut slot);
             let given = visit.sink.commit()?;
             let this = std::slice::from_ref(wanted);
             if given {

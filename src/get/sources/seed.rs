@@ -1,82 +1,216 @@
 //! Seeds: files that may hold blocks of the wanted one, such as an older version of it.
 //!
-//! A seed is read and hashed once, when the first block is looked for in it. What is found by its
-//! index is read again and verified, so a seed that changes meanwhile is never believed.
+//! A seed is read and hashed once, when it is first needed: for the index of its blocks (`index.rs`)
+//! and, where a root is given, for its own hashlist (`own_list.rs`). What the index finds is read again
+//! and verified, so a seed that changes meanwhile is never believed. This file writes no seed.
 
 use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use super::own_list::OwnList;
 use crate::block::{self, BLOCK_SIZE, Slot};
 use crate::error::{Error, Result};
-use crate::file;
+use crate::file::{self, read_at};
+use crate::get::block_ref::BlockRef;
 use crate::hash::Hash;
 use crate::hashlist::{LINE, push_line};
-use crate::index::Index;
-use crate::root::Root;
+use crate::index::{self, Index};
+use crate::root::{Root, Tree};
+
+/// Blocks read at once where a whole seed is read in order.
+const PIECE: usize = 64;
+
+/// Where a seed's blocks are looked for.
+#[derive(Clone, Copy)]
+pub enum Scope {
+    /// At the places that they have in the wanted file. This takes no index.
+    OwnPlaces,
+    Anywhere,
+}
+
+/// Where a seed's own hashlist comes from.
+#[derive(Clone, Copy)]
+pub enum OwnLists {
+    /// It is written to an unnamed file as the seed is read.
+    Written,
+    /// Nothing may be written: each part is made anew from the seed's blocks.
+    Derived,
+}
 
 /// A file whose blocks can be found by their hashes. Shared by all workers.
 pub struct Seed {
     file: File,
     /// In bytes, when it was opened.
     size: u64,
-    /// None where it is too large for the memory: then it is no seed.
+    scope: Scope,
+    own_lists: OwnLists,
     index: OnceLock<Option<Index>>,
+    own_list: OnceLock<Option<OwnList>>,
 }
 
 impl Seed {
     /// # Errors
     /// When it is not there, or is not a file whose parts can be read in any order.
-    pub fn open(path: &Path) -> Result<Self> {
-        let seed = file::open(path).and_then(|(file, _)| Seed::new(file));
+    pub fn open(path: &Path, own_lists: OwnLists) -> Result<Self> {
+        let opened = file::open(path);
+        let seed = opened.and_then(|(file, _)| Seed::new(file, Scope::Anywhere, own_lists));
         seed.map_err(|e| Error::io("read seed", path.display(), &e))
     }
 
     /// # Errors
     /// When the file has no size, as a pipe has none.
-    pub fn new(file: File) -> io::Result<Self> {
+    pub fn new(file: File, scope: Scope, own_lists: OwnLists) -> io::Result<Self> {
         Ok(Seed {
             size: file::size(&file)?,
             file,
+            scope,
+            own_lists,
             index: OnceLock::new(),
+            own_list: OnceLock::new(),
         })
     }
 
-    /// Reads the block into `slot`, wherever it lies in the file. False where it lies nowhere.
-    pub fn find(&self, hash: &Hash, slot: &mut Slot) -> bool {
-        let index = self.index.get_or_init(|| {
-            let index = Index::new(self.size)?;
-            index.read(&self.file, &mut |_| {});
-            Some(index)
-        });
-        let index = index.as_ref();
-        index.is_some_and(|index| index.find(&self.file, hash, slot))
+    pub fn file(&self) -> &File {
+        &self.file
     }
 
-    /// The block of this number of a list (level 1 is the hashlist) that this file would have if it
-    /// were the size of `root`'s: an update in place leaves most blocks of a list as they were, and
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Reads the block into `slot`, wherever it lies in the seed. False where the index lacks it.
+    pub fn find(&self, wanted: &BlockRef, slot: &mut Slot) -> bool {
+        let index = self.index();
+        index.is_some_and(|index| index.find(&self.file, &wanted.hash, slot))
+    }
+
+    /// Reads the block into `slot`, if it lies at its own place.
+    pub fn find_at_own_place(&self, wanted: &BlockRef, slot: &mut Slot) -> bool {
+        match self.index() {
+            // The last block may be shorter than the seed's, which the index has.
+            Some(index) if !wanted.last && !index.has(wanted.number, &wanted.hash) => false,
+            _ => wanted.read_from(&self.file, slot),
+        }
+    }
+
+    /// None where the scope needs none, or it does not fit into memory.
+    fn index(&self) -> Option<&Index> {
+        if let Scope::Anywhere = self.scope {
+            self.complete(self.new_index(), 0);
+        }
+        self.index.get()?.as_ref()
+    }
+
+    /// An index that has none of the seed's blocks yet.
+    pub fn new_index(&self) -> Option<Index> {
+        match self.scope {
+            Scope::OwnPlaces => None,
+            Scope::Anywhere => Index::new(self.size),
+        }
+    }
+
+    /// Takes an `index` of the blocks before `first`, and reads the others for it. Does nothing where
+    /// the seed has its index.
+    pub fn complete(&self, index: Option<Index>, first: u64) {
+        self.index.get_or_init(|| {
+            self.read(first, index.as_ref(), None);
+            index
+        });
+    }
+
+    /// Reads the seed from the block `first` on, by several threads.
+    fn read(&self, first: u64, index: Option<&Index>, own_list: Option<&OwnList>) {
+        let take = |first: u64, hashes: &[Hash]| {
+            if let Some(index) = index {
+                index.add_all(first, hashes);
+            }
+            if let Some(own_list) = own_list {
+                own_list.write(first, hashes);
+            }
+        };
+        if index.is_some() || own_list.is_some() {
+            index::hash_blocks(
+                &self.file,
+                first..block::count(self.size),
+                &take,
+                &mut |_| {},
+            );
+        }
+    }
+
+    /// The seed's own list. None where it may not be written, or `$TMPDIR` has no room for it.
+    fn own_list(&self) -> Option<&OwnList> {
+        let make = || {
+            let (list, index) = (OwnList::new()?, self.new_index());
+            self.read(0, index.as_ref(), Some(&list));
+            let _ = self.index.set(index);
+            list.is_whole().then_some(list)
+        };
+        match self.own_lists {
+            OwnLists::Written => self.own_list.get_or_init(make).as_ref(),
+            OwnLists::Derived => None,
+        }
+    }
+
+    /// Whether the block lies at its own place, where that is known without reading it.
+    pub fn is_known_to_have(&self, wanted: &BlockRef) -> Option<bool> {
+        let own_list = self.own_list.get()?.as_ref()?;
+        Some(own_list.has(wanted.number, &wanted.hash))
+    }
+
+    /// The root that stands for the seed. None where the seed cannot be read.
+    pub fn root(&self) -> Option<Hash> {
+        let mut tree = Tree::default();
+        let mut take = |hash| tree.push(hash, &mut |_| Ok(()));
+        match self.own_list() {
+            Some(list) => list.for_each(&mut take).ok()?,
+            None => {
+                let mut buffer = vec![0; PIECE * BLOCK_SIZE];
+                let mut at = 0;
+                while at < self.size {
+                    let length = read_at(&self.file, &mut buffer, at);
+                    let blocks = buffer[..length].chunks(BLOCK_SIZE);
+                    blocks.map(Hash::of).try_for_each(&mut take).ok()?;
+                    at += length as u64;
+                    if length == 0 {
+                        return None;
+                    }
+                }
+            }
+        }
+        tree.finish(self.size, &mut |_| Ok(())).ok()
+    }
+
+    /// The block of this number of a list (level 1 is the hashlist) that this seed would have if it
+    /// were the size of `root`'s file: an update in place leaves most blocks of a list as they were, and
     /// one that moves what is behind it leaves none, nor would they be found at another place,
-    /// since lines are no divisor of a block. None where the file is too short. Reads and hashes
-    /// what the block stands for, 256 KiB in the hashlist.
+    /// since lines are no divisor of a block. None where the seed is too short.
     pub fn list_block(&self, root: &Root, level: u32, number: u64) -> Option<Vec<u8>> {
-        let length = root.block_length(level, number);
-        if level == 0 {
-            let mut bytes = vec![0; length];
-            let read = file::read_at(&self.file, &mut bytes, block::offset(number));
-            return (read == length).then_some(bytes);
+        let (start, mut block) = (
+            block::offset(number),
+            vec![0; root.block_length(level, number)],
+        );
+        match (level, self.own_list()) {
+            (0, _) => (read_at(&self.file, &mut block, start) == block.len()).then_some(block),
+            // Its last line may be of a longer block than the file has.
+            (1, Some(own_list)) if number + 1 < root.blocks(1) => {
+                own_list.read(&mut block, start).then_some(block)
+            }
+            _ => {
+                // From the level below.
+                let lines = start / LINE as u64..(start + block.len() as u64).div_ceil(LINE as u64);
+                let skipped = usize::try_from(start - lines.start * LINE as u64).ok()?;
+                let mut text = Vec::with_capacity(BLOCK_SIZE + 2 * LINE);
+                for line in lines {
+                    let below = self.list_block(root, level - 1, line)?;
+                    push_line(&mut text, &Hash::of(&below));
+                }
+                let length = block.len();
+                block.copy_from_slice(text.get(skipped..skipped + length)?);
+                Some(block)
+            }
         }
-        let start = block::offset(number);
-        let first = start / LINE as u64;
-        let end = start + length as u64;
-        let mut lines = Vec::with_capacity(BLOCK_SIZE + 2 * LINE);
-        for line in first..end.div_ceil(LINE as u64) {
-            let below = self.list_block(root, level - 1, line)?;
-            push_line(&mut lines, &Hash::of(&below));
-        }
-        let skipped = usize::try_from(start - first * LINE as u64).ok()?;
-        lines.drain(..skipped);
-        lines.truncate(length);
-        Some(lines)
     }
 }

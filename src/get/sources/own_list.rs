@@ -1,0 +1,72 @@
+//! The hashlist of a file that is here, in an unnamed file in `$TMPDIR`: 65 bytes a block, written while
+//! the file is read. It says which blocks lie at their own places, and has blocks of the wanted file's list.
+
+use std::fs::File;
+use std::io::{BufReader, Seek};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use crate::error::Result;
+use crate::file;
+use crate::hash::{HEX_LEN, Hash};
+use crate::hashlist::{LINE, Reader, push_line};
+
+pub struct OwnList {
+    text: File,
+    is_whole: AtomicBool,
+}
+
+impl OwnList {
+    /// An empty one. None where no file can be made for it.
+    pub fn new() -> Option<Self> {
+        Some(OwnList {
+            text: file::unnamed().ok()?,
+            is_whole: AtomicBool::new(true),
+        })
+    }
+
+    /// Writes the lines of the block `first` and of those after it.
+    pub fn write(&self, first: u64, hashes: &[Hash]) {
+        let mut lines = Vec::with_capacity(hashes.len() * LINE);
+        for hash in hashes {
+            push_line(&mut lines, hash);
+        }
+        let written = self.text.write_all_at(&lines, start_of(first));
+        self.is_whole.fetch_and(written.is_ok(), Relaxed);
+    }
+
+    /// Whether all was written: `$TMPDIR` had room for it.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole.load(Relaxed)
+    }
+
+    /// Whether `hash` is that of the block of this number.
+    pub fn has(&self, number: u64, hash: &Hash) -> bool {
+        let mut line = [0; HEX_LEN];
+        let length = file::read_at(&self.text, &mut line, start_of(number));
+        length == HEX_LEN && line == hash.to_hex()
+    }
+
+    /// Fills `buffer` with the text from the byte `offset` on. False where the list is shorter.
+    pub fn read(&self, buffer: &mut [u8], offset: u64) -> bool {
+        file::read_at(&self.text, buffer, offset) == buffer.len()
+    }
+
+    /// Gives each hash to `take`.
+    ///
+    /// # Errors
+    /// Where a block of the file could not be read, so that its line is missing; those of `take`.
+    pub fn for_each(&self, take: &mut dyn FnMut(Hash) -> Result<()>) -> Result<()> {
+        let _ = (&self.text).rewind();
+        let mut lines = Reader::new(BufReader::new(&self.text), String::new());
+        while let Some(hash) = lines.next()? {
+            take(hash)?;
+        }
+        Ok(())
+    }
+}
+
+/// Where the line of this block begins, in bytes.
+fn start_of(number: u64) -> u64 {
+    number * LINE as u64
+}
