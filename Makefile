@@ -52,21 +52,21 @@ fuzz:                          # what strangers send, mutated, for SECONDS=20 ea
 	    '$(BUILD)/fuzz/release/fuzz' $$target $(or $(SECONDS),20) $(or $(SEED),0) || exit; done
 
 # The tests of tests/it that hold what unit tests leave of a file: all would take minutes for each change.
-HOLDS_src/block.rs       := smoke get_local export
-HOLDS_src/get/sources/servers.rs := get_servers get_spread peers
-HOLDS_src/hashlist.rs    := get_hashlist
-HOLDS_src/root.rs        := roots
-HOLDS_src/server/http.rs := server_http server_wire server_blocks
-HOLDS_src/store.rs       := store want_of_descriptors server_http
+HOLDS_src/block.rs       := together::smoke:: get::local:: store::export::
+HOLDS_src/get/sources/servers.rs := get::servers:: get::spread:: get::peers::
+HOLDS_src/hashlist.rs    := get::hashlist::
+HOLDS_src/root.rs        := get::by_root::
+HOLDS_src/server/http.rs := server::http:: server::wire:: server::post_blocks::
+HOLDS_src/store.rs       := store::block_dir:: want_of_descriptors server::http::
 # A jobserver's descriptors would be missing to the tests that count them. CI, since a skipped test tells nothing.
 MUTANTS := env -u CARGO_TARGET_DIR CI=true cargo mutants --jobserver false --config tests/mutants.toml --output '$(BUILD)'
 
-mutants:                       # which changes of FILE=src/... no test tells (or TESTS="roots get_runs" of tests/it)
+mutants:                       # which changes of FILE=src/... no test tells (or TESTS="get::by_root get::runs" of tests/it)
 	$(need-cargo)
 	@cargo mutants --version >/dev/null 2>&1 || { echo 'cargo-mutants is missing: cargo install --locked cargo-mutants' >&2; exit 1; }
 	@test -f '$(FILE)' || { echo 'usage: make mutants FILE=src/hash.rs' >&2; exit 2; }
 	$(MUTANTS) --file '$(FILE)' -- --bin psync -- --skip mutated || [ $$? -le 3 ]
-	$(MUTANTS) --file '$(FILE)' --iterate -- --test it -- $(or $(TESTS),$(HOLDS_$(FILE)),smoke) || [ $$? = 3 ]
+	$(MUTANTS) --file '$(FILE)' --iterate -- --test it -- $(or $(TESTS),$(HOLDS_$(FILE)),together::smoke::) || [ $$? = 3 ]
 
 lint:                          # formatting, clippy, shellcheck
 	$(need-cargo)

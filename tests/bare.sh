@@ -45,9 +45,9 @@ told() { # PATTERN
 with_ci '' make test ONLY="$TESTS"
 [ "$status" = 0 ] || fail "status $status for a person"
 told '^Missing: .*nginx busybox .*\. To install on Debian: apt-get install .*nginx-light busybox '
-told '^test harness::a_daemon_that_does_not_start_fails - should panic \.\.\. ok$'
-told '^test help::the_version_is_one_line \.\.\. ok$'
-told '^SKIPPED interop::nginx_is_a_server: nginx is missing$'
+told '^test support::harness::a_daemon_that_does_not_start_fails - should panic \.\.\. ok$'
+told '^test docs::help::the_version_is_one_line \.\.\. ok$'
+told '^SKIPPED together::interop::nginx_is_a_server: nginx is missing$'
 last=$(sed -n '$p' "$scratch/out")
 [ "$last" = 'Skipped tests: 3, for lack of busybox nginx. To install on Debian: apt-get install busybox nginx-light' ] ||
     fail 'the last line tells otherwise'

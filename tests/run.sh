@@ -20,7 +20,7 @@ run() { # COMMAND
 }
 
 # What the feature tls may change: URLs, requests, answers.
-TLS_TESTS='get_answers get_messages get_mirror get_servers help smoke'
+TLS_TESTS='get::answers:: get::messages:: get::mirror:: get::servers:: docs::help:: together::smoke::'
 
 # shellcheck disable=SC2086
 run_test() {

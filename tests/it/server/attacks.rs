@@ -1,6 +1,6 @@
 //! A healthy client beside a thousand hostile ones, measured: `cargo test --release --test it
-//! server_attacks -- --ignored --nocapture --test-threads=1` prints the figures, nginx's for comparison.
-//! What each limit does is told in `server_limits`; here they must hold all at once, for seconds.
+//! server::attacks -- --ignored --nocapture --test-threads=1` prints the figures, nginx's for comparison.
+//! What each limit does is told in `limits`; here they must hold all at once, for seconds.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -12,9 +12,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
-use crate::get_mirror::{honest as honest_mirror, mirror};
-use crate::get_output::{Loop, part};
-use crate::store::stamps;
+use crate::get::mirror::{honest as honest_mirror, mirror};
+use crate::get::output::{Loop, part};
+use crate::store::block_dir::stamps;
 use crate::support::*;
 
 const A: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";

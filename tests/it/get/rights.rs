@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::get_output::part;
+use crate::get::output::part;
 use crate::support::*;
 
 /// A sample whose blocks are here, and a FILE that differs from it.

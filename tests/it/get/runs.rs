@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use crate::soak::lasting_address;
+use crate::host::soak::lasting_address;
 use crate::support::*;
 
 /// What is answered to a request for these blocks, which a server has all of.

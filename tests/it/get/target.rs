@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::get_output::{Loop, part};
+use crate::get::output::{Loop, part};
 use crate::support::*;
 
 /// A sample, its server, and a directory for FILE.

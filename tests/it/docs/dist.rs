@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use crate::machine::make;
+use crate::host::machine::make;
 use crate::support::*;
 
 const EPOCH: u64 = 1_234_567_890;

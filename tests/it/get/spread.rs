@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::get_mirror::{asked_blocks, honest, mirror};
+use crate::get::mirror::{asked_blocks, honest, mirror};
 use crate::support::*;
 
 /// Who was asked for how many blocks, in order, by their numbers.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::machine::round_trip;
-use crate::store::busy_writer;
+use crate::host::machine::round_trip;
+use crate::store::block_dir::busy_writer;
 use crate::support::*;
 
 const MIB: usize = 1 << 20;

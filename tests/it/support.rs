@@ -5,9 +5,10 @@ mod at_drop;
 mod client;
 mod content;
 mod daemon;
-#[path = "../../fuzz/mutate.rs"]
+#[path = "../fuzz/mutate.rs"]
 #[allow(dead_code, reason = "only the dice are of use here")]
 mod dice;
+mod harness;
 mod hostile;
 mod mount;
 mod need;

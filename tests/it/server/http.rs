@@ -1,7 +1,7 @@
 //! What the server answers to every kind of bytes: status, headers, body, and whether the connection
 //! lives on. One answer a request, in order, however the bytes arrive.
 
-use crate::server_wire::{BLOCK, TARGETS};
+use crate::server::wire::{BLOCK, TARGETS};
 use crate::support::*;
 
 /// Follows each request: answered only where the connection lives on.

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::get_output::Loop;
-use crate::lan::{SERVED, alone};
-use crate::server_file::{serves, sparse, wait_for};
+use crate::get::output::Loop;
+use crate::server::whole_files::{serves, sparse, wait_for};
 use crate::support::*;
+use crate::together::lan::{SERVED, alone};
 
 /// A processor, where it is another one: its target and emulator.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::soak::{Held, lasting_address};
+use crate::host::soak::{Held, lasting_address};
 use crate::support::*;
 
 /// Every five minutes.
@@ -321,7 +321,7 @@ impl Home {
     }
 
     fn part(&self) -> PathBuf {
-        crate::get_output::part(&self.file)
+        crate::get::output::part(&self.file)
     }
 
     /// The blocks that are whole in the block directory.

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
-use crate::get_output::{Loop, part};
+use crate::get::output::{Loop, part};
 use crate::support::*;
 
 /// A file of two blocks, one of zeros, a fourth and 5 bytes; its server; a directory for FILE.

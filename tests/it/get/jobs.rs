@@ -201,7 +201,7 @@ fn a_file_that_waits_for_one_block_goes_on_with_the_others() {
 
 type Answer = fn(&[u8]) -> Reply;
 
-/// Some of each kind that one worker alone meets in `get_answers`.
+/// Some of each kind that one worker alone meets in `answers`.
 #[test]
 #[rustfmt::skip]
 fn a_bad_answer_is_bad_to_eight_workers_too() {

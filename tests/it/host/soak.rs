@@ -1,5 +1,5 @@
 //! Long runs, after which everything must be as it was: a server after a million requests of every
-//! kind, and a `get` whose server dies again and again. `cargo test --test it soak -- --ignored
+//! kind, and a `get` whose server dies again and again. `cargo test --test it host::soak:: -- --ignored
 //! --nocapture --test-threads=1` prints the figures. A day of cron is in `soak_day`.
 
 use std::io::{self, Read};
