@@ -65,7 +65,7 @@ mutants:                       # which changes of FILE=src/... no test tells (or
 	$(need-cargo)
 	@cargo mutants --version >/dev/null 2>&1 || { echo 'cargo-mutants is missing: cargo install --locked cargo-mutants' >&2; exit 1; }
 	@test -f '$(FILE)' || { echo 'usage: make mutants FILE=src/hash.rs' >&2; exit 2; }
-	$(MUTANTS) --file '$(FILE)' -- --bin psync -- --skip mutated || [ $$? -le 3 ]
+	$(MUTANTS) --file '$(FILE)' -- --bin psync || [ $$? -le 3 ]
 	$(MUTANTS) --file '$(FILE)' --iterate -- --test it -- $(or $(TESTS),$(HOLDS_$(FILE)),together::smoke::) || [ $$? = 3 ]
 
 lint:                          # formatting, clippy, shellcheck

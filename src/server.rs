@@ -12,13 +12,6 @@ mod answers;
 mod clients;
 mod connection;
 mod files;
-// What `make fuzz` checks for as long as anyone likes is a test too.
-#[cfg(test)]
-#[path = "../tests/fuzz/head.rs"]
-mod fuzz_head;
-#[cfg(test)]
-#[path = "../tests/fuzz/mutate.rs"]
-mod fuzz_mutate;
 mod http;
 mod input;
 mod list;

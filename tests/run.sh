@@ -22,10 +22,23 @@ run() { # COMMAND
 # What the feature tls may change: URLs, requests, answers.
 TLS_TESTS='get::answers:: get::messages:: get::mirror:: get::servers:: docs::help:: together::smoke::'
 
+# What strangers send, mutated, so many times as here or a multiple: with one seed the same everywhere.
+FUZZ='head:1000000 hashlist:40000 body:100000 answer:500'
+
+run_fuzz() { # TIMES SEED OPTION...
+    times=$1 seed=$2
+    shift 2
+    for target in $FUZZ; do
+        run cargo run --locked --quiet "$@" --manifest-path tests/fuzz/Cargo.toml --bin fuzz \
+            --target-dir "${CARGO_TARGET_DIR:-target}/fuzz" -- "${target%:*}" "$((times * ${target#*:}))x" "$seed"
+    done
+}
+
 # shellcheck disable=SC2086
 run_test() {
     run cargo test --locked --no-fail-fast ${ONLY:+-- $ONLY}
     [ -z "$ONLY" ] || return 0
+    run_fuzz 1 0
     run cargo test --locked --features tls --bin psync
     run cargo test --locked --features tls --test it -- $TLS_TESTS
 }
@@ -37,7 +50,7 @@ run_root() {
         echo 'Not root, so these are skipped (they mount, chroot or use up what others need):'
         cargo test --locked --quiet --test it -- --ignored --list | sed -n '/::root_/s/: test$//p'
     fi
-    run cargo test --locked --bin psync -- --ignored $ONLY
+    [ -n "$ONLY" ] || run_fuzz 10 1 --release
     run cargo test --locked --test it -- --ignored --test-threads=1 --skip ::cross_ --skip ::peers_ $skip $ONLY
 }
 

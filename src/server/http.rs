@@ -515,9 +515,6 @@ fn push_line(out: &mut Vec<u8>, line: std::fmt::Arguments) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::fuzz_head;
-    use crate::server::fuzz_mutate::{Dice, mutate};
-    use std::thread;
 
     #[test]
     fn room_is_made_for_as_many_lines_as_a_list_can_have() {
@@ -577,39 +574,5 @@ mod tests {
             let (request, _) = parse(format!("{head}\r\n").as_bytes()).unwrap();
             assert_eq!(request.is_last, is_last, "{head:?}");
         }
-    }
-
-    /// So many mutated heads, on both of two processors.
-    fn parse_mutated(count: u64) {
-        const THREADS: u64 = 2;
-        let good = fuzz_head::good();
-        thread::scope(|scope| {
-            for seed in 0..THREADS {
-                let (mut dice, mut bytes) = (Dice::new(seed), Vec::new());
-                let good = &good;
-                scope.spawn(move || {
-                    let mut accepted = 0;
-                    for _ in 0..count / THREADS {
-                        mutate(good, &mut dice, &mut bytes);
-                        let cut = dice.below(bytes.len() + 1);
-                        accepted += u64::from(fuzz_head::check(&bytes, cut));
-                    }
-                    // Neither is all of it noise, nor most of it unharmed.
-                    let share = accepted * 100 / (count / THREADS);
-                    assert!((20..80).contains(&share), "{share} %");
-                });
-            }
-        });
-    }
-
-    #[test]
-    fn a_million_mutated_heads_are_read_as_they_are() {
-        parse_mutated(1_000_000);
-    }
-
-    #[test]
-    #[ignore = "takes long without optimisation"]
-    fn slow_ten_million_mutated_heads_are_read_as_they_are() {
-        parse_mutated(10_000_000);
     }
 }

@@ -65,6 +65,7 @@ struct World {
     answer: Arc<Mutex<Vec<u8>>>,
     dir: PathBuf,
     block: Vec<u8>,
+    file: Vec<u8>,
 }
 
 static WORLD: OnceLock<World> = OnceLock::new();
@@ -89,13 +90,18 @@ fn world() -> &'static World {
         let dir = base.join(format!("psync-fuzz-{}", process::id()));
         fs::create_dir_all(&dir).unwrap();
         let block: Vec<u8> = (0..BLOCK_SIZE).map(|n| (n * 7 % 251) as u8).collect();
-        let list = format!("{}\n{}\n", Hash::of(&block), Hash::of(LAST));
-        fs::write(dir.join("list"), list).unwrap();
+        // Zeros are not asked for: with them the list is long enough for one request for the others.
+        let file = [&[0; 2 * BLOCK_SIZE][..], &block, LAST].concat();
+        let lines = file
+            .chunks(BLOCK_SIZE)
+            .map(|block| Hash::of(block).to_string() + "\n");
+        fs::write(dir.join("list"), lines.collect::<String>()).unwrap();
         World {
             address,
             answer,
             dir,
             block,
+            file,
         }
     })
 }
@@ -126,9 +132,11 @@ fn serve(mut stream: &TcpStream, answer: &Mutex<Vec<u8>>) -> std::io::Result<()>
     stream.write_all(&answer)
 }
 
+/// Whether these answers bring the whole file.
+///
 /// # Panics
 /// When `psync get` does, writes what is wrong, or says anything else than done or not to be had.
-pub fn check(data: &[u8]) {
+pub fn check(data: &[u8]) -> bool {
     let world = world();
     let answer = data.iter().flat_map(|byte| match *byte {
         MARK => &world.block[..],
@@ -136,7 +144,7 @@ pub fn check(data: &[u8]) {
     });
     // The mark is one byte long, and many of them are much.
     *world.answer.lock().unwrap() = answer.copied().take(1 << 20).collect();
-    let file = [&world.block[..], LAST].concat();
+    let file = &world.file;
     let (out, part) = (world.dir.join("out"), world.dir.join("out.part"));
     let words = [
         "psync",
@@ -159,8 +167,11 @@ pub fn check(data: &[u8]) {
     let Ok(Command::Get(options)) = cli::parse(words.into_iter(), |_| None) else {
         panic!("the command line is not understood");
     };
-    match get::run(options) {
-        Ok(()) => assert!(fs::read(&out).unwrap() == file),
+    let is_whole = match get::run(options) {
+        Ok(()) => {
+            assert!(fs::read(&out).unwrap() == *file);
+            true
+        }
         Err(error) => {
             assert_eq!(error.exit_code(), 3);
             assert!(!out.exists());
@@ -168,10 +179,12 @@ pub fn check(data: &[u8]) {
             for (part, block) in part.chunks(BLOCK_SIZE).zip(file.chunks(BLOCK_SIZE)) {
                 assert!(part == &block[..part.len()] || part.iter().all(|&byte| byte == 0));
             }
+            false
         }
-    }
+    };
     let _ = fs::remove_file(&out);
     let _ = fs::remove_file(&part);
+    is_whole
 }
 
 /// Takes away what was written.

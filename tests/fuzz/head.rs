@@ -1,7 +1,8 @@
 //! Heads of requests: whatever the parser makes of them must be what a second, plain reading of the
 //! same bytes finds there, and must not change with what follows.
 
-use super::http::{self, MAX_HEAD, Request, Status, Wanted};
+use crate::http::{self, MAX_HEAD, Request, Status, Wanted};
+use crate::mutate::Dice;
 
 const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
 
@@ -30,8 +31,9 @@ pub fn good() -> Vec<Vec<u8>> {
 /// Whether `bytes` begin with a head that is accepted.
 ///
 /// # Panics
-/// When the parser is wrong about them, or about the first `cut` of them.
-pub fn check(bytes: &[u8], cut: usize) -> bool {
+/// When the parser is wrong about them, or about the first so many of them.
+pub fn check(bytes: &[u8]) -> bool {
+    let cut = Dice::of(bytes).below(bytes.len() + 1);
     let parsed = http::parse(bytes);
     let Some((request, length)) = parsed else {
         // Nobody can have the server wait for ever longer heads.

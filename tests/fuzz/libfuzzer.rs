@@ -13,4 +13,6 @@ static CHOSEN: LazyLock<&Target> = LazyLock::new(|| {
         .expect("a target")
 });
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| (CHOSEN.run)(data));
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    (CHOSEN.run)(data);
+});

@@ -7,6 +7,7 @@ use crate::hash::Hash;
 use crate::hashlist::Reader;
 use crate::http::{List, Status};
 use crate::list_parser::{self, ListParser, Progress};
+use crate::mutate::Dice;
 
 /// Good lists, of every kind.
 pub fn good() -> Vec<Vec<u8>> {
@@ -41,9 +42,11 @@ fn plain_reading(bytes: &[u8]) -> (Vec<String>, bool) {
     (hashes, false)
 }
 
+/// Whether `data` is a hashlist.
+///
 /// # Panics
 /// When the reader takes `data` for anything else than it is.
-pub fn check_reader(data: &[u8]) {
+pub fn check_reader(data: &[u8]) -> bool {
     let (due, refused) = plain_reading(data);
     for room in [1, 7, 8192] {
         let input = BufReader::with_capacity(room, data);
@@ -55,6 +58,7 @@ pub fn check_reader(data: &[u8]) {
         assert_eq!(end.is_err(), refused);
         assert!(end.is_err_and(|e| e.exit_code() == 2) || !refused);
     }
+    !refused
 }
 
 /// What a body follows.
@@ -63,21 +67,21 @@ const HEAD: &[u8] = b"POST";
 /// What follows a body: not one byte of it may be taken.
 const NEXT: &[u8] = b"GET /";
 
+/// Whether `data` is a body that is accepted.
+///
 /// # Panics
 /// When the body that `data` is, arriving in three parts, is taken for anything else than it is, or
 /// refused later than with its first wrong line.
-pub fn check_body(data: &[u8]) {
+pub fn check_body(data: &[u8]) -> bool {
     let (due, refused) = plain_reading(data);
     let verdict = match () {
         () if due.len() > MAX_LINES => Progress::Refused(Status::ContentTooLarge),
         () if refused => Progress::Refused(Status::BadRequest),
         () => Progress::Whole,
     };
-    let at = |n: usize| {
-        data.get(n)
-            .map_or(0, |&byte| data.len() * usize::from(byte) / 256)
-    };
-    let (first, second) = (at(0).min(at(1)), at(0).max(at(1)));
+    let mut dice = Dice::of(data);
+    let second = dice.below(data.len() + 1);
+    let first = dice.below(second + 1);
     let list = List {
         length: data.len(),
         awaits_continue: false,
@@ -108,4 +112,5 @@ pub fn check_body(data: &[u8]) {
     if verdict == Progress::Whole {
         assert_eq!(rest, &NEXT[..arrived - data.len()]);
     }
+    verdict == Progress::Whole
 }

@@ -10,6 +10,12 @@ impl Dice {
         Dice(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
+    /// The same for the same bytes, which stay as they are.
+    pub fn of(bytes: &[u8]) -> Self {
+        let add = |sum: u64, &byte: &u8| sum.wrapping_mul(31).wrapping_add(byte.into());
+        Dice::new(bytes.iter().fold(0, add))
+    }
+
     fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
