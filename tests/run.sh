@@ -19,6 +19,17 @@ run() { # COMMAND
     "$@" || failed="$failed${failed:+; }$*"
 }
 
+# Each of NAMES must be that of a test that COMMAND lists: libtest runs none for a name of none, and is content.
+expect_tests() { # NAMES COMMAND
+    names=$1
+    shift
+    # What does not build is told by what follows.
+    [ -n "$names" ] && tests=$("$@" --list 2>/dev/null) || return 0
+    for name in $names; do
+        case $tests in *"$name"*) ;; *) failed="$failed${failed:+; }no test is named $name" ;; esac
+    done
+}
+
 # What the feature tls may change: URLs, requests, answers.
 TLS_TESTS='get::answers:: get::messages:: get::mirror:: get::servers:: docs::help:: together::smoke::'
 
@@ -36,10 +47,12 @@ run_fuzz() { # TIMES SEED OPTION...
 
 # shellcheck disable=SC2086
 run_test() {
+    expect_tests "$ONLY" cargo test --locked --
     run cargo test --locked --no-fail-fast ${ONLY:+-- $ONLY}
     [ -z "$ONLY" ] || return 0
     run_fuzz 1 0
     run cargo test --locked --features tls --bin psync
+    expect_tests "$TLS_TESTS" cargo test --locked --features tls --test it --
     run cargo test --locked --features tls --test it -- $TLS_TESTS
 }
 
@@ -51,6 +64,7 @@ run_root() {
         cargo test --locked --quiet --test it -- --ignored --list | sed -n '/::root_/s/: test$//p'
     fi
     [ -n "$ONLY" ] || run_fuzz 10 1 --release
+    expect_tests "$ONLY" cargo test --locked --test it -- --ignored
     run cargo test --locked --test it -- --ignored --test-threads=1 --skip ::cross_ --skip ::peers_ $skip $ONLY
 }
 
@@ -64,11 +78,13 @@ run_cross() {
         rm -f "${CARGO_TARGET_DIR:-target}/$target/release/psync"
         sh tests/static.sh "$target" || :
     done
+    expect_tests "${ONLY:-::cross_}" cargo test --locked --test it -- --ignored
     run cargo test --locked --test it -- --ignored ${ONLY:-::cross_}
 }
 
 # shellcheck disable=SC2086
 run_peers() {
+    expect_tests "${ONLY:-::peers_}" cargo test --locked --test it -- --ignored
     run cargo test --locked --test it -- --ignored ${ONLY:-::peers_}
 }
 

@@ -1,9 +1,10 @@
 //! What README.md shows is what happens: its examples run as they stand, its command lines are
-//! understood, and its figures are those that were measured.
+//! understood, its figures are those that were measured, and the tests that it names are there.
 
 use std::fs;
 use std::net::TcpListener;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 
 use crate::support::*;
 
@@ -94,6 +95,31 @@ fn systemd_takes_the_units() {
     }
     let out = tool!("systemd-analyze", "verify").args(names).run().ok();
     assert_eq!(out.stderr, "");
+}
+
+#[test]
+fn each_promise_names_the_files_of_its_tests() {
+    let readme = readme();
+    let promises = section(&readme, "What it promises").split(". **").skip(1);
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let is_name = |word: &&str| {
+        word.contains('/')
+            && word
+                .bytes()
+                .all(|c| c.is_ascii_lowercase() || b"_/".contains(&c))
+    };
+    let mut count = 0;
+    for promise in promises {
+        let words = promise.split('`').skip(1).step_by(2);
+        let names: Vec<&str> = words.filter(is_name).collect();
+        assert!(!names.is_empty(), "{promise}");
+        for name in names {
+            let file = tests.join(name).with_extension("rs");
+            assert!(file.is_file(), "{name} is no file of tests");
+        }
+        count += 1;
+    }
+    assert!(count >= 10, "{count}");
 }
 
 /// Each number in `text` that is one of seconds or MiB.

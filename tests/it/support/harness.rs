@@ -199,6 +199,20 @@ fn every_drop_goes_through_at_drop() {
     assert!(drops > 10, "{drops}");
 }
 
+/// `make mutants` would take a name of none for tests that tell nothing.
+#[test]
+fn the_files_of_tests_that_the_makefile_names_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("Makefile")).unwrap();
+    let words = text.split(|c: char| !(c.is_ascii_lowercase() || "_:".contains(c)));
+    let names: Vec<&str> = words.filter_map(|word| word.strip_suffix("::")).collect();
+    assert!(names.len() > 10, "{names:?}");
+    for name in names {
+        let file = format!("tests/it/{}.rs", name.replace("::", "/"));
+        assert!(root.join(file).is_file(), "{name} is no file of tests");
+    }
+}
+
 #[test]
 fn clients_and_hostile_servers_agree() {
     let bytes = random(3 * BLOCK_SIZE, 1);
