@@ -12,6 +12,7 @@ mod mirror;
 pub mod output;
 mod peers;
 mod progress;
+mod reads;
 mod rights;
 mod rounds;
 mod runs;

@@ -1,0 +1,168 @@
+//! How often an update reads FILE: twice, and once where FILE is written in place; by a list and by a
+//! root, wherever the blocks have moved to, and with a seed. What `$TMPDIR` does not take costs reads, and
+//! nothing else.
+
+use std::fs;
+use std::path::Path;
+
+use super::output::Loop;
+use crate::support::*;
+
+/// Blocks of the old file: its list has two levels above it.
+const BLOCKS: usize = 4000;
+
+/// Reads of FILE, in hundredths of its size. A root costs those of a few blocks more.
+const TWICE: usize = 205;
+const ONCE: usize = 105;
+
+struct Update {
+    dir: TempDir,
+    old: Vec<u8>,
+    new: Rooted,
+    server: HostileServer,
+}
+
+impl Update {
+    fn new(new: &[u8], old: Vec<u8>) -> Self {
+        let (dir, new) = (TempDir::new(), Rooted::new(new));
+        dir.file("list", hashlist(new.bytes()));
+        let map = new.map();
+        let server = HostileServer::http(move |request| Reply::honest(&map, request));
+        Update {
+            dir,
+            old,
+            new,
+            server,
+        }
+    }
+
+    /// A hundredth of the blocks is new, in ten places.
+    fn changed() -> Self {
+        let new = random(BLOCKS * BLOCK_SIZE + 77, 1);
+        let mut old = new.clone();
+        for place in 0..10 {
+            let first = (place * BLOCKS / 10 + place) * BLOCK_SIZE;
+            old[first..first + 4 * BLOCK_SIZE].fill(7);
+        }
+        Update::new(&new, old)
+    }
+
+    /// 64 blocks are new, at the beginning.
+    fn moved() -> Self {
+        let old = random(BLOCKS * BLOCK_SIZE + 77, 2);
+        Update::new(&[random(64 * BLOCK_SIZE, 3), old.clone()].concat(), old)
+    }
+
+    /// Runs get and tells how often it has read `file`, in hundredths of the old file's size.
+    fn reads(&self, file: &Path, run: Run) -> usize {
+        let (out, calls) = trace("read,pread64", &["--seccomp-bpf"], run);
+        out.ok();
+        let of_file = format!("<{}>", file.display());
+        let result = |text: &str| text.rsplit_once(" = ")?.1.parse::<usize>().ok();
+        let calls = calls.iter().filter(|call| call.text.contains(&of_file));
+        let bytes: usize = calls.filter_map(|call| result(&call.text)).sum();
+        bytes * 100 / self.old.len()
+    }
+
+    /// Updates FILE, by the list and by the root, with these words.
+    fn file(&self, words: &[&str], most: usize) {
+        for hashlist in [self.dir.join("list").to_str().unwrap(), &self.new.root] {
+            let file = self.dir.file("file", &self.old);
+            let get = psync!("get", "-o", &file, self.server.url(), hashlist).args(words);
+            let reads = self.reads(&file, get);
+            assert!(fs::read(&file).unwrap() == self.new.bytes());
+            assert!(
+                (1..=most).contains(&reads),
+                "{words:?} {hashlist}: {reads} %"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_update_reads_file_twice_and_in_place_once() {
+    for update in [Update::changed(), Update::moved()] {
+        update.file(&[], TWICE);
+        update.file(&["--in-place"], ONCE);
+    }
+}
+
+#[test]
+fn a_file_that_is_right_is_read_once() {
+    let update = Update::changed();
+    let right = update.dir.file("right", update.new.bytes());
+    for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
+        let reads = update.reads(&right, psync!("get", "-o", &right, hashlist));
+        assert!((99..=ONCE).contains(&reads), "{hashlist}: {reads} %");
+    }
+}
+
+#[test]
+fn a_seed_is_read_twice() {
+    for update in [Update::changed(), Update::moved()] {
+        let seed = update.dir.file("seed", &update.old);
+        for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
+            let out = update.dir.join("out");
+            let get = psync!(
+                "get",
+                "--seed",
+                &seed,
+                "-o",
+                &out,
+                update.server.url(),
+                hashlist
+            );
+            let reads = update.reads(&seed, get);
+            assert!(fs::read(&out).unwrap() == update.new.bytes());
+            assert!(reads <= TWICE, "{hashlist}: {reads} %");
+            fs::remove_file(out).unwrap();
+        }
+    }
+}
+
+#[test]
+#[ignore = "a loop device"]
+fn root_a_device_is_read_once() {
+    let update = Update::changed();
+    for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
+        let room = [&update.old[..], &[0; BLOCK_SIZE]].concat();
+        let device = match Loop::new(&room) {
+            Ok(device) => device,
+            Err(e) => skip!("no loop device: {e}"),
+        };
+        let path = device.device.clone();
+        let get = psync!("get", "-o", &path, update.server.url(), hashlist);
+        let reads = update.reads(&path, get);
+        assert!(device.read().starts_with(update.new.bytes()));
+        assert!(reads <= ONCE, "{hashlist}: {reads} %");
+    }
+}
+
+#[test]
+fn without_a_directory_for_its_list_file_is_read_more_often() {
+    for update in [Update::changed(), Update::moved()] {
+        for words in [&[][..], &["--in-place"]] {
+            let file = update.dir.file("file", &update.old);
+            let get = psync!("get", "-o", &file, update.server.url(), &update.new.root);
+            get.args(words).env("TMPDIR", "/nonexistent").run().ok();
+            assert!(fs::read(&file).unwrap() == update.new.bytes(), "{words:?}");
+        }
+        let right = update.dir.file("file", update.new.bytes());
+        let get = psync!("get", "-o", &right, &update.new.root);
+        get.env("TMPDIR", "/nonexistent").run().ok();
+    }
+}
+
+#[test]
+#[ignore = "mounts"]
+fn root_a_full_directory_for_its_list_costs_reads_alone() {
+    for update in [Update::changed(), Update::moved()] {
+        let full = Mount::tmpfs("size=64k");
+        for words in [&[][..], &["--in-place"]] {
+            let file = update.dir.file("file", &update.old);
+            let get = psync!("get", "-o", &file, update.server.url(), &update.new.root);
+            get.args(words).env("TMPDIR", &full.at).run().ok();
+            assert!(fs::read(&file).unwrap() == update.new.bytes(), "{words:?}");
+        }
+    }
+}
