@@ -2,7 +2,8 @@
 //! root, wherever the blocks have moved to, and with a seed. What `$TMPDIR` does not take costs reads, and
 //! nothing else.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::output::Loop;
@@ -164,5 +165,40 @@ fn root_a_full_directory_for_its_list_costs_reads_alone() {
             get.args(words).env("TMPDIR", &full.at).run().ok();
             assert!(fs::read(&file).unwrap() == update.new.bytes(), "{words:?}");
         }
+    }
+}
+
+/// What was found in it counts only as long as nobody else writes to it.
+#[test]
+fn a_file_that_changes_before_it_is_locked_is_read_again() {
+    let new = random(200 * BLOCK_SIZE, 4);
+    let mut old = new.clone();
+    old[190 * BLOCK_SIZE..].fill(7);
+    let update = Update::new(&new, old);
+    for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
+        let (file, log) = (
+            update.dir.file("file", &update.old),
+            update.dir.file("log", ""),
+        );
+        let get = psync!(
+            "get",
+            "--in-place",
+            "-o",
+            &file,
+            update.server.url(),
+            hashlist
+        );
+        let delay = "inject=flock:delay_enter=3000000:when=1";
+        let words = ["-f", "-qq", "-e", "trace=flock", "-e", delay, "-o"];
+        let words = words.into_iter().chain(log.to_str());
+        let run = get.under("strace", words).start();
+        wait_until("it locks FILE", || {
+            fs::read_to_string(&log).is_ok_and(|log| log.contains("flock("))
+        });
+        let writable = OpenOptions::new().write(true).open(&file).unwrap();
+        writable.write_all_at(b"another psync's", 9).unwrap();
+        drop(writable);
+        run.wait().ok();
+        assert!(fs::read(&file).unwrap() == update.new.bytes());
     }
 }
