@@ -105,10 +105,8 @@ pub fn run(options: Options) -> Result<()> {
         report.has_servers |= !servers.is_empty();
     }
     let sources = Arc::new(gather(options, servers, seeds)?);
-    let list = match start {
-        Start::List(list) => Ok(*list),
-        Start::Root(root) => under(options, root, &sources, output.seeds()),
-    };
+    let check_size = |least| output.check_size(least);
+    let list = find_list(options, start, &sources, output.seeds(), &check_size);
     let told = put_together(options, list, output, &sources, &mut report);
     told.map_err(|error| match error.is_missing() {
         true => sources
@@ -158,14 +156,10 @@ fn count(
         return Ok(Count::complete(blocks));
     }
     let sources = Arc::new(gather(options, Vec::new(), seeds)?);
-    let mut list = match start {
-        Start::List(list) => *list,
-        Start::Root(root) => match under(options, root, &sources, files.seeds()) {
-            Err(error) if error.is_missing() => return Ok(Count::without_root()),
-            list => list?,
-        },
+    let mut list = match find_list(options, start, &sources, files.seeds(), &|_| Ok(())) {
+        Err(error) if error.is_missing() => return Ok(Count::without_root()),
+        list => list?,
     };
-    list.begin()?;
     let progress = Progress::new(!options.quiet, false);
     dry_run::count(&mut list, &sources, &files, progress)
 }
@@ -248,7 +242,7 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
     })
 }
 
-/// Begins to fetch a list under a root: only once there is room for its file.
+/// Begins the work, once there is room for the file.
 fn begin(
     options: &Options,
     mut list: List,
@@ -260,11 +254,7 @@ fn begin(
         Output::Stream(stream) => (None, Some(stream)),
     };
     if let Some(place) = &mut place {
-        place.check_size(&list)?;
         place.begin();
-    }
-    list.begin()?;
-    if place.is_some() {
         list.mark_last_line();
         // Others may be at it too. A mirror that ignores ranges is read through for each step back.
         if (options.lan.is_some() || options.peers) && options.mirrors.is_empty() {
@@ -283,17 +273,28 @@ fn tell(text: String) {
     console::complain(text);
 }
 
-/// The list under a root, once its root block is found.
-fn under(
+/// The list that the work starts from. `check_size` gets the bytes that the file has at least, before
+/// a list under a root is fetched.
+fn find_list(
     options: &Options,
-    hash: Hash,
+    start: Start,
     sources: &Arc<Sources>,
     seeds: Vec<Arc<Seed>>,
+    check_size: &dyn Fn(u64) -> Result<()>,
 ) -> Result<List> {
-    let name = options.hashlist.to_string();
-    let levels = ListTree::new(sources, &name, seeds, options.retry);
-    let root = levels.root(hash)?;
-    Ok(List::under(root, &name, levels))
+    match start {
+        Start::List(list) => {
+            check_size(list.least_size().unwrap_or(0))?;
+            Ok(*list)
+        }
+        Start::Root(hash) => {
+            let name = options.hashlist.to_string();
+            let tree = ListTree::new(sources, name, seeds, options.retry);
+            let root = tree.root(hash)?;
+            check_size(root.size)?;
+            tree.list(root)
+        }
+    }
 }
 
 /// The blocks of FILE, if it is all that the list says: then it is not touched. A list that can

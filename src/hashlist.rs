@@ -3,7 +3,7 @@
 //! This file owns the grammar and its refusals. It opens nothing, and holds one line of at most
 //! [`MAX_LINE`] bytes whatever the length of the list or of a line.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 
 use crate::error::{Error, Result};
 use crate::hash::{HEX_LEN, Hash};
@@ -64,6 +64,20 @@ impl<R: BufRead> Reader<R> {
             )
         };
         Hash::parse(line).map(Some).ok_or_else(refusal)
+    }
+
+    /// Whether there is no other line.
+    ///
+    /// # Errors
+    /// Exit code 1 when the input fails.
+    pub fn is_at_end(&mut self) -> Result<bool> {
+        loop {
+            match self.input.fill_buf() {
+                Ok(rest) => return Ok(rest.is_empty()),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(Error::io("read hashlist", &self.name, &e)),
+            }
+        }
     }
 }
 

@@ -84,9 +84,7 @@ impl<'a> Finder<'a> {
 
     /// Sends on the blocks that were found, where enough of them are there.
     pub fn send_on(&mut self) {
-        if self.sink.parts.is_due() {
-            self.sink.flush();
-        }
+        self.sink.flush_if_due();
     }
 
     pub fn is_stopped(&self) -> bool {
@@ -115,7 +113,7 @@ impl<'a> Finder<'a> {
             report.transient |= transient;
             absent = later;
         }
-        report.parts = self.sink.parts.take();
+        report.parts = self.sink.take();
         Ok(report)
     }
 

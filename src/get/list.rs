@@ -11,7 +11,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::iter::Flatten;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use super::block_ref::BlockRef;
 use crate::block;
@@ -20,43 +20,32 @@ use crate::error::{Cause, Error, Result};
 use crate::file;
 use crate::hash::Hash;
 use crate::hashlist::{LINE, Reader, push_line};
+use crate::mutex::lock;
 use crate::root::Root;
 use order::{Order, Ordered};
-
-/// What brings the text of a list that stands under a root.
-pub trait Upper: Send + Sync {
-    /// Begins to fetch it.
-    ///
-    /// # Errors
-    /// When the machine is too short of something.
-    fn text(self: Arc<Self>, root: &Arc<Root>) -> Result<Box<dyn Read + Send>>;
-
-    /// What ended it before its end, if anything did.
-    fn failure(&self) -> Option<Error>;
-}
 
 pub struct List {
     reader: Reader<BufReader<Box<dyn Read + Send>>>,
     name: String,
     length: Option<u64>,
-    /// What the text comes from, if that is a root.
-    under: Option<(Arc<Root>, Arc<dyn Upper>)>,
+    /// Bytes of the file, where a root tells them.
+    size: Option<u64>,
+    /// What ended the fetching of a list under a root.
+    failure: Failure,
     /// What the text comes from, if that is a file whose lines are all as long as the first.
     file: Option<File>,
     /// The numbers of the lines to come, where they come in another order.
     order: Option<Flatten<Order>>,
-    /// What ended the fetching of the list, where that was done beforehand.
-    cut: Option<Error>,
     /// Whether the last line is marked even where the length is not known. That takes a look at the
     /// line after, for which a list that is still being made would make the block wait.
     marks_last_line: bool,
-    ahead: Option<Hash>,
     given: u64,
-    /// Whether there is no other line, or the next one is none, which is told after those before
-    /// it were taken.
+    /// Whether there is no other line, or the next one is none.
     ended: bool,
-    refused: Option<Error>,
 }
+
+/// Why a text ends early, shared with the thread that makes it.
+pub type Failure = Arc<Mutex<Option<Error>>>;
 
 impl List {
     /// Opens the file `path`, or standard input where that is `-`.
@@ -102,25 +91,13 @@ impl List {
         })
     }
 
-    /// The list under `root`, to be begun.
-    pub fn under(root: Root, name: &str, levels: Arc<dyn Upper>) -> Self {
-        let list = List::new(Box::new(io::empty()), name.to_owned(), Some(root.blocks(0)));
+    /// The list under `root`, whose `text` may end early for a `failure`.
+    pub fn under(root: &Root, name: &str, text: Box<dyn Read + Send>, failure: Failure) -> Self {
         List {
-            under: Some((Arc::new(root), levels)),
-            ..list
+            size: Some(root.size),
+            failure,
+            ..List::new(text, name.to_owned(), Some(root.blocks(0)))
         }
-    }
-
-    /// Begins to fetch a list under a root: only when all else is well.
-    ///
-    /// # Errors
-    /// When the machine is too short of something.
-    pub fn begin(&mut self) -> Result<()> {
-        if let Some((root, levels)) = &self.under {
-            let text = BufReader::new(Arc::clone(levels).text(root)?);
-            self.reader = Reader::new(text, self.name.clone());
-        }
-        Ok(())
     }
 
     fn new(input: Box<dyn Read + Send>, name: String, length: Option<u64>) -> Self {
@@ -128,15 +105,13 @@ impl List {
             reader: Reader::new(BufReader::new(input), name.clone()),
             name,
             length,
-            under: None,
+            size: None,
+            failure: Failure::default(),
             file: None,
             order: None,
-            cut: None,
             marks_last_line: false,
-            ahead: None,
             given: 0,
             ended: false,
-            refused: None,
         }
     }
 
@@ -151,13 +126,13 @@ impl List {
         let Some(length) = self.length else {
             return Ok(self);
         };
-        if self.under.is_some() {
+        if self.size.is_some() {
             self.file = self.spool()?;
         }
         let Some(mut file) = self.file.take() else {
             return Ok(self);
         };
-        let text: Box<dyn Read + Send> = if self.cut.is_some() {
+        let text: Box<dyn Read + Send> = if lock(&self.failure).is_some() {
             let failed = |e| Error::io("read hashlist", &self.name, &e);
             file.rewind().map_err(failed)?;
             Box::new(file)
@@ -196,7 +171,7 @@ impl List {
                 }
                 Ok(None) => break,
                 Err(error) if error.is_missing() => {
-                    self.cut = Some(error);
+                    *lock(&self.failure) = Some(error);
                     break;
                 }
                 Err(error) => return Err(error),
@@ -224,7 +199,7 @@ impl List {
 
     /// Bytes of the file, where they are known beforehand.
     pub fn size(&self) -> Option<u64> {
-        self.under.as_ref().map(|(root, _)| root.size)
+        self.size
     }
 
     /// Bytes of the file, at least, where that is known beforehand: the last block may be as short as
@@ -234,7 +209,7 @@ impl List {
             0 => Some(0),
             blocks => Some(block::offset(blocks - 1) + 1),
         };
-        self.size().or_else(shortest)
+        self.size.or_else(shortest)
     }
 
     /// The next line, or none at the end.
@@ -243,32 +218,19 @@ impl List {
     /// As the hashlist's reader; when a file has become longer or shorter since it was opened; and
     /// what ended the fetching of a list under a root.
     pub fn next(&mut self) -> Result<Option<BlockRef>> {
-        let hash = match self.ahead.take() {
-            None => self.read()?,
-            ahead => ahead,
-        };
-        let Some(hash) = hash else {
+        let Some(hash) = self.read()? else {
             return Ok(None);
         };
-        let number = self.number();
+        let number = match &mut self.order {
+            Some(order) => order.next().unwrap_or(self.given),
+            None => self.given,
+        };
         self.given += 1;
         let last = match self.length {
             Some(length) => number + 1 == length,
-            None => self.marks_last_line && self.is_last()?,
+            None => self.marks_last_line && self.reader.is_at_end()?,
         };
         Ok(Some(BlockRef { number, hash, last }))
-    }
-
-    /// The number of the line that was read.
-    fn number(&mut self) -> u64 {
-        let shuffled = self.order.as_mut().and_then(Flatten::next);
-        shuffled.unwrap_or(self.given)
-    }
-
-    /// Whether there is no other line.
-    fn is_last(&mut self) -> Result<bool> {
-        self.ahead = self.read()?;
-        Ok(self.ahead.is_none())
     }
 
     fn read(&mut self) -> Result<Option<Hash>> {
@@ -282,9 +244,7 @@ impl List {
             return hash;
         }
         // What is fetched is cut off where that fails, in the middle of a line mostly.
-        let levels = self.under.as_ref().map(|(_, levels)| levels);
-        let fetching = || levels.and_then(|levels| levels.failure());
-        let failure = self.cut.take().or_else(fetching);
+        let failure = lock(&self.failure).take();
         let cause = "it changed while it was read";
         Err(match (failure, hash) {
             (Some(error), _) | (None, Err(error)) => error,
@@ -292,33 +252,21 @@ impl List {
         })
     }
 
-    /// The next lines, `most` of them at most: none at the end, nor after a line that is not one.
-    /// Of a list that is still being made one is waited for, and no more.
+    /// Adds the next lines to `lines`, until there are `most`; tells whether there is no other. Of a list
+    /// that is still being made one is waited for, and no more.
     ///
     /// # Errors
-    /// As [`List::next`].
-    pub fn take(&mut self, most: usize) -> Result<Vec<BlockRef>> {
-        let mut lines = Vec::with_capacity(most);
-        if let Some(error) = self.refused.take() {
-            return Err(error);
-        }
+    /// As [`List::next`]. The lines before are in `lines`.
+    pub fn take(&mut self, most: usize, lines: &mut Vec<BlockRef>) -> Result<bool> {
         while !self.ended && lines.len() < most {
             let is_there = self.length.is_some() || lines.is_empty() || self.reader.has_line();
             if !is_there {
                 break;
             }
-            match self.next() {
-                Ok(Some(wanted)) => lines.push(wanted),
-                Ok(None) => self.ended = true,
-                Err(error) => {
-                    self.ended = true;
-                    if lines.is_empty() {
-                        return Err(error);
-                    }
-                    self.refused = Some(error);
-                }
-            }
+            let next = self.next();
+            self.ended = !matches!(next, Ok(Some(_)));
+            lines.extend(next?);
         }
-        Ok(lines)
+        Ok(self.ended)
     }
 }

@@ -17,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::block_ref::BlockRef;
-use super::list::List;
 use super::sources::seed::{OwnLists, Scope, Seed};
 use crate::block::{self, BLOCK_SIZE};
 use crate::console::Stdout;
@@ -69,6 +68,16 @@ impl Stream {
 }
 
 impl Output {
+    /// # Errors
+    /// When there is no room for a file of at least so many bytes. [`Place::write`] refuses a last block
+    /// that turns out to be too long.
+    pub fn check_size(&self, least: u64) -> Result<()> {
+        match self {
+            Output::Stream(_) => Ok(()),
+            Output::Place(place) => place.check_end(least),
+        }
+    }
+
     /// Files that are as they were before the work, and may have blocks of the list under a root.
     pub fn seeds(&self) -> Vec<Arc<Seed>> {
         match self {
@@ -280,13 +289,6 @@ impl Place {
     /// The work begins: from now on FILE.part stays for the next run.
     pub fn begin(&mut self) {
         self.has_begun = true;
-    }
-
-    /// # Errors
-    /// When the file of `list` has no room here. Where its size is not known its last block may be as
-    /// short as a byte: [`Place::write`] refuses one that does not fit.
-    pub fn check_size(&self, list: &List) -> Result<()> {
-        self.check_end(list.least_size().unwrap_or(0))
     }
 
     /// # Errors

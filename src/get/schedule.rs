@@ -246,7 +246,7 @@ impl<'a> Scheduler<'a> {
 
     fn take(&mut self, done: TaskReport) -> Result<()> {
         self.in_flight -= usize::from(done.finished);
-        self.ended |= done.list_ended;
+        self.ended |= done.list_ended || done.refused.is_some();
         self.refused = self.refused.take().or(done.refused);
         for part in done.parts {
             self.rounds.made_progress |= done.is_retry && part.origin == Origin::Fetched;

@@ -125,15 +125,14 @@ fn take(most: usize, shared: &Shared, finder: &mut Finder) -> Result<TaskReport>
         if is_stream {
             due = due.min(most - lines);
         }
-        let taken = lock(&shared.list).take(due);
-        let wanted = taken.unwrap_or_else(|error| {
-            refused = Some(error);
-            Vec::new()
-        });
+        let mut wanted = Vec::with_capacity(due);
+        match lock(&shared.list).take(due, &mut wanted) {
+            Ok(ended) => list_ended = ended,
+            Err(error) => refused = Some(error),
+        }
         let count = wanted.len();
         lines += count;
         absent.append(&mut finder.find_local(wanted)?);
-        list_ended = count == 0;
         if count < due {
             break;
         }

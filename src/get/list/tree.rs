@@ -5,11 +5,11 @@
 //! level and feeds the reader of the file's list by a pipe. No level is ever held whole. What a level
 //! gives is exactly as long as the root says, and has its line ends where they belong.
 
-use std::io::{self, BufReader, Cursor, Read};
-use std::sync::{Arc, Mutex};
+use std::io::{self, BufReader, Cursor, PipeReader, Read};
+use std::sync::Arc;
 use std::thread;
 
-use super::Upper;
+use super::{Failure, List};
 use crate::block::{self, BLOCK_SIZE};
 use crate::error::{Error, Result};
 use crate::get::block_ref::BlockRef;
@@ -45,17 +45,22 @@ pub struct ListTree {
     seeds: Vec<Arc<Seed>>,
     retry: u32,
     /// What ended the first level that did not come to its end.
-    failure: Mutex<Option<Error>>,
+    failure: Failure,
 }
 
 impl ListTree {
-    pub fn new(sources: &Arc<Sources>, name: &str, seeds: Vec<Arc<Seed>>, retry: u32) -> Arc<Self> {
+    pub fn new(
+        sources: &Arc<Sources>,
+        name: String,
+        seeds: Vec<Arc<Seed>>,
+        retry: u32,
+    ) -> Arc<Self> {
         Arc::new(ListTree {
             sources: Arc::clone(sources),
-            name: name.to_owned(),
+            name,
             seeds,
             retry,
-            failure: Mutex::default(),
+            failure: Failure::default(),
         })
     }
 
@@ -98,6 +103,54 @@ impl ListTree {
         }
     }
 
+    /// The file's hashlist under `root`, fetched as it is read.
+    ///
+    /// # Errors
+    /// When the machine gives no thread for it.
+    pub fn list(self: Arc<Self>, root: Root) -> Result<List> {
+        let root = Arc::new(root);
+        let mut text = Vec::new();
+        for hash in &root.hashes {
+            push_line(&mut text, hash);
+        }
+        let mut text: Box<dyn Read + Send> = Box::new(Cursor::new(text));
+        for number in (1..=root.depth).rev() {
+            text = Box::new(Level {
+                tree: Arc::clone(&self),
+                root: Arc::clone(&root),
+                number,
+                hashes: Reader::new(BufReader::new(text), self.name.clone()),
+                found: 0,
+                run: FIRST_RUN,
+                text: Cursor::default(),
+                failure: None,
+            });
+        }
+        if root.depth > 0 {
+            text = Box::new(self.feed(text)?);
+        }
+        Ok(List::under(
+            &root,
+            &self.name,
+            text,
+            Arc::clone(&self.failure),
+        ))
+    }
+
+    /// Has a thread read `text` ahead, into a pipe.
+    fn feed(&self, mut text: Box<dyn Read + Send>) -> Result<PipeReader> {
+        let (reader, mut writer) = io::pipe().map_err(|e| Error::io("open", "a pipe", &e))?;
+        let failure = Arc::clone(&self.failure);
+        let feed = move || {
+            if let Err(e) = io::copy(&mut text, &mut writer) {
+                let error = Error::io("write", "a pipe", &e);
+                lock(&failure).get_or_insert(error);
+            }
+        };
+        spawn(ASKING_STACK, Box::new(feed))?;
+        Ok(reader)
+    }
+
     fn missing(&self, hash: &Hash) -> Error {
         let hash = hash.to_string();
         let what = if hash == self.name {
@@ -113,49 +166,6 @@ impl ListTree {
 
     fn malformed(&self, cause: &str) -> Error {
         Error::malformed("read root", &self.name, cause)
-    }
-}
-
-impl Upper for ListTree {
-    /// The text of the file's hashlist, as it comes.
-    ///
-    /// # Errors
-    /// When the machine gives no thread for a level.
-    fn text(self: Arc<Self>, root: &Arc<Root>) -> Result<Box<dyn Read + Send>> {
-        let mut text = Vec::new();
-        for hash in &root.hashes {
-            push_line(&mut text, hash);
-        }
-        let mut text: Box<dyn Read + Send> = Box::new(Cursor::new(text));
-        for number in (1..=root.depth).rev() {
-            text = Box::new(Level {
-                tree: Arc::clone(&self),
-                root: Arc::clone(root),
-                number,
-                hashes: Reader::new(BufReader::new(text), self.name.clone()),
-                found: 0,
-                run: FIRST_RUN,
-                text: Cursor::default(),
-                failure: None,
-            });
-        }
-        if root.depth == 0 {
-            return Ok(text);
-        }
-        let (reader, mut writer) = io::pipe().map_err(|e| Error::io("open", "a pipe", &e))?;
-        let feed = move || {
-            if let Err(e) = io::copy(&mut text, &mut writer) {
-                let error = Error::io("write", "a pipe", &e);
-                lock(&self.failure).get_or_insert(error);
-            }
-        };
-        spawn(ASKING_STACK, Box::new(feed))?;
-        Ok(Box::new(reader))
-    }
-
-    /// What ended a level before its end, if anything did.
-    fn failure(&self) -> Option<Error> {
-        lock(&self.failure).take()
     }
 }
 

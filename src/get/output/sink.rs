@@ -109,9 +109,30 @@ impl Spare {
     }
 }
 
-/// Puts parts together, of one worker.
-pub struct Parts<'a> {
+/// What came of a task, or of a part of it: what was fetched goes to the output as it comes.
+#[derive(Default)]
+pub struct TaskReport {
+    pub parts: Vec<Part>,
+    /// Blocks that no source gave; `transient` if a server may give them a little later.
+    pub missing: Vec<BlockRef>,
+    pub transient: bool,
+    /// Whether this was the rest of it.
+    pub finished: bool,
+    /// Whether the blocks had failed before.
+    pub is_retry: bool,
+    pub list_ended: bool,
+    /// What ended the list before its end, if anything did.
+    pub refused: Option<Error>,
+}
+
+/// Where one worker puts the blocks that it finds. Makes parts of them.
+pub struct Sink<'a> {
+    keep: &'a Keep,
     spare: &'a Spare,
+    /// Gets parts of a task before all of it is done. None where the end of the task is enough.
+    results: Option<&'a SyncSender<Result<TaskReport>>>,
+    pub is_retry: bool,
+    zeros_are_kept: bool,
     done: Vec<Part>,
     /// The part that may grow; its row is empty until it is closed.
     open: Option<Part>,
@@ -119,14 +140,22 @@ pub struct Parts<'a> {
     row: Row,
     /// What the slot was lent for.
     pending: Option<(BlockRef, Origin)>,
-    /// When all that was there went on its way.
+    /// When it last sent on all that was there.
     sent: Instant,
 }
 
-impl<'a> Parts<'a> {
-    pub fn new(spare: &'a Spare) -> Self {
-        Parts {
+impl<'a> Sink<'a> {
+    pub fn new(
+        keep: &'a Keep,
+        spare: &'a Spare,
+        results: Option<&'a SyncSender<Result<TaskReport>>>,
+    ) -> Self {
+        Sink {
+            keep,
             spare,
+            results,
+            is_retry: false,
+            zeros_are_kept: false,
             done: Vec::new(),
             open: None,
             row: Row::default(),
@@ -135,14 +164,8 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Takes in a block without bytes: one that is in its place, or zeros.
-    fn note(&mut self, wanted: &BlockRef, origin: Origin, length: usize) {
-        self.begin(wanted, origin);
-        extend(&mut self.open, wanted, origin, length);
-    }
-
-    /// Room for a block, to be verified there and then committed.
-    fn slot(&mut self, wanted: &BlockRef, origin: Origin) -> Slot<'_> {
+    /// Room for a block of this origin: it is read into the slot, verified there, and then committed.
+    pub fn slot(&mut self, wanted: &BlockRef, origin: Origin) -> Slot<'_> {
         self.begin(wanted, origin);
         if self.row.is_full() {
             self.row = self.spare.take();
@@ -154,12 +177,42 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Takes in the block that the slot holds, and tells its origin.
-    fn commit(&mut self) -> Option<(Block<'_>, Origin)> {
-        let (wanted, origin) = self.pending.take()?;
-        let block = self.row.commit()?;
+    /// Takes in the block that the slot holds. False where it holds none.
+    ///
+    /// # Errors
+    /// When the block directory refuses to keep it.
+    pub fn commit(&mut self) -> Result<bool> {
+        let (Some((wanted, origin)), Some(block)) = (self.pending.take(), self.row.commit()) else {
+            return Ok(false);
+        };
         extend(&mut self.open, &wanted, origin, block.bytes().len());
-        Some((block, origin))
+        if origin.is_kept() {
+            self.keep.keep(&block)?;
+        }
+        if origin == Origin::Fetched {
+            self.flush_if_due();
+        }
+        Ok(true)
+    }
+
+    /// Takes in a block that is in its place already.
+    pub fn note_in_place(&mut self, wanted: &BlockRef, length: usize) {
+        self.begin(wanted, Origin::InPlace);
+        extend(&mut self.open, wanted, Origin::InPlace, length);
+    }
+
+    /// Takes in a block of zeros. No server is asked for zeros, but a box that reads the block directory
+    /// without psync needs them: they are kept once.
+    ///
+    /// # Errors
+    /// As [`Sink::commit`].
+    pub fn note_zeros(&mut self, wanted: &BlockRef) -> Result<()> {
+        if !mem::replace(&mut self.zeros_are_kept, true) {
+            self.keep.keep(&Block::of(&[0; BLOCK_SIZE]))?;
+        }
+        self.begin(wanted, Origin::Zeros);
+        extend(&mut self.open, wanted, Origin::Zeros, BLOCK_SIZE);
+        Ok(())
     }
 
     /// Ends the open part unless `wanted` may be its next block.
@@ -189,17 +242,32 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Whether it is time to send on what there is.
-    pub fn is_due(&self) -> bool {
-        let is_old = || self.open.is_some() && self.sent.elapsed() >= MAX_PAUSE;
-        !self.done.is_empty() || self.is_full() || is_old()
-    }
-
     /// Takes all parts out.
     pub fn take(&mut self) -> Vec<Part> {
         self.close();
         self.sent = Instant::now();
         mem::take(&mut self.done)
+    }
+
+    /// Sends on what there is, if a part is complete or has waited long enough.
+    pub fn flush_if_due(&mut self) {
+        let is_old = || self.open.is_some() && self.sent.elapsed() >= MAX_PAUSE;
+        if !self.done.is_empty() || self.is_full() || is_old() {
+            self.flush();
+        }
+    }
+
+    /// Sends on what there is. A receiver that has gone is seen at the end of the task.
+    pub fn flush(&mut self) {
+        let Some(results) = self.results else { return };
+        let (parts, is_retry) = (self.take(), self.is_retry);
+        if !parts.is_empty() {
+            let _ = results.send(Ok(TaskReport {
+                parts,
+                is_retry,
+                ..TaskReport::default()
+            }));
+        }
     }
 }
 
@@ -208,113 +276,13 @@ fn extend(open: &mut Option<Part>, wanted: &BlockRef, origin: Origin, length: us
         wanted: *wanted,
         length,
     };
-    match open {
-        Some(open) => open.end = end,
-        None => {
-            *open = Some(Part {
-                first: wanted.number,
-                end,
-                origin,
-                row: Row::default(),
-            });
-        }
-    }
-}
-
-/// What came of a task, or of a part of it: what was fetched goes to the output as it comes.
-#[derive(Default)]
-pub struct TaskReport {
-    pub parts: Vec<Part>,
-    /// Blocks that no source gave; `transient` if a server may give them a little later.
-    pub missing: Vec<BlockRef>,
-    pub transient: bool,
-    /// Whether this was the rest of it.
-    pub finished: bool,
-    /// Whether the blocks had failed before.
-    pub is_retry: bool,
-    /// Whether the list was at its end, or goes on with a line that is not one.
-    pub list_ended: bool,
-    pub refused: Option<Error>,
-}
-
-/// Where a worker puts the blocks that it finds.
-pub struct Sink<'a> {
-    keep: &'a Keep,
-    /// Told of parts of a task before all of it is done. None where the end of the task is enough.
-    results: Option<&'a SyncSender<Result<TaskReport>>>,
-    pub parts: Parts<'a>,
-    pub is_retry: bool,
-    zeros_are_kept: bool,
-}
-
-impl<'a> Sink<'a> {
-    pub fn new(
-        keep: &'a Keep,
-        spare: &'a Spare,
-        results: Option<&'a SyncSender<Result<TaskReport>>>,
-    ) -> Self {
-        Sink {
-            keep,
-            results,
-            parts: Parts::new(spare),
-            is_retry: false,
-            zeros_are_kept: false,
-        }
-    }
-
-    /// Room for a block of this origin: it is read into the slot, verified there, and then committed.
-    pub fn slot(&mut self, wanted: &BlockRef, origin: Origin) -> Slot<'_> {
-        self.parts.slot(wanted, origin)
-    }
-
-    /// Takes in the block that the slot holds. False where it holds none.
-    ///
-    /// # Errors
-    /// When the block directory refuses to keep a fetched block.
-    pub fn commit(&mut self) -> Result<bool> {
-        let Some((block, origin)) = self.parts.commit() else {
-            return Ok(false);
-        };
-        if origin.is_kept() {
-            self.keep.keep(&block)?;
-        }
-        if origin == Origin::Fetched && self.parts.is_due() {
-            self.flush();
-        }
-        Ok(true)
-    }
-
-    /// Takes in a block that is in its place already.
-    pub fn note_in_place(&mut self, wanted: &BlockRef, length: usize) {
-        self.parts.note(wanted, Origin::InPlace, length);
-    }
-
-    /// Takes in a block of zeros. No server is asked for zeros, but a box that reads the block directory
-    /// without psync needs them: they are kept once.
-    ///
-    /// # Errors
-    /// As [`Sink::commit`].
-    pub fn note_zeros(&mut self, wanted: &BlockRef) -> Result<()> {
-        if !mem::replace(&mut self.zeros_are_kept, true) {
-            self.keep.keep(&Block::of(&[0; BLOCK_SIZE]))?;
-        }
-        self.parts.note(wanted, Origin::Zeros, BLOCK_SIZE);
-        Ok(())
-    }
-
-    /// Sends on what there is. A receiver that has gone is seen at the end of the task.
-    pub fn flush(&mut self) {
-        let Some(results) = self.results else { return };
-        let parts = self.parts.take();
-        if !parts.is_empty() {
-            let is_retry = self.is_retry;
-            let _ = results.send(Ok(TaskReport {
-                parts,
-                is_retry,
-                ..TaskReport::default()
-            }));
-        }
-    }
+    let part = open.get_or_insert_with(|| Part {
+        first: wanted.number,
+        end,
+        origin,
+        row: Row::default(),
+    });
+    part.end = end;
 }
 
 /// The block directory in which fetched blocks are kept, if there is one. It is taken away at the end,
