@@ -1,9 +1,10 @@
 //! Where in a file a block lies, by its hash: for seeds, and for files that are served whole.
 //!
-//! An index takes 10 bytes a block, 2.5 MiB for a GiB, and is filled by several threads while
-//! others already look things up in it, without a lock. It is only a hint: what is found by it is
-//! read again and hashed, so a file that changes is never believed, and neither is an index that
-//! is out of date or half written.
+//! An index takes 10 bytes a block, 2.5 MiB for a GiB. Several threads fill it while others already look
+//! things up in it, without a lock. It is only a hint: a look-up reads the block again and hashes it, so
+//! neither a file that changes nor an index that is stale or half written does harm.
+//!
+//! This file owns the table and the threads that fill it. It does not open the file.
 
 use std::fs::File;
 use std::ops::Range;
@@ -17,33 +18,34 @@ use crate::hash::Hash;
 /// Blocks read at once: long reads spare a disk its seeks.
 const PIECE: usize = 64;
 
-/// Threads that read and hash one file. With more the disk is what all wait for.
+/// Threads that read and hash one file. More of them would all wait for the disk.
 const THREADS: usize = 4;
 
-/// Places that are kept of a block that a file holds more than once: if one is overwritten there
-/// is another, and the zeros of a sparse file do not fill the table.
+/// Places that the table has for a block which a file holds more often: if one is overwritten there is
+/// another, and the zeros of a sparse file do not fill the table.
 const PLACES: usize = 2;
 
-/// A hash table in which each block stands at the first free slot from its own on. Of five slots
-/// four are filled at most, so that a look for a block that is not there passes 13, which lie side
-/// by side.
+/// A hash table in which each block stands at the first free slot from its own on. At most four slots of
+/// five are filled, so that a look-up of an absent block passes 13, which lie side by side.
 pub struct Index {
-    /// Of the file.
+    /// Blocks of the file.
     blocks: u32,
     table: Vec<Entry>,
 }
 
-/// Zeros where it is free. The two are not written at once, which only hides a block for a moment.
+/// Zeros where the slot is free. One number is written after the other, which only hides a block for a
+/// moment.
+#[derive(Default)]
 struct Entry {
     /// The block's number, counted from 1.
     number: AtomicU32,
-    /// Bits of its hash, others than those that say where it stands.
+    /// Bits of its hash, other ones than those of its own slot.
     tag: AtomicU32,
 }
 
 impl Index {
-    /// For a file of so many bytes. None where the index does not fit into memory, nor the
-    /// numbers of its blocks into 32 bits, which they do up to 16 TiB.
+    /// For a file of `size` bytes. None where the index does not fit into memory, or the numbers of its
+    /// blocks into 32 bits, which they do up to 16 TiB.
     pub fn new(size: u64) -> Option<Self> {
         let slots = usize::try_from(slots(size)).ok()?;
         let blocks = u32::try_from(block::count(size))
@@ -51,10 +53,7 @@ impl Index {
             .filter(|&n| n < u32::MAX)?;
         let mut table = Vec::new();
         table.try_reserve_exact(slots).ok()?;
-        table.resize_with(slots, || Entry {
-            number: AtomicU32::new(0),
-            tag: AtomicU32::new(0),
-        });
+        table.resize_with(slots, Entry::default);
         Some(Index { blocks, table })
     }
 
@@ -92,9 +91,9 @@ impl Index {
         }
     }
 
-    /// Reads the block into `slot`, wherever it lies in `file`. False where it lies nowhere.
+    /// Reads the block into `slot` from any place in `file`. False where it has none.
     pub fn find(&self, file: &File, hash: &Hash, slot: &mut Slot) -> bool {
-        self.numbers(hash).any(|number| {
+        self.places(hash).any(|number| {
             let room = &mut slot.room()[..BLOCK_SIZE];
             let length = read_at(file, room, block::offset(number));
             slot.accept(length, hash)
@@ -103,23 +102,23 @@ impl Index {
 
     /// Whether the block of this number may have this hash.
     pub fn has(&self, number: u64, hash: &Hash) -> bool {
-        self.numbers(hash).any(|other| other == number)
+        self.places(hash).any(|other| other == number)
     }
 
-    /// The numbers of the blocks that may have this hash.
-    fn numbers(&self, hash: &Hash) -> impl Iterator<Item = u64> {
+    /// The numbers of the blocks that may be the one named `hash`.
+    fn places(&self, hash: &Hash) -> impl Iterator<Item = u64> {
         let [home, tag, ..] = hash.words();
-        let entries = self.from(home).map(|entry| {
+        let numbers = self.from(home).map(move |entry| {
             let number = entry.number.load(Relaxed);
-            (number, entry.tag.load(Relaxed))
+            (number, entry.tag.load(Relaxed) == tag)
         });
-        let taken = entries.take_while(|&(number, _)| number > 0);
+        let taken = numbers.take_while(|&(number, _)| number > 0);
         taken
-            .filter(move |&(_, other)| other == tag)
+            .filter(|&(_, is_same)| is_same)
             .map(|(number, _)| u64::from(number) - 1)
     }
 
-    /// All slots, beginning with the one that is a block's own.
+    /// All slots, beginning with a block's own.
     fn from(&self, home: u32) -> impl Iterator<Item = &Entry> {
         let own = (u64::from(home) * self.table.len() as u64) >> u32::BITS;
         let (before, from) = self.table.split_at(usize::try_from(own).unwrap_or(0));
@@ -140,7 +139,7 @@ pub fn hash_blocks(
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         for _ in 1..pieces.min(threads.min(THREADS) as u64) {
-            // Where there is no thread to be had, the others take longer.
+            // Where no thread is available, the others take longer.
             let help = || hash_pieces(file, &next, blocks.end, take, &mut |_| {});
             let _ = thread::Builder::new().spawn_scoped(scope, help);
         }
@@ -171,7 +170,7 @@ fn hash_pieces(
             hashes.clear();
             hashes.extend(piece[..length].chunks(BLOCK_SIZE).map(Hash::of));
             take(number, &hashes);
-            // Where a block cannot be read, those behind it may be readable.
+            // The file has shrunk, or a block is unreadable and the next may not be.
             let done = hashes.len().max(1);
             number += done as u64;
             left -= done;
@@ -184,7 +183,7 @@ fn slots(size: u64) -> u64 {
     block::count(size) + block::count(size) / 4 + 1
 }
 
-/// Memory for the index of a file of so many bytes.
+/// Memory for the index of a file of `size` bytes.
 pub fn bytes(size: u64) -> u64 {
     slots(size) * size_of::<Entry>() as u64
 }
@@ -198,7 +197,7 @@ mod tests {
     }
 
     fn numbers(index: &Index, hash: &Hash) -> Vec<u64> {
-        index.numbers(hash).collect()
+        index.places(hash).collect()
     }
 
     #[test]
