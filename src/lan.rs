@@ -4,23 +4,21 @@
 //! `psync 1 here NONCE PORT`, and is the server at the address that it came from and PORT. No line
 //! end, nothing after; IPv4.
 //!
-//! std cannot read the TTL of what it receives, nor list interfaces. That only the local network
-//! asks and is believed comes of this:
-//! - The question has TTL 1, so no router passes it on, and NONCE is 64 random bits. Who is not on
-//!   the link never sees it, and without it is not believed.
-//! - A server listens on the group's own address: what is sent to the box itself, from wherever, is
-//!   not received. Its answer has TTL 1 too, so that a forged question sends nothing off the link.
-//! - What comes from no single host's address, or from this box's own 127.0.0.0/8 unless that was
-//!   chosen as the interface, is not believed.
+//! std cannot read the TTL of what it receives, nor list interfaces. Three rules keep psync to the local
+//! network:
+//! - The question has TTL 1, so no router passes it on, and NONCE is 64 random bits. A host off the link
+//!   never sees it, and an answer without it does not count.
+//! - A server listens on the group's own address, so it does not receive what is sent to the box itself,
+//!   from wherever. Its answer has TTL 1 too, so that a forged question sends nothing off the link.
+//! - An answer does not count if it comes from no single host's address, or from this box's own 127.0.0.0/8
+//!   unless the user chose that as the interface.
 //!
-//! Whoever is on the link may answer what they like, [`MAX_ANSWERS`] times. That costs time, and no
-//! more: blocks are verified, a bad server is given up as any other is. So the question is asked
-//! only where the user says so.
+//! A host on the link may send any answer, [`MAX_ANSWERS`] times. That costs time, and no more: `get` verifies
+//! blocks, and gives up a bad server as any other. So it asks only where the user says so.
 //!
 //! This file owns the messages, their sockets and their bounds. It prints nothing, and knows nothing
 //! of blocks, of HTTP, or of how servers are asked.
 
-use std::array;
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
@@ -37,22 +35,22 @@ const PORT: u16 = 40960;
 /// The link alone.
 const TTL: u32 = 1;
 
-/// Taken for answers, all in all: what a thread that sleeps on a busy small box takes to wake up,
-/// many times over, and what nobody minds in a crontab.
+/// How long `get` waits for answers: many times what a thread that sleeps on a busy small box takes to wake
+/// up, and short enough for a crontab.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Answers believed: more servers are of no use to one file, and each that lies costs its failure.
 const MAX_ANSWERS: usize = 32;
 
-/// Answers sent in any one second: a segment of a hundred boxes that all ask at the same minute, and
-/// 6 KB a second to whoever is named by forged questions.
+/// Answers sent in any one second: enough for a segment of a hundred boxes that all ask at the same minute,
+/// and at most 6 KB a second to the victim of forged questions.
 const MAX_RATE: usize = 100;
 const RATE_TIME: Duration = Duration::from_secs(1);
 
 /// The pause after a socket failed, so that nothing spins.
 const FAILURE_PAUSE: Duration = Duration::from_millis(20);
 
-/// Longer than any message, so that one that is too long is seen to be.
+/// Longer than any message: one that is too long does not look like one that fits.
 const BUFFER: usize = 64;
 
 /// Stack of the thread that answers, in bytes: a buffer, the times of its answers, and std's calls.
@@ -64,40 +62,27 @@ const ANSWER: &[u8] = b"psync 1 here ";
 /// Hex digits of a nonce.
 const NONCE: usize = 16;
 
-type Nonce = [u8; NONCE];
-
 /// The nonce of a question, in the asker's own digits.
-fn read_question(datagram: &[u8]) -> Option<&Nonce> {
-    let nonce: &Nonce = datagram.strip_prefix(QUESTION)?.try_into().ok()?;
-    nonce.iter().all(u8::is_ascii_hexdigit).then_some(nonce)
+fn read_question(datagram: &[u8]) -> Option<&[u8]> {
+    let nonce = datagram.strip_prefix(QUESTION)?;
+    (nonce.len() == NONCE && nonce.iter().all(u8::is_ascii_hexdigit)).then_some(nonce)
 }
 
 /// The port in an answer to the question of `nonce`.
-fn read_answer(datagram: &[u8], nonce: &Nonce) -> Option<u16> {
+fn read_answer(datagram: &[u8], nonce: &[u8]) -> Option<u16> {
     let rest = datagram.strip_prefix(ANSWER)?.strip_prefix(nonce)?;
-    let digits = rest.strip_prefix(b" ")?;
-    if digits.starts_with(b"0") {
-        return None;
-    }
-    let mut port: u16 = 0;
-    for digit in digits {
-        let digit = digit.checked_sub(b'0').filter(|&digit| digit < 10)?;
-        port = port.checked_mul(10)?.checked_add(digit.into())?;
-    }
-    Some(port).filter(|&port| port > 0)
+    let port = str::from_utf8(rest.strip_prefix(b" ")?).ok()?;
+    // A port has no leading zero, nor the sign that std allows.
+    port.parse().ok().filter(|_| !port.starts_with(['0', '+']))
 }
 
-/// Digits that nobody can foresee.
-fn fresh_nonce() -> Nonce {
-    let mut number = sys::random();
-    array::from_fn(|_| {
-        number = number.rotate_left(4);
-        b"0123456789abcdef"[(number & 0xf) as usize]
-    })
+/// Digits that only the hosts of the link learn.
+fn fresh_nonce() -> String {
+    format!("{:01$x}", sys::random(), NONCE)
 }
 
-/// Asks the local network by the interface that has the address `interface`, or by the system's
-/// choice where it is unspecified. Takes half a second, unless there are answers enough before.
+/// Asks the local network by the interface with the address `interface`, or by the system's choice where
+/// that is unspecified. Takes half a second, or less where [`MAX_ANSWERS`] come before.
 ///
 /// # Errors
 /// Where there is no such interface, or no network.
@@ -106,7 +91,7 @@ pub fn ask(interface: Ipv4Addr) -> io::Result<Vec<SocketAddrV4>> {
     let socket = UdpSocket::bind((interface, 0))?;
     socket.set_multicast_ttl_v4(TTL)?;
     let nonce = fresh_nonce();
-    socket.send_to(&[QUESTION, &nonce].concat(), (GROUP, PORT))?;
+    socket.send_to(&[QUESTION, nonce.as_bytes()].concat(), (GROUP, PORT))?;
     let deadline = Instant::now() + PATIENCE;
     let mut servers = Vec::new();
     while servers.len() < MAX_ANSWERS {
@@ -118,20 +103,20 @@ pub fn ask(interface: Ipv4Addr) -> io::Result<Vec<SocketAddrV4>> {
         let mut buffer = [0; BUFFER];
         match socket.recv_from(&mut buffer) {
             Ok((length, SocketAddr::V4(from))) if may_answer(*from.ip(), interface) => {
-                let port = read_answer(&buffer[..length], &nonce);
+                let port = read_answer(&buffer[..length], nonce.as_bytes());
                 let server = port.map(|port| SocketAddrV4::new(*from.ip(), port));
                 servers.extend(server.filter(|server| !servers.contains(server)));
             }
             Ok(_) => {}
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            // The network went away, and what has answered may still be there.
+            // The network went away; a server that has answered may still be reachable.
             Err(_) => break,
         }
     }
     Ok(servers)
 }
 
-/// Whether what came from there is believed.
+/// Whether an answer from this address counts.
 fn may_answer(from: Ipv4Addr, interface: Ipv4Addr) -> bool {
     !from.is_unspecified()
         && !from.is_multicast()
@@ -147,12 +132,12 @@ pub struct Responder {
 }
 
 impl Responder {
-    /// Takes part by the interface that has the address `interface`, for the first of the `listening`
-    /// sockets that can be reached by it. Where it is unspecified, that is the first socket on all
-    /// interfaces or on an address that others can reach, and the interface that of this address.
+    /// Answers by the interface with the address `interface`, for the first of the `listening` sockets that
+    /// this interface reaches. Where it is unspecified, that is the first socket on all interfaces or on an
+    /// address that others reach, and the interface of this address.
     ///
     /// # Errors
-    /// When no socket is such a one, when there is no such interface or no network, or when another
+    /// When the interface reaches no socket, when there is no such interface or no network, or when another
     /// program has the port.
     pub fn new(interface: Ipv4Addr, listening: &[SocketAddr]) -> Result<Self> {
         let Some(server) = advertised(interface, listening) else {
@@ -173,7 +158,7 @@ impl Responder {
     fn open(server: SocketAddrV4) -> io::Result<Self> {
         let questions = UdpSocket::bind((GROUP, PORT))?;
         questions.join_multicast_v4(&GROUP, server.ip())?;
-        // From the address that is meant, which need not be the interface's first.
+        // From the advertised address, which need not be the interface's first.
         let answers = UdpSocket::bind((*server.ip(), 0))?;
         answers.set_ttl(TTL)?;
         Ok(Responder {
@@ -201,7 +186,7 @@ impl Responder {
                 continue;
             }
             let answer = [ANSWER, nonce, format!(" {}", self.port).as_bytes()].concat();
-            // An answer that is lost is the asker's half a second.
+            // A lost answer costs the asker half a second, and the server nothing.
             let _ = self.answers.send_to(&answer, from);
             sent[next] = Some(Instant::now());
             next = (next + 1) % MAX_RATE;
@@ -209,14 +194,14 @@ impl Responder {
     }
 }
 
-/// What helps where there is no network to ask.
+/// Advice where there is no network to ask.
 pub const ADVICE: &str = "is the network up? --lan=ADDR takes the interface with that address";
 
-/// What helps where there is no port to listen on.
+/// The cause where another program has the port.
 const TAKEN: &str = "another program has this UDP port, perhaps another psync server --lan";
 
-/// The first of `listening` that can be reached by `interface`: the address to answer from, and the
-/// port. A socket on every v6 interface takes v4 too, unless the system keeps them apart.
+/// The first of `listening` that `interface` reaches: the address to answer from, and the port. A socket on
+/// every v6 interface takes v4 too, unless the system keeps them apart.
 fn advertised(interface: Ipv4Addr, listening: &[SocketAddr]) -> Option<SocketAddrV4> {
     let by_interface = |socket: &SocketAddr| {
         let address = match socket.ip().to_canonical() {
@@ -234,7 +219,7 @@ fn advertised(interface: Ipv4Addr, listening: &[SocketAddr]) -> Option<SocketAdd
 mod tests {
     use super::*;
 
-    const DIGITS: &Nonce = b"0123456789abcdEF";
+    const DIGITS: &[u8] = b"0123456789abcdEF";
 
     #[test]
     fn a_question_is_its_bytes_and_no_others() {
@@ -300,14 +285,16 @@ mod tests {
 
     #[test]
     fn a_nonce_is_hex_digits_and_fresh() {
-        let nonces: Vec<Nonce> = (0..100).map(|_| fresh_nonce()).collect();
+        let nonces: Vec<String> = (0..100).map(|_| fresh_nonce()).collect();
         for (n, nonce) in nonces.iter().enumerate() {
-            assert!(read_question(&[QUESTION, nonce].concat()).is_some());
+            assert!(read_question(&[QUESTION, nonce.as_bytes()].concat()).is_some());
             assert!(!nonces[..n].contains(nonce));
         }
         // Each digit takes each value somewhere, so that none is a constant.
+        let digit = |nonce: &String, place| nonce.as_bytes()[place];
         for place in 0..NONCE {
-            assert!(nonces.iter().any(|nonce| nonce[place] != nonces[0][place]));
+            let first = digit(&nonces[0], place);
+            assert!(nonces.iter().any(|nonce| digit(nonce, place) != first));
         }
     }
 
