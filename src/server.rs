@@ -1,12 +1,14 @@
-//! `psync server`: serves a block directory, and the blocks of whole files, over HTTP. It only ever
-//! reads.
+//! `psync server`: serves a block directory, and the blocks of whole files, over HTTP.
 //!
-//! This file owns the listening sockets: one thread each, which accepts and gives every connection a
-//! thread, an idle one (`server/threads.rs`) if there is any. The way of a request: `server/connection.rs` has
-//! it received (`server/input.rs`), parsed (`server/http.rs`, and `server/list.rs` for a list of blocks) and
-//! answered (`server/answers.rs`, out of `server/output.rs` over `server/socket.rs`). Which client has to go
-//! when there are too many, or when they take too much memory, is `server/clients.rs`. `server/files.rs` keeps
-//! the files of `--file`, `server/peers.rs` reads the text of `--peers`, and `server/log.rs` writes what `-v` says.
+//! This file owns the listening sockets, one thread each. That thread accepts, and gives every connection a
+//! thread, an idle one (`server/threads.rs`) if there is any. It writes to no file or directory: the server
+//! only ever reads.
+//!
+//! The way of a request: `server/connection.rs` receives it (`server/input.rs`, which parses it with
+//! `server/http.rs`, and a list of blocks with `server/list.rs`) and answers it (`server/answers.rs`, through
+//! `server/output.rs` and `server/socket.rs`). `server/clients.rs` decides which client has to go when they
+//! are too many or take too much memory. `server/files.rs` keeps the files of `--file`, `server/peers.rs` reads
+//! the text of `--peers`, and `server/log.rs` writes what `-v` reports.
 
 mod answers;
 mod clients;
@@ -28,20 +30,19 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::console::{self, Stdout};
+use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::lan::{self, Responder};
 use crate::spawn::spawn;
 use crate::store::BlockDir;
 use crate::sys;
-use answers::{Answers, Source};
-use clients::{Admission, Admitted, Clients, SHORTAGE_PAUSE};
-use connection::Connection;
+use answers::Answers;
+use clients::{Admitted, Client, Clients, SHORTAGE_PAUSE};
 use files::{Files, Indexer};
 use http::{Request, Status};
 use input::Input;
 use log::Log;
-use threads::{Handover, Threads};
+use threads::Threads;
 
 /// Stack of a connection's thread, in bytes: its deepest path takes a quarter of it, a panic's
 /// backtrace the rest.
@@ -54,14 +55,14 @@ const INDEXER_STACK: usize = 2 * 1024 * 1024;
 pub struct Options {
     /// None only where there are files to serve.
     pub dir: Option<BlockDir>,
-    /// Whether the directory was named, and so must be there.
+    /// Whether the user named the directory, which must then exist.
     pub dir_named: bool,
     pub files: Vec<PathBuf>,
-    /// The file that `/peers` is answered with.
+    /// The file that answers `/peers`.
     pub peers: Option<PathBuf>,
     pub addresses: Vec<Address>,
-    /// By which interface questions of the local network are answered, if they are: its address, or
-    /// unspecified for the system's choice.
+    /// The address of the interface that answers questions of the local network, or unspecified for the
+    /// system's choice. None where none does.
     pub lan: Option<Ipv4Addr>,
     pub max_connections: usize,
     pub timeout: Duration,
@@ -97,20 +98,18 @@ impl Address {
         })
     }
 
-    /// Binds every address that the host stands for, all to one port. One that this machine has
-    /// no interface for is passed over as long as another can be had.
-    fn bind(&self, timeout: Duration) -> Result<Vec<TcpListener>> {
-        let failed = |e: io::Error| Error::io("listen on", &self.text, &e);
+    /// Binds every address of the host, all to one port. Passes over one that this machine has no
+    /// interface for, as long as there is another.
+    fn bind(&self, timeout: Duration) -> io::Result<Vec<TcpListener>> {
         let mut listeners: Vec<TcpListener> = Vec::new();
-        let mut failure = None;
-        let mut port = self.port;
-        let mut hosts = self.hosts().map_err(failed)?;
+        let (mut port, mut failure) = (self.port, None);
+        let mut hosts = self.hosts()?;
         hosts.dedup();
         for host in hosts {
             let bound = TcpListener::bind((host, port));
             match bound.and_then(|listener| socket::set_options(listener, timeout)) {
                 Ok(listener) => {
-                    port = listener.local_addr().map_err(failed)?.port();
+                    port = listener.local_addr()?.port();
                     listeners.push(listener);
                 }
                 // [::] is every interface of both kinds, unless the system keeps them apart.
@@ -119,11 +118,11 @@ impl Address {
                         && self.host.is_empty()
                         && !listeners.is_empty() => {}
                 Err(e) if sys::is_no_interface(&e) => failure = Some(e),
-                Err(e) => return Err(failed(e)),
+                Err(e) => return Err(e),
             }
         }
         match failure {
-            Some(e) if listeners.is_empty() => Err(failed(e)),
+            Some(e) if listeners.is_empty() => Err(e),
             _ => Ok(listeners),
         }
     }
@@ -145,31 +144,30 @@ impl Address {
 /// Serves until killed.
 ///
 /// # Errors
-/// When the directory or a file is not there, or an address cannot be had.
+/// When the directory or a file is absent, or an address is not available.
 pub fn run(options: Options) -> Result<()> {
     check_directory(&options)?;
     let indexer = Indexer::new(&options.files)?;
     if let Some(path) = &options.peers {
-        // A slip of the finger is told now. What becomes of the file later is seen at each request.
+        // Reports a misspelt name at once. Each request reads the file anew.
         peers::read(path).map_err(|e| Error::io("serve", path.display(), &e))?;
     }
     let mut listeners = Vec::new();
     for address in &options.addresses {
-        listeners.extend(address.bind(options.timeout)?);
+        let bound = address.bind(options.timeout);
+        listeners.extend(bound.map_err(|e| Error::io("listen on", &address.text, &e))?);
     }
-    let mut text = String::new();
-    let mut sockets = Vec::new();
-    for listener in &listeners {
-        let address = listener
-            .local_addr()
-            .map_err(|e| Error::io("listen on", "a socket", &e))?;
-        text.push_str(&format!("listening on {address}\n"));
-        sockets.push(address);
-    }
-    let lan = match options.lan {
-        Some(interface) => Some(Responder::new(interface, &sockets)?),
-        None => None,
-    };
+    let sockets = listeners.iter().map(TcpListener::local_addr);
+    let sockets: io::Result<Vec<_>> = sockets.collect();
+    let sockets = sockets.map_err(|e| Error::io("listen on", "a socket", &e))?;
+    let lines = sockets
+        .iter()
+        .map(|address| format!("listening on {address}\n"));
+    let lines: String = lines.collect();
+    let lan = options
+        .lan
+        .map(|interface| Responder::new(interface, &sockets));
+    let lan = lan.transpose()?;
     let mut stdout = Stdout::new()?;
 
     let server = Arc::new(Server {
@@ -184,15 +182,7 @@ pub fn run(options: Options) -> Result<()> {
     }
     if server.files.is_some() {
         let log = server.log.clone();
-        // Not past the log, where there is one: nobody may be reading what it writes.
-        let tell = move |error: &Error| match &log {
-            Some(log) => {
-                let lines = error.lines().iter();
-                lines.for_each(|line| log.add(&console::message(line)));
-            }
-            None => console::report(error),
-        };
-        spawn(INDEXER_STACK, Box::new(move || indexer.run(&tell)))?;
+        spawn(INDEXER_STACK, Box::new(move || indexer.run(log.as_deref())))?;
     }
     if let Some(lan) = lan {
         spawn(lan::STACK, Box::new(move || lan.run()))?;
@@ -202,8 +192,8 @@ pub fn run(options: Options) -> Result<()> {
         let server = Arc::clone(&server);
         spawn(STACK, Box::new(move || server.accept(&listener)))?;
     }
-    // Not before all is there that accepting takes.
-    stdout.write(text.as_bytes())?;
+    // Last, when everything that accepting needs is there.
+    stdout.write(lines.as_bytes())?;
     drop(stdout);
     if let Some(listener) = own {
         server.accept(&listener);
@@ -215,7 +205,7 @@ fn check_directory(options: &Options) -> Result<()> {
     let Some(path) = options.dir.as_ref().map(BlockDir::path) else {
         return Ok(());
     };
-    // What is in it can be opened only where it may be searched: so its own dot, not its name.
+    // Its own dot, not its name: that is found only where this user may search the directory.
     match path.join(".").metadata() {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::NotFound && !options.dir_named => Ok(()),
@@ -232,8 +222,8 @@ struct Server {
 }
 
 impl Server {
-    /// Accepts for ever. No failure of an accept ends it, and none makes it spin. It is left to one
-    /// thread: each that waits in accept has a descriptor set aside by the system.
+    /// Accepts for ever. No failure of an accept ends it, and none makes it spin. One thread does it for
+    /// each socket: the system sets a descriptor aside for every thread that waits in accept.
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             match listener.accept() {
@@ -241,28 +231,26 @@ impl Server {
                 Err(e)
                     if matches!(
                         e.kind(),
-                        // The last is the time of an idle connection, which the socket has too.
+                        // The last is the timeout for idle connections, which the socket has too.
                         io::ErrorKind::Interrupted
                             | io::ErrorKind::ConnectionAborted
                             | io::ErrorKind::WouldBlock
                     ) => {}
                 Err(e) if sys::is_shortage(&e) => self.clients.wait_out_shortage(),
-                // A network's failures come through accept too (accept(2)); they pass.
+                // Accept reports failures of the network too (accept(2)), which pass.
                 Err(_) => thread::sleep(SHORTAGE_PAUSE),
             }
         }
     }
 
     fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
-        let admitted = match self.clients.admit(stream, address) {
-            Admission::Admitted(admitted) => admitted,
-            Admission::Full(stream) => return send_unavailable(&stream),
+        let client = Arc::new(Client::new(stream, address));
+        let Some(admitted) = self.clients.admit(&client) else {
+            return send_unavailable(&client.stream);
         };
-        let admitted = match self.threads.hand_over(admitted) {
-            Handover::Taken => return,
-            Handover::NoThread(admitted) => admitted,
+        let Some(admitted) = self.threads.hand_over(admitted) else {
+            return;
         };
-        let client = Arc::clone(&admitted.client);
         let server = Arc::clone(self);
         let work = move || server.work(admitted);
         if spawn(STACK, Box::new(work)).is_err() {
@@ -271,41 +259,37 @@ impl Server {
         }
     }
 
-    /// Serves a connection, and whatever comes next within a moment.
+    /// Serves a connection, and then those that come within a moment.
     fn work(&self, first: Admitted) {
         let mut next = Some(first);
         while let Some(admitted) = next {
-            // A panic ends this thread, and so its connection.
-            self.connection(&admitted).run();
+            // A panic ends this thread, and so its connection. Only its client learns of any other failure.
+            let _ = self.serve(&admitted);
             drop(admitted);
             next = self.threads.wait();
         }
     }
 
-    /// In a function of its own, so that what is moved here does not stay on the stack of each connection.
-    #[inline(never)]
-    fn connection<'a>(&'a self, admitted: &'a Admitted) -> Connection<'a> {
-        let options = &self.options;
-        let (clients, client) = (&*admitted.clients, &*admitted.client);
-        let source = Source {
-            files: self.files.as_deref(),
-            view: options.dir.as_ref().map(BlockDir::view),
-            clients,
-        };
-        Connection::new(
-            client,
-            Input::new(clients, client, options.timeout),
-            Answers::new(client, source, options.peers.as_deref()),
-            self.log.as_deref(),
-        )
+    fn serve(&self, admitted: &Admitted) -> io::Result<()> {
+        let (options, files) = (&self.options, self.files.as_deref());
+        let view = options.dir.as_ref().map(BlockDir::view);
+        let mut input = Input::new(admitted, options.timeout);
+        let mut answers = Answers::new(admitted, files, view, options.peers.as_deref());
+        let log = self.log.as_deref();
+        connection::serve(&admitted.client, &mut input, &mut answers, log)
     }
 }
 
-/// Turns a connection away without a thread: what does not fit into its socket's buffer is lost.
+/// Turns a connection away without a thread. Loses what does not fit into its socket's buffer.
 fn send_unavailable(mut stream: &TcpStream) {
-    let mut answer = Vec::new();
-    let status = Status::Unavailable;
-    http::push_refusal(&mut answer, &Request::broken(status), status);
+    let (mut answer, status) = (Vec::new(), Status::UNAVAILABLE);
+    let text = status.text();
+    http::push_text(
+        &mut answer,
+        &Request::broken(status),
+        status,
+        text.as_bytes(),
+    );
     let _ = stream.set_nonblocking(true);
     let _ = stream.write_all(&answer);
 }

@@ -1,9 +1,9 @@
 //! The connections of a server: which one makes room when there are too many of them, or when their
 //! buffers take too much memory.
 //!
-//! A connection is idle until a whole request has arrived: a head that dribbles in counts as idle.
+//! This file owns the table of connections and the budget of their buffers. It reads and sends nothing. A
+//! connection is idle until a whole request has arrived: a head that dribbles in counts as idle.
 
-use std::collections::BTreeMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ptr;
 use std::sync::atomic::AtomicUsize;
@@ -18,13 +18,22 @@ use crate::mutex::lock;
 pub struct Client {
     pub stream: TcpStream,
     pub address: SocketAddr,
-    /// When it connected or its last answer ended. None while a whole request is being answered.
+    /// When it connected or its last answer ended. None while the server answers a request of it.
     idle_since: Mutex<Option<Instant>>,
     /// Bytes of the budget that it holds.
     held: AtomicUsize,
 }
 
 impl Client {
+    pub fn new(stream: TcpStream, address: SocketAddr) -> Self {
+        Client {
+            stream,
+            address,
+            idle_since: Mutex::new(Some(Instant::now())),
+            held: AtomicUsize::new(0),
+        }
+    }
+
     pub fn begin_answer(&self) {
         *lock(&self.idle_since) = None;
     }
@@ -38,13 +47,13 @@ impl Client {
 /// spins.
 pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
-/// How often a client that is given the memory of another looks whether that has let go of it, and the pause
-/// between two looks.
+/// How often a client that gets the memory of an evicted one checks whether that is free, and the pause
+/// between two checks.
 const RELEASE_TRIES: u32 = 100;
 const RELEASE_PAUSE: Duration = Duration::from_micros(200);
 
-/// Connections ended to end a shortage: descriptors for blocks are needed too, not only for the
-/// one connection that could not be accepted.
+/// Connections that a shortage ends: blocks need descriptors too, not only the one connection that could
+/// not be accepted.
 const SHORTAGE_ROOM: usize = 4;
 
 /// Bytes for all buffers that are larger than usual: inputs with long heads or lists, outputs for many
@@ -53,22 +62,17 @@ const SHORTAGE_ROOM: usize = 4;
 /// never end their requests, or never read the answers, would take the memory of a small box.
 const BUDGET: usize = 3 * 1024 * 1024;
 
-/// The part of it that outputs may take, which only save calls to the system by it. The rest is kept for
-/// requests, which are refused without it: slow readers would hold all of it.
+/// The part of the budget that outputs may take, which only save system calls with it. The rest is for
+/// requests, which are refused without it: otherwise slow readers would hold all of it.
 const SPARE: usize = BUDGET / 2;
 
 /// All connections of a server.
 pub struct Clients {
     max: usize,
-    /// Bytes of the budget that all hold.
+    /// Bytes of the budget that all of them hold.
     reserved: AtomicUsize,
-    table: Mutex<Table>,
-}
-
-#[derive(Default)]
-struct Table {
-    next: u64,
-    clients: BTreeMap<u64, Arc<Client>>,
+    /// In order of arrival.
+    table: Mutex<Vec<Arc<Client>>>,
 }
 
 impl Clients {
@@ -80,123 +84,110 @@ impl Clients {
         })
     }
 
-    /// Admits a connection; the longest idle makes room where there is none.
-    pub fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) -> Admission {
+    /// Admits a client; where there is no room, the longest idle makes some. None where the server is
+    /// answering all of them.
+    pub fn admit(self: &Arc<Self>, client: &Arc<Client>) -> Option<Admitted> {
         let mut table = self.table();
-        if table.clients.len() >= self.max && table.evict(|_| true).is_none() {
-            return Admission::Full(stream);
+        if table.len() >= self.max {
+            evict(&mut table, |_| true)?;
         }
-        let client = Arc::new(Client {
-            stream,
-            address,
-            idle_since: Mutex::new(Some(Instant::now())),
-            held: AtomicUsize::new(0),
-        });
-        let key = table.next;
-        table.next += 1;
-        table.clients.insert(key, Arc::clone(&client));
-        Admission::Admitted(Admitted {
+        table.push(Arc::clone(client));
+        Some(Admitted {
             clients: Arc::clone(self),
-            key,
-            client,
+            client: Arc::clone(client),
         })
     }
 
-    /// Ends the longest idle connection; false where none is idle.
-    fn make_room(&self) -> bool {
-        self.table().evict(|_| true).is_some()
-    }
-
-    /// Ends a few idle connections, and waits for what they held to come back.
+    /// Ends a few idle connections, and waits for their descriptors and memory to come back.
     pub fn wait_out_shortage(&self) {
         for _ in 0..SHORTAGE_ROOM {
-            self.make_room();
+            evict(&mut self.table(), |_| true);
         }
         thread::sleep(SHORTAGE_PAUSE);
     }
 
-    /// Takes so many bytes of the budget, up to `limit` of it; false where it has too few.
-    fn take(&self, client: &Client, bytes: usize, limit: usize) -> bool {
-        let taken = self.reserved.fetch_update(Relaxed, Relaxed, |reserved| {
-            Some(reserved + bytes).filter(|&sum| sum <= limit)
-        });
-        if taken.is_ok() {
-            client.held.fetch_add(bytes, Relaxed);
-        }
-        taken.is_ok()
-    }
-
-    /// Takes back so many bytes, or as many as `client` still holds.
+    /// Takes back `bytes`, or as many as `client` still holds.
     fn give_back(&self, client: &Client, bytes: usize) {
         let left = |held: usize| Some(held.saturating_sub(bytes));
         let (Ok(held) | Err(held)) = client.held.fetch_update(Relaxed, Relaxed, left);
         self.reserved.fetch_sub(held.min(bytes), Relaxed);
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
         lock(&self.table)
     }
 }
 
-impl Table {
-    /// Ends the longest idle connection among those that are `due`, if any.
-    fn evict(&mut self, due: impl Fn(&Client) -> bool) -> Option<Arc<Client>> {
-        let due = self.clients.iter().filter(|(_, client)| due(client));
-        let idle = due.filter_map(|(key, client)| {
-            let idle_since = *lock(&client.idle_since);
-            Some((idle_since?, *key))
-        });
-        // Of equals the first that came: the order of keys is that of arrival.
-        let (_, key) = idle.min()?;
-        let client = self.clients.remove(&key)?;
-        // Wakes its thread, which then lets go of it.
-        let _ = client.stream.shutdown(Shutdown::Both);
-        Some(client)
-    }
+/// Ends the longest idle connection among those that are `due`, if any.
+fn evict(table: &mut Vec<Arc<Client>>, due: impl Fn(&Client) -> bool) -> Option<Arc<Client>> {
+    let due = table.iter().enumerate().filter(|(_, client)| due(client));
+    let idle = due.filter_map(|(at, client)| {
+        let idle_since = *lock(&client.idle_since);
+        Some((idle_since?, at))
+    });
+    // Of equals the first that came.
+    let (_, at) = idle.min()?;
+    let client = table.remove(at);
+    // Wakes its thread, which then lets go of it.
+    let _ = client.stream.shutdown(Shutdown::Both);
+    Some(client)
 }
 
 /// Bytes of the budget that one buffer holds, until released or dropped.
 pub struct Reservation<'a> {
-    clients: &'a Clients,
-    client: &'a Client,
+    holder: &'a Admitted,
     bytes: usize,
 }
 
 impl<'a> Reservation<'a> {
     /// Holds nothing yet.
-    pub fn new(clients: &'a Clients, client: &'a Client) -> Self {
-        Reservation {
-            clients,
-            client,
-            bytes: 0,
-        }
+    pub fn new(holder: &'a Admitted) -> Self {
+        Reservation { holder, bytes: 0 }
     }
 
     /// Holds `bytes` from now on, or more if it did before. Where the budget has too few, the longest idle
-    /// client that holds some makes room; false where all of those are being answered, or this one had to make
-    /// room itself.
+    /// client that holds some makes room. False where the server is answering all of those, or where this
+    /// client had to make room itself.
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let more = bytes.saturating_sub(self.bytes);
-        let mut ended = Vec::new();
-        while !self.clients.take(self.client, more, BUDGET) {
-            let holds =
-                |other: &Client| other.held.load(Relaxed) > 0 && !ptr::eq(other, self.client);
-            let Some(client) = self.clients.table().evict(holds) else {
+        let Admitted { clients, client } = self.holder;
+        let mut evicted = Vec::new();
+        while !self.take(bytes, BUDGET) {
+            let holds = |other: &Client| other.held.load(Relaxed) > 0 && !ptr::eq(other, &**client);
+            let Some(other) = evict(&mut clients.table(), holds) else {
                 return false;
             };
-            self.clients.give_back(&client, usize::MAX);
-            ended.push(client);
+            clients.give_back(&other, usize::MAX);
+            evicted.push(other);
         }
-        self.bytes += more;
-        ended.iter().all(|client| self.outlives(client))
+        evicted.iter().all(|other| self.outlives(other))
     }
 
-    /// Waits until the thread of `ended`, which was woken, has let go of its memory; on a busy machine not for
-    /// as long as that takes. False where this client is ended meanwhile.
-    fn outlives(&self, ended: &Arc<Client>) -> bool {
-        let is_there = || self.client.held.load(Relaxed) > 0;
+    /// The same where the budget has that much to spare; ends no connection.
+    pub fn grow_if_spare(&mut self, bytes: usize) -> bool {
+        self.take(bytes, SPARE)
+    }
+
+    /// Takes what it lacks of `bytes`. False where all clients would then hold more than `limit`.
+    fn take(&mut self, bytes: usize, limit: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        let Admitted { clients, client } = self.holder;
+        let within_limit = |reserved| Some(reserved + more).filter(|&sum| sum <= limit);
+        let taken = clients
+            .reserved
+            .fetch_update(Relaxed, Relaxed, within_limit);
+        if taken.is_ok() {
+            client.held.fetch_add(more, Relaxed);
+            self.bytes += more;
+        }
+        taken.is_ok()
+    }
+
+    /// Waits until the thread of `evicted`, which was woken, has let go of its memory; on a busy machine
+    /// only for a part of that time. False where this client is evicted meanwhile.
+    fn outlives(&self, evicted: &Arc<Client>) -> bool {
+        let is_there = || self.holder.client.held.load(Relaxed) > 0;
         for _ in 0..RELEASE_TRIES {
-            if Arc::strong_count(ended) == 1 || !is_there() {
+            if Arc::strong_count(evicted) == 1 || !is_there() {
                 break;
             }
             thread::sleep(RELEASE_PAUSE);
@@ -204,21 +195,12 @@ impl<'a> Reservation<'a> {
         is_there()
     }
 
-    /// The same where the budget has so many to spare; ends no connection.
-    pub fn grow_if_spare(&mut self, bytes: usize) -> bool {
-        let more = bytes.saturating_sub(self.bytes);
-        let is_granted = self.clients.take(self.client, more, SPARE);
-        if is_granted {
-            self.bytes += more;
-        }
-        is_granted
-    }
-
     /// Holds at most `bytes` from now on.
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes);
         if less > 0 {
-            self.clients.give_back(self.client, less);
+            let Admitted { clients, client } = self.holder;
+            clients.give_back(client, less);
             self.bytes = bytes;
         }
     }
@@ -230,23 +212,16 @@ impl Drop for Reservation<'_> {
     }
 }
 
-/// What becomes of a connection that asks to be admitted.
-pub enum Admission {
-    Admitted(Admitted),
-    /// All others are being answered.
-    Full(TcpStream),
-}
-
-/// A place among the clients, given up when dropped, also by a panic.
+/// A client's place in the table. Dropping it, also by a panic, gives up the place.
 pub struct Admitted {
     pub clients: Arc<Clients>,
-    key: u64,
     pub client: Arc<Client>,
 }
 
 impl Drop for Admitted {
     fn drop(&mut self) {
-        self.clients.table().clients.remove(&self.key);
+        let is_other = |other: &Arc<Client>| !Arc::ptr_eq(other, &self.client);
+        self.clients.table().retain(is_other);
     }
 }
 
@@ -269,10 +244,7 @@ mod tests {
     }
 
     fn admit(clients: &Arc<Clients>, stream: TcpStream, address: SocketAddr) -> Option<Admitted> {
-        match clients.admit(stream, address) {
-            Admission::Admitted(admitted) => Some(admitted),
-            Admission::Full(_) => None,
-        }
+        clients.admit(&Arc::new(Client::new(stream, address)))
     }
 
     #[test]
@@ -299,7 +271,7 @@ mod tests {
         second.client.begin_answer();
         fourth.client.begin_answer();
         let (_, stream, address) = connect(&listener);
-        assert!(admit(&clients, stream, address).is_none() && !clients.make_room());
+        assert!(admit(&clients, stream, address).is_none());
         drop(first);
         let (_, stream, address) = connect(&listener);
         assert!(admit(&clients, stream, address).is_some());
@@ -313,10 +285,10 @@ mod tests {
         let ends = [0, 1, 2, 3].map(|n: usize| connections[n].0.try_clone().unwrap());
         let admitted =
             connections.map(|(_, stream, address)| admit(&clients, stream, address).unwrap());
-        let reservation = |n: usize| Reservation::new(&clients, &admitted[n].client);
+        let reservation = |n: usize| Reservation::new(&admitted[n]);
         let [mut none, mut idle, mut answered, mut new] = [0, 1, 2, 3].map(reservation);
         assert!(idle.grow(BUDGET / 2) && answered.grow(BUDGET / 2));
-        answered.client.begin_answer();
+        admitted[2].client.begin_answer();
         assert_eq!(ends.each_ref().map(ended), [false; 4]);
         // Nothing is too much where nothing is left, and a client that holds nothing is no help.
         assert!(none.grow(0) && !none.grow_if_spare(1));
@@ -324,9 +296,9 @@ mod tests {
         assert_eq!(ends.each_ref().map(ended), [false, true, false, false]);
         // Its part has been given to another, so it gives nothing back.
         idle.shrink(0);
-        new.client.begin_answer();
+        admitted[3].client.begin_answer();
         assert!(!none.grow(1));
-        new.client.end_answer();
+        admitted[3].client.end_answer();
         // It does not end itself.
         assert!(!new.grow(BUDGET / 2 + 1));
         drop(answered);
@@ -346,8 +318,8 @@ mod tests {
         let clients = Clients::new(1);
         let (_near, stream, address) = connect(&listener);
         let admitted = admit(&clients, stream, address).unwrap();
-        let mut first = Reservation::new(&clients, &admitted.client);
-        let mut second = Reservation::new(&clients, &admitted.client);
+        let mut first = Reservation::new(&admitted);
+        let mut second = Reservation::new(&admitted);
         assert!(first.grow_if_spare(SPARE) && !second.grow_if_spare(1));
         assert!(second.grow(BUDGET - SPARE));
         drop(first);

@@ -1,90 +1,62 @@
-//! One connection, from its first request to its last answer, on a thread of its own: an answer is sent
-//! whole before the next request is looked at.
+//! One connection, from its first request to its last answer, on a thread of its own. It sends an answer
+//! whole before it looks at the next request.
+//!
+//! This file owns the order of these steps, and the log's line of a request. It parses nothing and sends
+//! nothing itself.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use super::answers::{self, Answered, Answers};
 use super::clients::Client;
-use super::http::{self, Request};
+use super::http::{After, MAX_LINE};
 use super::input::Input;
 use super::log::Log;
 use crate::console;
 
-pub struct Connection<'a> {
-    client: &'a Client,
-    input: Input<'a>,
-    answers: Answers<'a>,
-    log: Option<&'a Log>,
-}
-
-impl<'a> Connection<'a> {
-    pub fn new(
-        client: &'a Client,
-        input: Input<'a>,
-        answers: Answers<'a>,
-        log: Option<&'a Log>,
-    ) -> Self {
-        Connection {
-            client,
-            input,
-            answers,
-            log,
-        }
-    }
-
-    /// Answers requests until the client, a deadline or a refusal ends it.
-    pub fn run(&mut self) {
-        // How a connection fails is its client's affair.
-        let _ = self.serve();
-    }
-
-    fn serve(&mut self) -> io::Result<()> {
-        loop {
-            let request = self.answer_next()?;
-            let asks_on = !self.input.bytes().is_empty();
-            if !request.keep_alive {
-                let nothing_follows = request.is_last && !asks_on;
-                return if nothing_follows {
-                    Ok(())
-                } else {
-                    self.input.linger()
-                };
-            }
-            if asks_on {
-                answers::let_others_go_first();
-            }
-        }
-    }
-
-    /// Receives a request and answers it.
-    fn answer_next(&mut self) -> io::Result<Request> {
-        let received = self.input.next_request()?;
-        let request = received.request;
-        self.client.begin_answer();
-        let started = self.log.map(|log| (log, Instant::now()));
-        let (head, parsed) = self.input.bytes()[..received.end].split_at(received.head);
-        let answered = self.answers.answer(&request, parsed);
+/// Answers requests until the client, a deadline or a refusal ends the connection.
+///
+/// # Errors
+/// When the client has left, or the connection fails.
+pub fn serve(
+    client: &Client,
+    input: &mut Input,
+    answers: &mut Answers,
+    log: Option<&Log>,
+) -> io::Result<()> {
+    loop {
+        let (request, list) = input.next_request()?;
+        client.begin_answer();
+        let started = log.map(|log| (log, Instant::now()));
+        let answered = answers.answer(&request, &input.bytes()[list.clone()]);
         if let Some((log, started)) = started {
-            log.add(&line(self.client, head, &answered, started.elapsed()));
+            log.add(&line(client, input.bytes(), &answered, started.elapsed()));
         }
         answered.sent?;
-        self.client.end_answer();
-        self.input.consume(received.end);
-        Ok(request)
+        client.end_answer();
+        input.consume(list.end);
+        let asks_on = !input.bytes().is_empty();
+        match request.after {
+            After::KeepAlive | After::AnnouncedKeepAlive if asks_on => {
+                answers::let_others_go_first();
+            }
+            After::KeepAlive | After::AnnouncedKeepAlive => {}
+            After::CloseAsAsked if !asks_on => return Ok(()),
+            After::Close | After::CloseAsAsked => return input.linger(),
+        }
     }
 }
 
-/// The log's line of a request: client, request line, status, bytes of the body or - where the client
-/// was gone, microseconds. The request line is escaped, so that it cannot be taken for more.
-fn line(client: &Client, head: &[u8], answered: &Answered, time: Duration) -> String {
-    let head = head.trim_ascii_start();
-    let line = head.split(|&c| c == b'\r').next().unwrap_or_default();
-    let line = String::from_utf8_lossy(&line[..line.len().min(http::MAX_LINE)]);
+/// The log's line of the request with which `input` begins: client, request line, status, bytes of the body
+/// or - where the client was gone, microseconds. It escapes the request line, which could hold anything.
+fn line(client: &Client, input: &[u8], answered: &Answered, time: Duration) -> String {
+    let input = input.trim_ascii_start();
+    let line = input.split(|&c| c == b'\r').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(&line[..line.len().min(MAX_LINE)]);
     let sent = answered
         .sent
         .as_ref()
         .map_or("-".to_owned(), usize::to_string);
-    let (address, micros, status) = (client.address, time.as_micros(), answered.status);
+    let (address, micros, status) = (client.address, time.as_micros(), answered.status.0);
     console::message(&format_args!("{address} {line:?} {status} {sent} {micros}"))
 }

@@ -1,13 +1,13 @@
-//! Blocks served out of whole files (`--file`), from where they lie: no copy of the file, and no
-//! file for each block.
+//! Whole files whose blocks are served (`--file`) from where they lie: without a copy of the file, and
+//! without a file for each block.
 //!
-//! This file owns the files, and the one thread that reads and hashes them, one after the other,
-//! while all connections already look blocks up in what is indexed so far. An index takes 10 bytes
-//! a block (2.5 MiB a GiB), and nothing else here grows with a file. Whatever is found is hashed
-//! before it is believed, so a file that changes is never wrong: its changed blocks are absent
-//! until it has been read anew, which begins once it has been still for a while. Until that is
-//! done, the file as it was is served too where it is still right, even if it has lost its name;
-//! then it is let go, and its space on the disk comes back. That takes the memory for both.
+//! This file owns the open files, their indexes, and the one thread that reads and hashes them, one after the
+//! other, while all connections already look up what is indexed so far. An index takes 10 bytes
+//! a block (2.5 MiB a GiB), and nothing else here grows with a file. It never trusts an index: it hashes each
+//! block that it finds, so the changed blocks of a file are absent, never wrong, until the file is read anew.
+//! That begins once the file has been still for a while. Until it is done, the file as it was is served too
+//! where it is still right, even if it has lost its name; then it is closed, which frees its space on the
+//! disk. Meanwhile both indexes take memory.
 
 use std::fs::{self, File, Metadata};
 use std::mem;
@@ -17,6 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
+use super::log::{self, Log};
 use crate::block::{self, Slot};
 use crate::error::{Error, Result};
 use crate::file;
@@ -24,22 +25,22 @@ use crate::hash::Hash;
 use crate::index::{self, Index};
 use crate::progress::Progress;
 
-/// Between two looks at whether a file has changed. One that was like this at two looks is still.
+/// The time between two looks at whether a file has changed. A file is still if two looks find it the same.
 const WATCH: Duration = Duration::from_secs(2);
 
-/// The files that are served, for all connections. The list is changed as a whole, so that nobody
-/// waits while another reads.
+/// The files that are served, for all connections. A change replaces the list as a whole, so that no
+/// connection waits while another reads.
 #[derive(Default)]
 pub struct Files(RwLock<Arc<Vec<Arc<Served>>>>);
 
-/// A file with what is known of its blocks.
+/// An open file and the index of its blocks.
 struct Served {
     file: File,
     index: Index,
 }
 
 impl Files {
-    /// Reads a block into `slot`, wherever it lies. False where no file has it.
+    /// Reads a block into `slot` from any file that has it. False where none has.
     pub fn read(&self, hash: &Hash, slot: &mut Slot) -> bool {
         let list = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
         list.iter()
@@ -49,62 +50,54 @@ impl Files {
     /// Serves `new`, if any, and `old` no longer.
     fn replace(&self, old: Option<&Arc<Served>>, new: Option<&Arc<Served>>) {
         let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        let kept = list.iter().filter(|&served| !is_same(old, served));
-        *list = Arc::new(kept.chain(new).cloned().collect());
+        let is_kept = |served: &&_| old.is_none_or(|old| !Arc::ptr_eq(old, served));
+        *list = Arc::new(list.iter().filter(is_kept).chain(new).cloned().collect());
     }
 }
 
-fn is_same(one: Option<&Arc<Served>>, other: &Arc<Served>) -> bool {
-    one.is_some_and(|one| Arc::ptr_eq(one, other))
+/// What tells a file from another, and from itself before a change. A program that keeps the mtime (`cp -p`,
+/// `rsync -t`) cannot keep the ctime, which changes with mode, owner and links too: then the file is read anew
+/// for nothing, and served meanwhile. A block device has the size 0 and the times of its node, which tell
+/// only of what was written by that name.
+#[derive(Clone, Copy, PartialEq)]
+struct Fingerprint {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// The mtime and the ctime, in seconds and nanoseconds.
+    times: [(i64, i64); 2],
 }
 
-/// What tells a file from another, and from itself before it was changed: device, inode, size, and
-/// the times of the last change. Who keeps the mtime (`cp -p`, `rsync -t`) cannot keep the ctime. That
-/// changes with mode, owner and links too: then a file is read anew for nothing, and served meanwhile.
-/// A block device has the size 0 and the times of its node, which tell only of what was written by
-/// that name.
-type Fingerprint = (u64, u64, u64, [(i64, i64); 2]);
+impl Fingerprint {
+    fn of(metadata: &Metadata) -> Self {
+        Fingerprint {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            times: [
+                (metadata.mtime(), metadata.mtime_nsec()),
+                (metadata.ctime(), metadata.ctime_nsec()),
+            ],
+        }
+    }
 
-fn mark(metadata: &Metadata) -> Fingerprint {
-    (
-        metadata.dev(),
-        metadata.ino(),
-        metadata.size(),
-        times(metadata),
-    )
-}
-
-/// The mtime and the ctime, in seconds and nanoseconds.
-fn times(metadata: &Metadata) -> [(i64, i64); 2] {
-    [
-        (metadata.mtime(), metadata.mtime_nsec()),
-        (metadata.ctime(), metadata.ctime_nsec()),
-    ]
-}
-
-/// Whether one more change would show in the mark: not soon after the last, as clocks have ticks,
-/// of two seconds on FAT.
-fn shows_changes(metadata: &Metadata) -> bool {
-    !times(metadata).into_iter().any(is_recent)
-}
-
-/// Whether this time was less than a look ago.
-fn is_recent((seconds, nanoseconds): (i64, i64)) -> bool {
-    let since_1970 = u64::try_from(seconds).ok().zip(nanoseconds.try_into().ok());
-    let age = since_1970
-        .and_then(|(seconds, nanoseconds)| {
-            UNIX_EPOCH.checked_add(Duration::new(seconds, nanoseconds))
+    /// Whether a change from now on would alter it. One soon after the last might not: clocks have ticks, of
+    /// two seconds on FAT.
+    fn shows_changes(&self) -> bool {
+        let now = UNIX_EPOCH.elapsed().unwrap_or_default();
+        !self.times.into_iter().any(|(seconds, nanoseconds)| {
+            let then = Duration::from_secs(seconds.max(0).unsigned_abs())
+                + Duration::from_nanos(nanoseconds.unsigned_abs());
+            now.checked_sub(then).is_some_and(|age| age < WATCH)
         })
-        .and_then(|then| then.elapsed().ok());
-    age.is_some_and(|age| age < WATCH)
+    }
 }
 
-/// A file that was opened to be indexed.
+/// A file that is open and not yet indexed.
 struct Opened {
     file: File,
     size: u64,
-    mark: Fingerprint,
-    shows_changes: bool,
+    fingerprint: Fingerprint,
 }
 
 impl Opened {
@@ -117,47 +110,47 @@ impl Opened {
         }
         Ok(Opened {
             size: file::size(&file).map_err(failed)?,
-            mark: mark(&metadata),
-            shows_changes: shows_changes(&metadata),
+            fingerprint: Fingerprint::of(&metadata),
             file,
         })
     }
 }
 
-/// One that the command line names.
+/// A file that the command line names.
 struct WatchedFile {
     path: PathBuf,
-    /// Opened at the start, and not yet looked at.
+    /// Opened at the start, and not yet indexed.
     first: Option<Opened>,
     served: Option<Arc<Served>>,
-    /// As it is served, if a change would show, and as it was at the last look.
+    /// As it is served, if a change would show.
     read: Option<Fingerprint>,
+    /// As it was at the last look.
     seen: Option<Fingerprint>,
-    /// Whether the error that it cannot be read anew was reported.
+    /// Whether its last failure was reported.
     error_reported: bool,
 }
 
-/// Who keeps the indexes right.
+/// Keeps the indexes right.
 pub struct Indexer {
     files: Arc<Files>,
-    named: Vec<WatchedFile>,
+    watched: Vec<WatchedFile>,
 }
 
 impl Indexer {
     /// Opens all of `paths`.
     ///
     /// # Errors
-    /// When one is not there, or is not a file whose parts can be read in any order.
+    /// When one is absent, or is not a file whose parts can be read in any order.
     pub fn new(paths: &[PathBuf]) -> Result<Self> {
-        let mut named: Vec<WatchedFile> = Vec::new();
+        let mut watched: Vec<WatchedFile> = Vec::new();
         for path in paths {
-            if named.iter().any(|other| other.path.as_os_str() == path) {
+            if watched.iter().any(|other| other.path.as_os_str() == path) {
                 continue;
             }
             let opened = Opened::new(path)?;
-            named.push(WatchedFile {
+            watched.push(WatchedFile {
                 path: path.clone(),
-                seen: Some(opened.mark),
+                seen: Some(opened.fingerprint),
                 first: Some(opened),
                 served: None,
                 read: None,
@@ -166,27 +159,25 @@ impl Indexer {
         }
         Ok(Indexer {
             files: Arc::default(),
-            named,
+            watched,
         })
     }
 
-    /// What the connections read; None where no file is named.
+    /// What the connections read; None where the command line names no file.
     pub fn files(&self) -> Option<Arc<Files>> {
-        (!self.named.is_empty()).then(|| Arc::clone(&self.files))
+        (!self.watched.is_empty()).then(|| Arc::clone(&self.files))
     }
 
-    /// Never ends. What is wrong with a file is for `tell`.
-    pub fn run(mut self, tell: &dyn Fn(&Error)) {
+    /// Never ends. Reports to `log` what is wrong with a file.
+    pub fn run(mut self, log: Option<&Log>) {
         loop {
-            for named in &mut self.named {
-                match named.look(&self.files) {
-                    Ok(()) => {}
-                    // Tried again at every look, reported once.
-                    Err(_) if named.error_reported => {}
-                    Err(error) => {
-                        tell(&error);
-                        named.error_reported = true;
-                    }
+            for watched in &mut self.watched {
+                let Err(error) = watched.look(&self.files) else {
+                    continue;
+                };
+                // Every look tries again; only the first failure is reported.
+                if !mem::replace(&mut watched.error_reported, true) {
+                    log::report(log, &error);
                 }
             }
             thread::sleep(WATCH);
@@ -200,8 +191,9 @@ impl WatchedFile {
         let opened = match self.first.take() {
             Some(first) => first,
             None => {
-                // One that has no name any more is served on.
-                let seen = fs::metadata(&self.path).ok().map(|now| mark(&now));
+                // A file that has lost its name is served on.
+                let seen = fs::metadata(&self.path).ok();
+                let seen = seen.map(|metadata| Fingerprint::of(&metadata));
                 let before = mem::replace(&mut self.seen, seen);
                 if seen.is_none() || seen != before || seen == self.read {
                     return Ok(());
@@ -209,20 +201,24 @@ impl WatchedFile {
                 Opened::new(&self.path)?
             }
         };
-        let Opened { file, size, .. } = opened;
+        let (size, fingerprint) = (opened.size, opened.fingerprint);
+        let shows_changes = fingerprint.shows_changes();
         let index = Index::new(size).ok_or_else(|| {
             let mebibytes = index::bytes(size) >> 20;
             let cause = format_args!("its index of {mebibytes} MiB does not fit into memory");
             Error::local("serve", self.path.display(), cause)
         })?;
-        let new = Arc::new(Served { file, index });
+        let new = Arc::new(Served {
+            file: opened.file,
+            index,
+        });
         files.replace(None, Some(&new));
         let (mut progress, blocks) = (Progress::new(true, false), block::count(size));
         new.index.read(&new.file, &mut |done| {
             progress.draw(done, Some(blocks), || "indexed".to_owned());
         });
         files.replace(self.served.as_ref(), None);
-        self.read = opened.shows_changes.then_some(opened.mark);
+        self.read = shows_changes.then_some(fingerprint);
         (self.served, self.error_reported) = (Some(new), false);
         Ok(())
     }

@@ -1,10 +1,11 @@
-//! The HTTP that the server speaks: bytes to requests, and the heads of answers. Pure: no
-//! sockets, no files, no clock.
+//! The HTTP that the server speaks: bytes to requests, and requests to the heads of answers.
 //!
-//! The parser yields a [`Hash`] or one of a few words, so a path cannot be said. Everything that
-//! is not wholly regular is refused (RFC 9112, sections 3, 5, 6 and 11.2): a second reading of the
-//! same bytes, by a proxy in front, is how requests are smuggled.
+//! This file owns the grammar and its refusals. It is pure: it touches no socket, no file and no clock.
+//! The parser yields a [`Hash`] or one of a few words, so a request cannot express a path. It refuses
+//! whatever is not wholly regular (RFC 9112, sections 3, 5, 6 and 11.2): requests are smuggled where a proxy
+//! in front reads the same bytes another way.
 
+use std::fmt;
 use std::io::Write;
 
 use crate::frames::MAX_LINES;
@@ -19,7 +20,7 @@ pub const MAX_HEAD: usize = 16 * 1024;
 /// Bytes of the hashlist that a `POST /blocks` brings: a hash and CRLF a line.
 pub const MAX_LIST: usize = MAX_LINES * (HEX_LEN + 2);
 
-/// What is to be answered.
+/// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Wanted {
     /// `/`: name and version.
@@ -29,9 +30,9 @@ pub enum Wanted {
     Blocks(List),
     /// `/peers`: the servers that this one names.
     Peers,
-    /// What is there takes only these methods.
+    /// Its target takes only these methods.
     NotAllowed(&'static str),
-    /// There is no path, no query, no percent decoding: anything else is refused.
+    /// Anything else: the server knows no path, no query and no percent decoding.
     Refusal(Status),
 }
 
@@ -40,10 +41,9 @@ pub enum Wanted {
 pub struct List {
     /// Bytes of the body.
     pub length: usize,
-    /// Whether the client may hold the body back until it is told to go on (RFC 9110, section
-    /// 10.1.1).
+    /// Whether the client may hold the body back until the server asks for it (RFC 9110, section 10.1.1).
     pub awaits_continue: bool,
-    /// Whether the client understands an answer in chunks. To HTTP/1.0 the end of the connection
+    /// Whether the client understands an answer in chunks. For HTTP/1.0 the end of the connection
     /// ends it.
     pub chunked: bool,
 }
@@ -61,92 +61,85 @@ pub struct Request {
     pub wanted: Wanted,
     /// `HEAD`: the answer without its body.
     pub head_only: bool,
-    /// Whether the connection may live on after the answer.
-    pub keep_alive: bool,
-    /// Whether the client must be told that it does (RFC 9112, section 9.3).
-    pub say_keep_alive: bool,
-    /// Whether the client has said that nothing follows (RFC 9112, section 9.6).
-    pub is_last: bool,
+    pub after: After,
+}
+
+/// What becomes of the connection after the answer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum After {
+    KeepAlive,
+    /// It lives on, and the answer says so: an HTTP/1.0 client expects its end (RFC 9112, section 9.3).
+    AnnouncedKeepAlive,
+    /// It ends, while more bytes may follow the request.
+    Close,
+    /// It ends as the client has announced: no byte follows the request (RFC 9112, section 9.6).
+    CloseAsAsked,
 }
 
 impl Request {
-    /// Stands for bytes that are no request: it is not certain where the next one would begin.
+    /// Stands for bytes that are no request. Where the next one would begin is uncertain.
     pub fn broken(status: Status) -> Self {
         Request {
             wanted: Wanted::Refusal(status),
             head_only: false,
-            keep_alive: false,
-            say_keep_alive: false,
-            is_last: false,
+            after: After::Close,
         }
     }
 }
 
-/// Why there is not what was asked for.
+/// The status of an answer: its code and reason (RFC 9110, section 15).
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Status {
-    BadRequest = 400,
-    NotFound = 404,
-    MethodNotAllowed = 405,
-    RequestTimeout = 408,
-    LengthRequired = 411,
-    ContentTooLarge = 413,
-    UriTooLong = 414,
-    HeadTooLarge = 431,
-    NotImplemented = 501,
-    Unavailable = 503,
-    VersionNotSupported = 505,
-}
+pub struct Status(pub u16, &'static str);
 
 impl Status {
-    pub fn reason(self) -> &'static str {
-        match self {
-            Status::BadRequest => "Bad Request",
-            Status::NotFound => "Not Found",
-            Status::MethodNotAllowed => "Method Not Allowed",
-            Status::RequestTimeout => "Request Timeout",
-            Status::LengthRequired => "Length Required",
-            Status::ContentTooLarge => "Content Too Large",
-            Status::UriTooLong => "URI Too Long",
-            Status::HeadTooLarge => "Request Header Fields Too Large",
-            Status::NotImplemented => "Not Implemented",
-            Status::Unavailable => "Service Unavailable",
-            Status::VersionNotSupported => "HTTP Version Not Supported",
-        }
+    pub const OK: Status = Status(200, "OK");
+    pub const BAD_REQUEST: Status = Status(400, "Bad Request");
+    pub const NOT_FOUND: Status = Status(404, "Not Found");
+    pub const METHOD_NOT_ALLOWED: Status = Status(405, "Method Not Allowed");
+    pub const REQUEST_TIMEOUT: Status = Status(408, "Request Timeout");
+    pub const LENGTH_REQUIRED: Status = Status(411, "Length Required");
+    pub const CONTENT_TOO_LARGE: Status = Status(413, "Content Too Large");
+    pub const URI_TOO_LONG: Status = Status(414, "URI Too Long");
+    pub const HEAD_TOO_LARGE: Status = Status(431, "Request Header Fields Too Large");
+    pub const NOT_IMPLEMENTED: Status = Status(501, "Not Implemented");
+    pub const UNAVAILABLE: Status = Status(503, "Service Unavailable");
+    pub const VERSION_NOT_SUPPORTED: Status = Status(505, "HTTP Version Not Supported");
+
+    /// The body of a refusal.
+    pub fn text(self) -> String {
+        format!("{}\n", self.1)
     }
 }
 
-/// Parses the first request in `bytes`; tells the length of its head. None when the head is not
-/// complete, and nothing is wrong with it yet.
+/// Parses the first request in `bytes`; returns the length of its head too. None while the head is
+/// incomplete and regular so far.
 pub fn parse(bytes: &[u8]) -> Option<(Request, usize)> {
     parse_head(bytes).unwrap_or_else(|status| {
-        // Whatever else is wrong, to HEAD there is no body (RFC 9110, section 9.3.2).
+        // Even a broken HEAD gets no body (RFC 9110, section 9.3.2).
         let head_only = skip_empty_line(bytes).starts_with(b"HEAD ");
-        Some((
-            Request {
-                head_only,
-                ..Request::broken(status)
-            },
-            bytes.len(),
-        ))
+        let request = Request {
+            head_only,
+            ..Request::broken(status)
+        };
+        Some((request, bytes.len()))
     })
 }
 
-/// One empty line before a request is to be ignored (RFC 9112, section 2.2).
+/// A server ignores one empty line before a request (RFC 9112, section 2.2).
 fn skip_empty_line(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\r\n").unwrap_or(bytes)
 }
 
 fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
     let mut rest = skip_empty_line(bytes);
-    let Some(line) = take_line(&mut rest, MAX_LINE, Status::UriTooLong)? else {
+    let Some(line) = take_line(&mut rest, MAX_LINE, Status::URI_TOO_LONG)? else {
         return Ok(None);
     };
     let line = RequestLine::parse(line)?;
     let mut fields = Fields::default();
     loop {
         let room = MAX_HEAD.saturating_sub(bytes.len() - rest.len());
-        match take_line(&mut rest, room, Status::HeadTooLarge)? {
+        match take_line(&mut rest, room, Status::HEAD_TOO_LARGE)? {
             None => return Ok(None),
             Some([]) => break,
             Some(field) => fields.add(field)?,
@@ -154,147 +147,100 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Request, usize)>, Status> {
     }
     let length = bytes.len() - rest.len();
     if length > MAX_HEAD {
-        return Err(Status::HeadTooLarge);
+        return Err(Status::HEAD_TOO_LARGE);
     }
     Ok(Some((fields.finish(&line)?, length)))
 }
 
-/// Takes a line of at most `limit` bytes off `rest`, without its CRLF. None when its end is not
-/// there yet. A CR or LF alone is refused as soon as it is seen.
+/// Takes a line of at most `limit` bytes off `rest`, without its CRLF. None while its end is still to
+/// come. Refuses a CR or LF alone as soon as it sees it.
 fn take_line<'a>(
     rest: &mut &'a [u8],
     limit: usize,
     too_long: Status,
 ) -> Result<Option<&'a [u8]>, Status> {
     let bytes = *rest;
-    let Some(end) = bytes.iter().position(|c| matches!(c, b'\r' | b'\n')) else {
-        return if bytes.len() > limit {
-            Err(too_long)
-        } else {
-            Ok(None)
-        };
-    };
-    if end > limit {
+    let line_end = bytes.iter().position(|c| matches!(c, b'\r' | b'\n'));
+    let (line, end) = bytes.split_at(line_end.unwrap_or(bytes.len()));
+    if line.len() > limit {
         return Err(too_long);
     }
-    match bytes[end..] {
-        [b'\r', b'\n', ..] => {
-            *rest = &bytes[end + 2..];
-            Ok(Some(&bytes[..end]))
+    match end {
+        [b'\r', b'\n', after @ ..] => {
+            *rest = after;
+            Ok(Some(line))
         }
-        [b'\r'] => Ok(None),
-        _ => Err(Status::BadRequest),
+        [] | [b'\r'] => Ok(None),
+        _ => Err(Status::BAD_REQUEST),
     }
 }
 
-struct RequestLine {
-    method: Method,
-    target: Target,
-    /// HTTP/1.1 or later: connections live on unless said otherwise.
+/// Refuses what is not regular.
+fn require(is_regular: bool) -> Result<(), Status> {
+    is_regular.then_some(()).ok_or(Status::BAD_REQUEST)
+}
+
+/// A request line whose words are regular, and whose method exists.
+struct RequestLine<'a> {
+    method: &'a [u8],
+    /// The target's path, without its first slash.
+    path: &'a [u8],
+    /// HTTP/1.1 or later: connections live on unless the client says otherwise.
     persistent: bool,
 }
 
-impl RequestLine {
+impl<'a> RequestLine<'a> {
     /// `METHOD SP TARGET SP HTTP/1.x` (RFC 9112, section 3).
-    fn parse(line: &[u8]) -> Result<Self, Status> {
+    fn parse(line: &'a [u8]) -> Result<Self, Status> {
         let mut words = line.split(|&c| c == b' ');
         let (Some(method), Some(target), Some(version), None) =
             (words.next(), words.next(), words.next(), words.next())
         else {
-            return Err(Status::BadRequest);
+            return Err(Status::BAD_REQUEST);
         };
-        if method.is_empty()
-            || !method.iter().all(|&c| is_token(c))
-            || target.is_empty()
-            || !target.iter().all(u8::is_ascii_graphic)
-        {
-            return Err(Status::BadRequest);
-        }
-        let persistent = match version {
-            [
-                b'H',
-                b'T',
-                b'T',
-                b'P',
-                b'/',
-                b'1',
-                b'.',
-                minor @ b'0'..=b'9',
-            ] => *minor > b'0',
-            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-                return Err(Status::VersionNotSupported);
+        require(!method.is_empty() && method.iter().all(is_token))?;
+        require(!target.is_empty() && target.iter().all(u8::is_ascii_graphic))?;
+        let persistent = match version.strip_prefix(b"HTTP/") {
+            Some([b'1', b'.', minor @ b'0'..=b'9']) => *minor > b'0',
+            Some([b'0'..=b'9', b'.', b'0'..=b'9']) => return Err(Status::VERSION_NOT_SUPPORTED),
+            _ => return Err(Status::BAD_REQUEST),
+        };
+        let path = match method {
+            b"GET" | b"HEAD" | b"POST" | b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"TRACE" => {
+                path(target)?
             }
-            _ => return Err(Status::BadRequest),
-        };
-        let (method, target) = match method {
-            b"GET" => (Method::Get, Target::parse(target)?),
-            b"HEAD" => (Method::Head, Target::parse(target)?),
-            b"POST" => (Method::Post, Target::parse(target)?),
             // Its target is a host and a port (RFC 9112, section 3.2.3).
-            b"CONNECT" => (Method::Other, Target::Nothing),
-            b"PUT" | b"DELETE" | b"OPTIONS" | b"PATCH" | b"TRACE" => {
-                (Method::Other, Target::parse(target)?)
-            }
-            _ => return Err(Status::NotImplemented),
+            b"CONNECT" => b"",
+            _ => return Err(Status::NOT_IMPLEMENTED),
         };
         Ok(RequestLine {
             method,
-            target,
+            path,
             persistent,
         })
     }
 }
 
-#[derive(Clone, Copy, PartialEq)]
-enum Method {
-    Get,
-    Head,
-    Post,
-    /// Known, and not allowed anywhere.
-    Other,
-}
-
-#[derive(Clone, Copy)]
-enum Target {
-    Index,
-    Block(Hash),
-    Blocks,
-    Peers,
-    Nothing,
-}
-
-impl Target {
-    /// Origin form, or absolute form, which every server must take (RFC 9112, section 3.2.2).
-    fn parse(target: &[u8]) -> Result<Self, Status> {
-        let path = match target {
-            [b'/', path @ ..] => path,
-            // The server as a whole, of which nothing but its options can be asked.
-            b"*" => return Ok(Target::Nothing),
-            _ => {
-                let scheme = target.get(..7).ok_or(Status::BadRequest)?;
-                if !scheme.eq_ignore_ascii_case(b"http://") {
-                    return Err(Status::BadRequest);
-                }
-                let rest = &target[7..];
-                let slash = rest.iter().position(|&c| c == b'/').unwrap_or(rest.len());
-                let (host, path) = rest.split_at(slash);
-                if host.is_empty() || !host.iter().all(|&c| is_host_byte(c)) {
-                    return Err(Status::BadRequest);
-                }
-                // An empty path is the root (RFC 9110, section 4.2.3).
-                path.strip_prefix(b"/").unwrap_or(path)
-            }
-        };
-        Ok(match path {
-            b"" => Target::Index,
-            b"blocks" => Target::Blocks,
-            b"peers" => Target::Peers,
-            _ => Hash::parse(path).map_or(Target::Nothing, Target::Block),
-        })
+/// The path of a target in origin form, or in absolute form, which every server must take (RFC 9112,
+/// section 3.2.2).
+fn path(target: &[u8]) -> Result<&[u8], Status> {
+    match target {
+        [b'/', path @ ..] => Ok(path),
+        // The server as a whole, which has no block.
+        b"*" => Ok(target),
+        _ => {
+            let (scheme, rest) = target.split_at_checked(7).ok_or(Status::BAD_REQUEST)?;
+            require(scheme.eq_ignore_ascii_case(b"http://"))?;
+            let slash = rest.iter().position(|&c| c == b'/').unwrap_or(rest.len());
+            let (host, path) = rest.split_at(slash);
+            require(!host.is_empty() && host.iter().all(is_host_byte))?;
+            // An empty path is the root (RFC 9110, section 4.2.3).
+            Ok(path.strip_prefix(b"/").unwrap_or(path))
+        }
     }
 }
 
-/// What the header fields say, of the few that matter here.
+/// The header fields that matter here.
 #[derive(Default)]
 struct Fields {
     hosts: usize,
@@ -307,33 +253,24 @@ struct Fields {
 
 impl Fields {
     fn add(&mut self, field: &[u8]) -> Result<(), Status> {
-        let colon = field
-            .iter()
-            .position(|&c| c == b':')
-            .ok_or(Status::BadRequest)?;
-        let (name, value) = (&field[..colon], trim(&field[colon + 1..]));
-        // A fold begins with white space, so it ends here, as does white space before the colon.
-        if name.is_empty()
-            || !name.iter().all(|&c| is_token(c))
-            || !value.iter().all(|&c| is_field_byte(c))
-        {
-            return Err(Status::BadRequest);
-        }
+        let colon = field.iter().position(|&c| c == b':');
+        let (name, value) = field.split_at(colon.ok_or(Status::BAD_REQUEST)?);
+        let value = trim(&value[1..]);
+        // No white space is part of a token: neither that of a fold nor that before a colon.
+        require(!name.is_empty() && name.iter().all(is_token))?;
+        require(value.iter().all(is_field_byte))?;
         if name.eq_ignore_ascii_case(b"host") {
             self.hosts += 1;
-            if !value.iter().all(|&c| is_host_byte(c)) {
-                return Err(Status::BadRequest);
-            }
+            require(value.iter().all(is_host_byte))?;
         } else if name.eq_ignore_ascii_case(b"content-length") {
-            if self.length.is_some() || value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
-                return Err(Status::BadRequest);
-            }
-            let digits = std::str::from_utf8(value).map_err(|_| Status::BadRequest)?;
-            self.length = Some(digits.parse().map_err(|_| Status::ContentTooLarge)?);
+            require(self.length.is_none() && !value.is_empty())?;
+            require(value.iter().all(u8::is_ascii_digit))?;
+            let digits = std::str::from_utf8(value).map_err(|_| Status::BAD_REQUEST)?;
+            self.length = Some(digits.parse().map_err(|_| Status::CONTENT_TOO_LARGE)?);
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.encoded = true;
         } else if name.eq_ignore_ascii_case(b"expect") {
-            // Whoever expects anything else is answered as if not.
+            // The server ignores any other expectation.
             self.awaits_continue |= value.eq_ignore_ascii_case(b"100-continue");
         } else if name.eq_ignore_ascii_case(b"connection") {
             for option in value.split(|&c| c == b',').map(trim) {
@@ -345,54 +282,39 @@ impl Fields {
     }
 
     fn finish(&self, line: &RequestLine) -> Result<Request, Status> {
-        if self.hosts > 1 || (line.persistent && self.hosts == 0) {
-            return Err(Status::BadRequest);
-        }
+        require(self.hosts == 1 || (self.hosts == 0 && !line.persistent))?;
         if self.encoded {
             // With a length too, or from HTTP/1.0, it is an attack (RFC 9112, section 6.1).
-            let forged = self.length.is_some() || !line.persistent;
-            return Err(if forged {
-                Status::BadRequest
-            } else {
-                Status::NotImplemented
-            });
+            require(self.length.is_none() && line.persistent)?;
+            return Err(Status::NOT_IMPLEMENTED);
         }
         let wanted = self.wanted(line)?;
-        let is_last = self.close || !(line.persistent || self.keep_alive);
-        let (may_stay, is_whole) = match wanted {
-            // Without a length, only its end ends an answer that is not in chunks.
-            Wanted::Blocks(list) => (list.chunked && !self.close, true),
-            // No other request has use for a body: rather than read it, the connection ends.
-            _ => (!is_last, self.length.unwrap_or(0) == 0),
-        };
-        let keep_alive = may_stay && is_whole;
         Ok(Request {
             wanted,
-            head_only: line.method == Method::Head,
-            keep_alive,
-            say_keep_alive: keep_alive && !line.persistent,
-            is_last: is_last && is_whole,
+            head_only: line.method == b"HEAD",
+            after: self.after(line, matches!(wanted, Wanted::Blocks(_))),
         })
     }
 
     fn wanted(&self, line: &RequestLine) -> Result<Wanted, Status> {
-        Ok(match (line.method, line.target) {
-            (Method::Get | Method::Head, Target::Index) => Wanted::Index,
-            (Method::Get | Method::Head, Target::Block(hash)) => Wanted::Block(hash),
-            (Method::Get | Method::Head, Target::Peers) => Wanted::Peers,
-            (Method::Get | Method::Head, Target::Nothing) => Wanted::Refusal(Status::NotFound),
-            (Method::Post, Target::Blocks) => Wanted::Blocks(self.list(line)?),
-            (_, Target::Blocks) => Wanted::NotAllowed("POST"),
+        Ok(match (line.method, line.path) {
+            (b"POST", b"blocks") => Wanted::Blocks(self.list(line)?),
+            (_, b"blocks") => Wanted::NotAllowed("POST"),
+            (b"GET" | b"HEAD", b"") => Wanted::Index,
+            (b"GET" | b"HEAD", b"peers") => Wanted::Peers,
+            (b"GET" | b"HEAD", path) => {
+                Hash::parse(path).map_or(Wanted::Refusal(Status::NOT_FOUND), Wanted::Block)
+            }
             _ => Wanted::NotAllowed("GET, HEAD"),
         })
     }
 
     fn list(&self, line: &RequestLine) -> Result<List, Status> {
-        // By the letter there is no body then, but some bytes may well be meant as one.
-        let length = self.length.ok_or(Status::LengthRequired)?;
-        let length = usize::try_from(length).map_err(|_| Status::ContentTooLarge)?;
+        // Without a length there is no body, but the client may well mean some bytes as one.
+        let length = self.length.ok_or(Status::LENGTH_REQUIRED)?;
+        let length = usize::try_from(length).map_err(|_| Status::CONTENT_TOO_LARGE)?;
         if length > MAX_LIST {
-            return Err(Status::ContentTooLarge);
+            return Err(Status::CONTENT_TOO_LARGE);
         }
         Ok(List {
             length,
@@ -400,16 +322,34 @@ impl Fields {
             chunked: line.persistent,
         })
     }
+
+    fn after(&self, line: &RequestLine, has_list: bool) -> After {
+        let close = self.close || !(line.persistent || self.keep_alive);
+        match self.length {
+            // Only a list is of use as a body. The server does not read any other.
+            Some(1..) if !has_list => After::Close,
+            _ if close => After::CloseAsAsked,
+            _ if line.persistent => After::KeepAlive,
+            // Without chunks, only the end of the connection ends the blocks.
+            _ if has_list => After::Close,
+            _ => After::AnnouncedKeepAlive,
+        }
+    }
 }
 
 /// A token's characters (RFC 9110, section 5.6.2).
-fn is_token(c: u8) -> bool {
-    c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&c)
+fn is_token(c: &u8) -> bool {
+    c.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(c)
 }
 
 /// Those of a host and a port (RFC 3986, section 3.2): no user, no query.
-fn is_host_byte(c: u8) -> bool {
-    c.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(&c)
+fn is_host_byte(c: &u8) -> bool {
+    c.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(c)
+}
+
+/// Those of a field's value (RFC 9110, section 5.5).
+fn is_field_byte(c: &u8) -> bool {
+    matches!(c, b'\t' | b' '..=b'~' | 0x80..)
 }
 
 /// Takes off the white space that may surround a field's value, and no other (RFC 9110, section
@@ -421,95 +361,60 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// A field value's (RFC 9110, section 5.5).
-fn is_field_byte(c: u8) -> bool {
-    c == b'\t' || (c >= b' ' && c != 0x7f)
-}
-
-/// Appends the head of a block's answer. No `Date`: it is for servers with a clock that can be
-/// trusted (RFC 9110, section 6.6.1), which small boxes lack, and a block does not age.
+/// Appends the head of a block's answer. It has no `Date`, which is for servers with a trustworthy clock
+/// (RFC 9110, section 6.6.1): small boxes lack one, and a block does not age.
 pub fn push_block_head(out: &mut Vec<u8>, request: &Request, hash: &Hash, length: usize) {
-    push_line(out, format_args!("HTTP/1.1 200 OK"));
-    push_line(out, format_args!("Content-Length: {length}"));
-    out.extend_from_slice(b"Content-Type: application/octet-stream\r\nETag: \"");
-    out.extend_from_slice(&hash.to_hex());
-    out.extend_from_slice(b"\"\r\nCache-Control: public, max-age=31536000, immutable\r\n");
-    push_connection(out, request);
+    let fields = format_args!(
+        "Content-Length: {length}\r\n\
+         Content-Type: application/octet-stream\r\n\
+         ETag: \"{hash}\"\r\n\
+         Cache-Control: public, max-age=31536000, immutable\r\n"
+    );
+    push_head(out, request, Status::OK, fields);
 }
 
-/// Appends the head of the answer to `POST /blocks`. Caches keep no such answer unless told to.
+/// Appends the head of the answer to `POST /blocks`, which caches keep only where they are told to.
 pub fn push_blocks_head(out: &mut Vec<u8>, request: &Request, list: List) {
-    push_line(out, format_args!("HTTP/1.1 200 OK"));
-    push_line(out, format_args!("Content-Type: application/octet-stream"));
-    if list.chunked {
-        push_line(out, format_args!("Transfer-Encoding: chunked"));
-    }
-    push_connection(out, request);
+    let encoding = if list.chunked {
+        "Transfer-Encoding: chunked\r\n"
+    } else {
+        ""
+    };
+    let fields = format_args!("Content-Type: application/octet-stream\r\n{encoding}");
+    push_head(out, request, Status::OK, fields);
 }
 
-/// What tells a client to go on with the body that it holds back.
+/// Asks the client for the body that it holds back.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// Appends what stands before a chunk of `length` bytes, which is none where that is 0.
-pub fn push_chunk_start(out: &mut Vec<u8>, length: usize) {
-    if length > 0 {
-        push_line(out, format_args!("{length:x}"));
-    }
-}
-
-/// What ends a chunk of `length` bytes, and with the last the answer (RFC 9112, section 7.1).
-pub fn chunk_end(length: usize, last: bool) -> &'static [u8] {
-    match (length, last) {
-        (0, true) => b"0\r\n\r\n",
-        (0, false) => b"",
-        (_, true) => b"\r\n0\r\n\r\n",
-        (_, false) => b"\r\n",
-    }
-}
-
-/// What `/` is answered with.
+/// The text at `/`.
 pub const INDEX: &str = concat!("psync ", env!("CARGO_PKG_VERSION"), "\n");
 
-/// Appends a whole answer that is `text`; tells the length of its body.
-pub fn push_found(out: &mut Vec<u8>, request: &Request, text: &[u8]) -> usize {
-    push_line(out, format_args!("HTTP/1.1 200 OK"));
-    push_text(out, request, text)
-}
-
-/// Appends a whole refusal; tells the length of its body.
-pub fn push_refusal(out: &mut Vec<u8>, request: &Request, status: Status) -> usize {
-    push_line(
-        out,
-        format_args!("HTTP/1.1 {} {}", status as u16, status.reason()),
+/// Appends a whole answer that is `text`; returns the length of its body.
+pub fn push_text(out: &mut Vec<u8>, request: &Request, status: Status, text: &[u8]) -> usize {
+    let allow = match request.wanted {
+        Wanted::NotAllowed(methods) => format!("Allow: {methods}\r\n"),
+        _ => String::new(),
+    };
+    let length = text.len();
+    let fields = format_args!(
+        "{allow}Content-Length: {length}\r\nContent-Type: text/plain; charset=utf-8\r\n"
     );
-    if let Wanted::NotAllowed(methods) = request.wanted {
-        push_line(out, format_args!("Allow: {methods}"));
-    }
-    push_text(out, request, format!("{}\n", status.reason()).as_bytes())
-}
-
-fn push_text(out: &mut Vec<u8>, request: &Request, text: &[u8]) -> usize {
-    push_line(out, format_args!("Content-Length: {}", text.len()));
-    push_line(out, format_args!("Content-Type: text/plain; charset=utf-8"));
-    push_connection(out, request);
+    push_head(out, request, status, fields);
     let body = if request.head_only { b"" } else { text };
     out.extend_from_slice(body);
     body.len()
 }
 
-/// Ends the head.
-fn push_connection(out: &mut Vec<u8>, request: &Request) {
-    if !request.keep_alive {
-        out.extend_from_slice(b"Connection: close\r\n");
-    } else if request.say_keep_alive {
-        out.extend_from_slice(b"Connection: keep-alive\r\n");
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-fn push_line(out: &mut Vec<u8>, line: std::fmt::Arguments) {
+fn push_head(out: &mut Vec<u8>, request: &Request, status: Status, fields: fmt::Arguments) {
+    let Status(code, reason) = status;
+    let connection = match request.after {
+        After::KeepAlive => "",
+        After::AnnouncedKeepAlive => "Connection: keep-alive\r\n",
+        After::Close | After::CloseAsAsked => "Connection: close\r\n",
+    };
     // Writing to memory does not fail.
-    let _ = write!(out, "{line}\r\n");
+    let _ = write!(out, "HTTP/1.1 {code} {reason}\r\n{fields}{connection}\r\n");
 }
 
 #[cfg(test)]
@@ -547,9 +452,9 @@ mod tests {
         for cut in MAX_LINE - 1..text.len() {
             assert_eq!(refusal(&text[..cut]), None, "{cut}");
         }
-        assert_eq!(refusal(text), Some(Wanted::Refusal(Status::NotFound)));
+        assert_eq!(refusal(text), Some(Wanted::Refusal(Status::NOT_FOUND)));
         let longer = refusal(line(MAX_LINE + 1).as_bytes());
-        assert_eq!(longer, Some(Wanted::Refusal(Status::UriTooLong)));
+        assert_eq!(longer, Some(Wanted::Refusal(Status::URI_TOO_LONG)));
     }
 
     #[test]
@@ -572,7 +477,7 @@ mod tests {
             ),
         ] {
             let (request, _) = parse(format!("{head}\r\n").as_bytes()).unwrap();
-            assert_eq!(request.is_last, is_last, "{head:?}");
+            assert_eq!(request.after == After::CloseAsAsked, is_last, "{head:?}");
         }
     }
 }

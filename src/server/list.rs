@@ -1,22 +1,23 @@
-//! The hashlist that a `POST /blocks` brings, parsed where it arrives: its lines are replaced by their hashes,
-//! which take half of the room. A refusal is due with the first wrong line, before the rest is there. Pure:
-//! no socket, no clock.
+//! The hashlist of a `POST /blocks`, parsed where it arrives: hashes replace its lines, and take half of the
+//! room. The first wrong line is refused at once, before the rest arrives.
+//!
+//! This file owns the place of the hashes in the input. It is pure: it touches no socket and no clock.
 
 use super::http::{List, Status};
 use crate::frames::MAX_LINES;
 use crate::hash::{HASH_LEN, Hash};
 use crate::hashlist::{self, FirstLine};
 
-/// A list of which a part has arrived.
+/// Parses a list part by part, as it arrives.
 pub struct ListParser {
-    /// Where in the input its hashes end, and its text that is not yet parsed begins.
+    /// Where in the input its hashes end, and the rest of its text begins.
     pub end: usize,
-    /// Bytes of that text, with those that are to come.
+    /// Bytes of that text, of which a part may not have arrived.
     pub left: usize,
     lines: usize,
 }
 
-/// What has become of a list.
+/// How far a list has been parsed.
 #[derive(Debug, PartialEq)]
 pub enum Progress {
     Incomplete,
@@ -34,27 +35,24 @@ impl ListParser {
         }
     }
 
-    /// Replaces the lines that have arrived in `input` by their hashes. What follows the list stays.
+    /// Puts hashes in place of the lines that have arrived in `input`. What follows the list stays.
     pub fn parse(&mut self, input: &mut Vec<u8>) -> Progress {
         let mut start = self.end;
         let progress = loop {
-            let arrived = self.left.min(input.len() - start);
-            if arrived == 0 {
-                break match self.left {
-                    0 => Progress::Whole,
-                    _ => Progress::Incomplete,
-                };
+            if self.left == 0 {
+                break Progress::Whole;
             }
+            let arrived = self.left.min(input.len() - start);
             let text = &input[start..start + arrived];
             let (hash, length) = match hashlist::first_line(text, arrived == self.left) {
                 FirstLine::Hash(..) if self.lines == MAX_LINES => {
-                    break Progress::Refused(Status::ContentTooLarge);
+                    break Progress::Refused(Status::CONTENT_TOO_LARGE);
                 }
                 FirstLine::Hash(hash, length) => (hash, length),
-                FirstLine::Malformed => break Progress::Refused(Status::BadRequest),
+                FirstLine::Malformed => break Progress::Refused(Status::BAD_REQUEST),
                 FirstLine::Incomplete => break Progress::Incomplete,
             };
-            // A line is longer than its hash, so this is text that was parsed.
+            // A line is longer than its hash, so this overwrites only parsed text.
             input[self.end..self.end + HASH_LEN].copy_from_slice(hash.as_bytes());
             self.end += HASH_LEN;
             self.lines += 1;
@@ -66,7 +64,7 @@ impl ListParser {
     }
 }
 
-/// The hashes that a parsed list has become.
+/// The hashes of a parsed list.
 pub fn hashes(parsed: &[u8]) -> impl Iterator<Item = Hash> {
     parsed.as_chunks().0.iter().map(Hash::from_bytes)
 }
@@ -112,9 +110,9 @@ mod tests {
         let full = over - line.len();
         let parse = |text: &[u8], length| parser(length).parse(&mut [HEAD, text].concat());
         assert_eq!(parse(&text[..full], full), Progress::Whole);
-        let too_large = Progress::Refused(Status::ContentTooLarge);
+        let too_large = Progress::Refused(Status::CONTENT_TOO_LARGE);
         assert_eq!(parse(text, over + 1), too_large);
-        let bad = || Progress::Refused(Status::BadRequest);
+        let bad = || Progress::Refused(Status::BAD_REQUEST);
         assert_eq!(parse(b"\n", 100), bad());
         // As many bytes as the longest line has, and no end.
         let long = [&text[..129], b"  "].concat();

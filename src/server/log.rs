@@ -1,13 +1,16 @@
-//! The log of `-v`. Lines wait here for the one thread that writes them, many at once where many come,
-//! so that no connection waits for whoever reads them: a pipe that is full would end the service.
+//! The log of `-v`. Lines wait here for the one thread that writes them, many at once where many come: a
+//! full pipe delays that thread and no connection.
+//!
+//! This file owns the lines that wait. It does not know what they say.
 
 use std::mem;
 use std::sync::{Condvar, Mutex, PoisonError};
 
 use crate::console;
+use crate::error::Error;
 use crate::mutex::lock;
 
-/// Bytes that may wait. Lines beyond them are lost, and counted.
+/// Bytes that may wait. The log loses lines beyond them, and counts those.
 const MAX_WAITING: usize = 256 * 1024;
 
 /// Stack of the thread that writes, in bytes.
@@ -25,6 +28,16 @@ struct Waiting {
     lost: u64,
 }
 
+/// Reports what went wrong: through the log where there is one, since writing past it may block.
+pub fn report(log: Option<&Log>, error: &Error) {
+    let Some(log) = log else {
+        return console::report(error);
+    };
+    for line in error.lines() {
+        log.add(&console::message(line));
+    }
+}
+
 impl Log {
     /// Takes in a line.
     pub fn add(&self, line: &str) {
@@ -39,7 +52,7 @@ impl Log {
         self.more.notify_one();
     }
 
-    /// Writes what comes, for ever.
+    /// Writes the lines as they come, for ever.
     pub fn run(&self) {
         loop {
             let is_empty = |waiting: &mut Waiting| waiting.text.is_empty();

@@ -1,12 +1,11 @@
-//! A connection's output: one buffer in which an answer's head, its blocks and what ends a chunk are put
-//! together where they are sent from. A write brings many blocks, and no block is copied.
+//! A connection's output: one buffer that lays out an answer's head, its blocks and the end of a chunk where
+//! they are sent from. One write sends many blocks, and none is copied.
 //!
 //! This file owns the layout of the buffer. It touches no socket and no file itself.
 
-use std::io;
+use std::io::{self, Write};
 use std::iter::Peekable;
 
-use super::http;
 use crate::block::{BLOCK_SIZE, READ_SIZE};
 use crate::frames::{self, LENGTH};
 use crate::hash::Hash;
@@ -17,13 +16,13 @@ pub const HEAD_ROOM: usize = 512;
 /// Room behind the frames. The byte that a file has more than a block fits in as well.
 const TAIL_ROOM: usize = 8;
 
-/// Bytes of a buffer for the frames of so many whole blocks.
+/// Bytes of a buffer for the frames of that many whole blocks.
 pub const fn size(blocks: usize) -> usize {
     HEAD_ROOM + blocks * (LENGTH + BLOCK_SIZE) + TAIL_ROOM
 }
 
-/// The head's room, then a block or frames, then what ends a chunk. Has no memory before the first block:
-/// most idle connections cost none.
+/// Room for the head, then a block or frames, then the end of a chunk. It has no memory before the first
+/// block, so most idle connections cost none.
 #[derive(Default)]
 pub struct Output {
     buffer: Vec<u8>,
@@ -32,11 +31,11 @@ pub struct Output {
 }
 
 impl Output {
-    /// Empties it, with room for so many blocks, and memory for no more.
+    /// Empties it. It then has room for that many blocks, and memory for no more.
     pub fn resize(&mut self, blocks: usize) {
         let size = size(blocks);
         if self.buffer.len() < size {
-            // Not filled byte by byte, nor kept beside its successor.
+            // Frees the old buffer first. The system clears the new one faster than a loop.
             self.buffer = Vec::new();
             self.buffer = vec![0; size];
         }
@@ -55,7 +54,7 @@ impl Output {
         self.end - HEAD_ROOM
     }
 
-    /// Has `read` read a block, and tell its length; none where it is absent. Tells the same.
+    /// Makes `read` read a block. Returns what `read` does: the block's length, or none where it is absent.
     ///
     /// # Errors
     /// Those of `read`.
@@ -71,8 +70,8 @@ impl Output {
         Ok(length)
     }
 
-    /// Appends the frames of the next of `hashes`, as many as there is room for. `read` reads a
-    /// block and tells its length; none where it is absent.
+    /// Appends the frames of the next of `hashes`, as many as fit. `read` reads a block and returns its
+    /// length, or none where it is absent.
     ///
     /// # Errors
     /// Those of `read`.
@@ -93,18 +92,25 @@ impl Output {
         Ok(())
     }
 
-    /// What is to be sent: `head`, and the block or the frames behind it.
+    /// The bytes to send: `head`, then the block or the frames.
     pub fn with_head(&mut self, head: &[u8]) -> &[u8] {
         let start = HEAD_ROOM - head.len();
         self.buffer[start..HEAD_ROOM].copy_from_slice(head);
         &self.buffer[start..self.end]
     }
 
-    /// The same as a chunk, of which `head` gets the beginning; the `last` ends the answer.
+    /// The same as a chunk (RFC 9112, section 7.1), whose size line `head` gets. The `last` ends the answer;
+    /// it alone may be empty.
     pub fn with_head_in_chunk(&mut self, head: &mut Vec<u8>, last: bool) -> &[u8] {
         let length = self.len();
-        http::push_chunk_start(head, length);
-        let tail = http::chunk_end(length, last);
+        // Writing to memory does not fail.
+        let _ = write!(head, "{length:x}\r\n");
+        let ends_a_chunk_and_all = last && length > 0;
+        let tail: &[u8] = if ends_a_chunk_and_all {
+            b"\r\n0\r\n\r\n"
+        } else {
+            b"\r\n"
+        };
         self.buffer[self.end..self.end + tail.len()].copy_from_slice(tail);
         self.end += tail.len();
         self.with_head(head)

@@ -1,5 +1,7 @@
-//! Threads that have done their work and wait a moment for more. A new thread for each connection
+//! Threads that have served a connection and wait a moment for another. Starting a new thread for each
 //! costs half of the requests that come without keep-alive.
+//!
+//! This file owns the wait and the handover. It starts no thread, and does not look into a connection.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -8,13 +10,12 @@ use std::time::Duration;
 use super::clients::Admitted;
 use crate::mutex::lock;
 
-/// Threads that wait, at most: some 12 KiB each.
+/// Threads that wait at once, at most: each takes some 12 KiB.
 const MAX_WAITING: usize = 64;
 
-/// How long one waits.
+/// How long a thread waits.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Threads without work.
 #[derive(Default)]
 pub struct Threads {
     state: Mutex<State>,
@@ -24,31 +25,24 @@ pub struct Threads {
 #[derive(Default)]
 struct State {
     waiting: usize,
-    /// Connections that were given to some of those, and that none has taken yet.
+    /// Connections for the waiting threads, which are about to take them.
     given: VecDeque<Admitted>,
 }
 
-/// What becomes of a connection.
-pub enum Handover {
-    Taken,
-    /// No thread is without work.
-    NoThread(Admitted),
-}
-
 impl Threads {
-    /// Hands a connection to one of them.
-    pub fn hand_over(&self, admitted: Admitted) -> Handover {
+    /// Hands a connection to a waiting thread. Returns the connection where none waits.
+    pub fn hand_over(&self, admitted: Admitted) -> Option<Admitted> {
         let mut state = lock(&self.state);
         if state.given.len() == state.waiting {
-            return Handover::NoThread(admitted);
+            return Some(admitted);
         }
         state.given.push_back(admitted);
         drop(state);
         self.given.notify_one();
-        Handover::Taken
+        None
     }
 
-    /// Waits for a connection. None where the thread is to end.
+    /// Waits for a connection. None when the thread should end.
     pub fn wait(&self) -> Option<Admitted> {
         let mut state = lock(&self.state);
         if state.waiting == MAX_WAITING {

@@ -1,7 +1,7 @@
 //! Heads of requests: whatever the parser makes of them must be what a second, plain reading of the
 //! same bytes finds there, and must not change with what follows.
 
-use crate::http::{self, MAX_HEAD, Request, Status, Wanted};
+use crate::http::{self, After, MAX_HEAD, Request, Status, Wanted};
 use crate::mutate::Dice;
 
 const HASH: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -42,7 +42,7 @@ pub fn check(bytes: &[u8]) -> bool {
         return false;
     };
     assert!((1..=bytes.len()).contains(&length));
-    let broken = matches!(request.wanted, Wanted::Refusal(status) if status != Status::NotFound);
+    let broken = matches!(request.wanted, Wanted::Refusal(status) if status != Status::NOT_FOUND);
     // What came first stays what it was, however much has followed.
     if let Some((first, first_length)) = http::parse(&bytes[..cut]) {
         let same_length = if broken { cut } else { length };
@@ -60,7 +60,7 @@ pub fn check(bytes: &[u8]) -> bool {
         assert!(broken || cut < length);
     }
     if broken {
-        assert!(!request.keep_alive && length == bytes.len());
+        assert!(request.after == After::Close && length == bytes.len());
     } else {
         let head = &bytes[..length];
         assert_eq!(http::parse(head), parsed);
@@ -111,10 +111,14 @@ fn assert_reads_as(head: &[u8], request: &Request) {
             .split(',')
             .any(|option| option.trim_matches([' ', '\t']) == word)
     };
-    if request.keep_alive {
+    let keeps_alive = matches!(request.after, After::KeepAlive | After::AnnouncedKeepAlive);
+    if keeps_alive {
         assert!(!says("close") && (modern || says("keep-alive")));
     }
-    assert_eq!(request.say_keep_alive, request.keep_alive && !modern);
+    assert_eq!(
+        request.after == After::AnnouncedKeepAlive,
+        keeps_alive && !modern
+    );
     assert_eq!(request.head_only, method == "head");
     match request.wanted {
         Wanted::Index => assert!(target == "/" || target.starts_with("http://")),
@@ -136,10 +140,7 @@ fn assert_reads_as(head: &[u8], request: &Request) {
         Wanted::NotAllowed(_) | Wanted::Refusal(_) => {}
     }
     if !matches!(request.wanted, Wanted::Blocks(_)) {
-        assert!(
-            !request.keep_alive || length == 0,
-            "a body that nobody reads"
-        );
+        assert!(!keeps_alive || length == 0, "a body that nobody reads");
     }
 }
 
@@ -149,14 +150,19 @@ fn check_answers(request: &Request) {
     match request.wanted {
         Wanted::Block(hash) => http::push_block_head(&mut out, request, &hash, 1),
         Wanted::Blocks(list) => http::push_blocks_head(&mut out, request, list),
-        Wanted::Index | Wanted::Peers => drop(http::push_found(&mut out, request, b"text\n")),
-        Wanted::NotAllowed(_) => {
-            http::push_refusal(&mut out, request, Status::MethodNotAllowed);
+        Wanted::Index | Wanted::Peers => {
+            http::push_text(&mut out, request, Status::OK, b"text\n");
         }
-        Wanted::Refusal(status) => drop(http::push_refusal(&mut out, request, status)),
+        Wanted::NotAllowed(_) => {
+            http::push_text(&mut out, request, Status::METHOD_NOT_ALLOWED, b"text\n");
+        }
+        Wanted::Refusal(status) => {
+            http::push_text(&mut out, request, status, status.text().as_bytes());
+        }
     }
     let text = String::from_utf8_lossy(&out);
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    assert_eq!(head.contains("\r\nConnection: close"), !request.keep_alive);
+    let closes = matches!(request.after, After::Close | After::CloseAsAsked);
+    assert_eq!(head.contains("\r\nConnection: close"), closes);
     assert!(!request.head_only || body.is_empty());
 }

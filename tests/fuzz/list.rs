@@ -75,8 +75,8 @@ const NEXT: &[u8] = b"GET /";
 pub fn check_body(data: &[u8]) -> bool {
     let (due, refused) = plain_reading(data);
     let verdict = match () {
-        () if due.len() > MAX_LINES => Progress::Refused(Status::ContentTooLarge),
-        () if refused => Progress::Refused(Status::BadRequest),
+        () if due.len() > MAX_LINES => Progress::Refused(Status::CONTENT_TOO_LARGE),
+        () if refused => Progress::Refused(Status::BAD_REQUEST),
         () => Progress::Whole,
     };
     let mut dice = Dice::of(data);
