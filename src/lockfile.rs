@@ -1,4 +1,6 @@
 //! Files locked (flock) while their owner lives: the lock goes with the process, whatever ends it.
+//!
+//! This file owns the order of check, open and lock. It neither writes to a file nor removes one.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
@@ -7,25 +9,25 @@ use std::path::Path;
 
 use crate::sys;
 
-/// What came of locking a file.
+/// The outcome of locking a file.
 pub enum Locking {
     Locked(File),
     /// Another process holds it.
     Held,
-    /// There is nothing of that name, nor could it be made in a directory that is not there.
+    /// The file is absent, or so is the directory to make it in.
     Absent(io::Error),
-    /// Where it is to be made, there is one already.
+    /// The file was to be made, and is there already.
     Present(io::Error),
-    /// It was renamed or removed meanwhile.
+    /// Another process renamed or removed it meanwhile.
     Moved,
-    /// It is not to be written, for this reason.
+    /// The check refuses it, for this reason.
     Refused(&'static str),
     /// It is open, but its file system knows no locks.
     Unlockable(io::Error),
 }
 
-/// Has `check` look at what is at `path`, opens it, which is to be no link, and locks it. What the check
-/// refuses, another user's file say, is not even opened.
+/// Checks, opens and locks the file at `path`, which must not be a link. It does not even open a file that
+/// `check` refuses, such as another user's.
 ///
 /// # Errors
 /// When it cannot be opened.
@@ -38,14 +40,14 @@ pub fn lock(
     if let Some(reason) = named.ok().and_then(|named| check(&named).err()) {
         return Ok(Locking::Refused(reason));
     }
-    // A FIFO under the name would make the open wait.
+    // A FIFO of that name would make the open wait.
     let flags = sys::O_NONBLOCK | sys::O_NOFOLLOW;
     let file = match options.custom_flags(flags).open(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Locking::Absent(e)),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Locking::Present(e)),
         opened => opened?,
     };
-    // It may be another one by now.
+    // The name may have got another file since the first check.
     if let Err(reason) = check(&file.metadata()?) {
         return Ok(Locking::Refused(reason));
     }
@@ -55,15 +57,14 @@ pub fn lock(
 /// Locks a file that was opened at `path`.
 ///
 /// # Errors
-/// When it cannot be looked at.
+/// When its metadata cannot be read.
 pub fn lock_open(file: File, path: &Path) -> io::Result<Locking> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Ok(Locking::Held),
         Err(TryLockError::Error(e)) => return Ok(Locking::Unlockable(e)),
     }
-    // Its owner may have removed or renamed it since it was opened here: then the lock is on
-    // something else by now.
+    // Its owner may have removed or renamed it since the open: then the lock is not on the file at `path`.
     Ok(if is_named(&file, path)? {
         Locking::Locked(file)
     } else {
@@ -71,10 +72,10 @@ pub fn lock_open(file: File, path: &Path) -> io::Result<Locking> {
     })
 }
 
-/// Whether `path` itself, not by a link, is still the name of `file`.
+/// Whether `path` itself, not a link there, is still the name of `file`.
 ///
 /// # Errors
-/// When the file cannot be looked at.
+/// When the file's metadata cannot be read.
 pub fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     let (opened, named) = (file.metadata()?, fs::symlink_metadata(path));
     Ok(named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())))

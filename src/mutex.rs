@@ -1,4 +1,6 @@
-//! Locks that a panic does not poison: whoever panicked is told of where it is joined.
+//! Locks that a panic does not poison: the thread that joins a panicked one learns of the panic.
+//!
+//! This file owns the way to lock, and no lock.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -1,5 +1,7 @@
-//! Times as people write them, such as `0.3`: text to duration and back. In whole numbers: what std
-//! has for fractions brings 25 KB of tables into the binary.
+//! Times as people write them, such as `0.3`: text to duration and back.
+//!
+//! This file owns that format. It computes in whole numbers: std's code for fractions brings 25 KB of tables
+//! into the binary.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 /// Digits after the point that count.
 const DIGITS: usize = 9;
 
-/// Reads seconds as digits with at most one point among them; none for anything else.
+/// Parses seconds: digits with at most one point among them. None for anything else.
 pub fn parse(text: &str) -> Option<Duration> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let digits = || whole.bytes().chain(part.bytes());
@@ -20,7 +22,7 @@ pub fn parse(text: &str) -> Option<Duration> {
     Some(Duration::new(whole.parse().ok()?, nanos))
 }
 
-/// Shows seconds with as many digits after the point as there are.
+/// Shows seconds with as many digits after the point as they need.
 pub struct Seconds(pub Duration);
 
 impl Display for Seconds {

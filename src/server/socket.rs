@@ -1,4 +1,6 @@
 //! A connection's socket: its options, and sending with a deadline.
+//!
+//! This file owns the timeouts that the system keeps. It does not look at what it sends.
 
 use std::io::{self, Write};
 use std::mem;
@@ -8,20 +10,20 @@ use std::time::Duration;
 
 use crate::sys;
 
-/// A connection ends after this without the first byte of a request.
+/// How long a connection may be without the first byte of a request.
 pub const IDLE: Duration = Duration::from_secs(60);
 
-/// Writes that are tried in `timeout`. One call does not tell when the last byte of what it wrote was
-/// taken, only that it was in its own time: as much as an eighth is given too much.
+/// Writes per `timeout`. A write says only that the client took bytes during it, not when the last of them:
+/// so a client may get up to an eighth more than `timeout`.
 const WRITES: u32 = 8;
 
-/// Sets a listening socket's options, which its connections inherit: to set them on each costs
-/// a small box three calls to the system a connection. A read then ends after `IDLE`.
+/// Sets a listening socket's options, which its connections inherit: setting them on each connection would
+/// cost three system calls. A read then ends after `IDLE`.
 ///
 /// # Errors
 /// Those of the system.
 pub fn set_options(listener: TcpListener, timeout: Duration) -> io::Result<TcpListener> {
-    // std sets them by another type, of the same descriptor.
+    // std sets them only on a stream; the descriptor is the same.
     let socket = TcpStream::from(OwnedFd::from(listener));
     socket.set_nodelay(true)?;
     socket.set_write_timeout(Some(timeout / WRITES))?;
@@ -29,7 +31,7 @@ pub fn set_options(listener: TcpListener, timeout: Duration) -> io::Result<TcpLi
     Ok(OwnedFd::from(socket).into())
 }
 
-/// Sends all of `bytes`, or gives up where the client takes none for `timeout`, as [`set_options`] was told.
+/// Sends all of `bytes`, or gives up where the client takes none for the `timeout` of [`set_options`].
 ///
 /// # Errors
 /// Those of the system.
@@ -41,8 +43,8 @@ pub fn send_all(mut stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
             Ok(written) => (bytes, tries) = (&bytes[written..], 0),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                // There is room for more only once a third of what was written is taken, which on a
-                // slow line may be later.
+                // A slow client may have taken some: the socket has room only once a third of what it
+                // holds is taken.
                 let before = mem::replace(&mut untaken, sys::untaken(stream));
                 tries = if before == untaken { tries + 1 } else { 1 };
                 if tries == WRITES {
