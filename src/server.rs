@@ -23,7 +23,7 @@ mod peers;
 mod socket;
 mod threads;
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ use crate::lan::{self, Responder};
 use crate::spawn::spawn;
 use crate::store::BlockDir;
 use crate::sys;
-use answers::Answers;
+use answers::{Answers, Source};
 use clients::{Admitted, Client, Clients, SHORTAGE_PAUSE};
 use files::{Files, Indexer};
 use http::{Request, Status};
@@ -106,17 +106,15 @@ impl Address {
         let mut hosts = self.hosts()?;
         hosts.dedup();
         for host in hosts {
+            // [::] is every interface of both kinds, unless the system keeps them apart.
+            let may_be_in_use = self.host.is_empty() && !listeners.is_empty();
             let bound = TcpListener::bind((host, port));
             match bound.and_then(|listener| socket::set_options(listener, timeout)) {
                 Ok(listener) => {
                     port = listener.local_addr()?.port();
                     listeners.push(listener);
                 }
-                // [::] is every interface of both kinds, unless the system keeps them apart.
-                Err(e)
-                    if e.kind() == io::ErrorKind::AddrInUse
-                        && self.host.is_empty()
-                        && !listeners.is_empty() => {}
+                Err(e) if may_be_in_use && e.kind() == ErrorKind::AddrInUse => {}
                 Err(e) if sys::is_no_interface(&e) => failure = Some(e),
                 Err(e) => return Err(e),
             }
@@ -160,14 +158,10 @@ pub fn run(options: Options) -> Result<()> {
     let sockets = listeners.iter().map(TcpListener::local_addr);
     let sockets: io::Result<Vec<_>> = sockets.collect();
     let sockets = sockets.map_err(|e| Error::io("listen on", "a socket", &e))?;
-    let lines = sockets
-        .iter()
-        .map(|address| format!("listening on {address}\n"));
-    let lines: String = lines.collect();
-    let lan = options
-        .lan
-        .map(|interface| Responder::new(interface, &sockets));
-    let lan = lan.transpose()?;
+    let line = |address| format!("listening on {address}\n");
+    let lines: String = sockets.iter().map(line).collect();
+    let responder = |interface| Responder::new(interface, &sockets);
+    let lan = options.lan.map(responder).transpose()?;
     let mut stdout = Stdout::new()?;
 
     let server = Arc::new(Server {
@@ -208,7 +202,7 @@ fn check_directory(options: &Options) -> Result<()> {
     // Its own dot, not its name: that is found only where this user may search the directory.
     match path.join(".").metadata() {
         Ok(_) => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::NotFound && !options.dir_named => Ok(()),
+        Err(e) if e.kind() == ErrorKind::NotFound && !options.dir_named => Ok(()),
         Err(e) => Err(Error::io("serve", path.display(), &e)),
     }
 }
@@ -228,17 +222,13 @@ impl Server {
         loop {
             match listener.accept() {
                 Ok((stream, address)) => self.admit(stream, address),
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        // The last is the timeout for idle connections, which the socket has too.
-                        io::ErrorKind::Interrupted
-                            | io::ErrorKind::ConnectionAborted
-                            | io::ErrorKind::WouldBlock
-                    ) => {}
-                Err(e) if sys::is_shortage(&e) => self.clients.wait_out_shortage(),
-                // Accept reports failures of the network too (accept(2)), which pass.
-                Err(_) => thread::sleep(SHORTAGE_PAUSE),
+                Err(e) => match e.kind() {
+                    // The last is the timeout for idle connections, which the socket has too.
+                    ErrorKind::ConnectionAborted | ErrorKind::WouldBlock => {}
+                    _ if sys::is_shortage(&e) => self.clients.wait_out_shortage(),
+                    // Accept reports failures of the network too (accept(2)), which pass.
+                    _ => thread::sleep(SHORTAGE_PAUSE),
+                },
             }
         }
     }
@@ -248,12 +238,11 @@ impl Server {
         let Some(admitted) = self.clients.admit(&client) else {
             return send_unavailable(&client.stream);
         };
-        let Some(admitted) = self.threads.hand_over(admitted) else {
-            return;
+        let start = |admitted| {
+            let server = Arc::clone(self);
+            spawn(STACK, Box::new(move || server.work(admitted)))
         };
-        let server = Arc::clone(self);
-        let work = move || server.work(admitted);
-        if spawn(STACK, Box::new(work)).is_err() {
+        if self.threads.hand_over(admitted, start).is_err() {
             send_unavailable(&client.stream);
             self.clients.wait_out_shortage();
         }
@@ -271,10 +260,15 @@ impl Server {
     }
 
     fn serve(&self, admitted: &Admitted) -> io::Result<()> {
-        let (options, files) = (&self.options, self.files.as_deref());
-        let view = options.dir.as_ref().map(BlockDir::view);
+        let options = &self.options;
+        let source = Source {
+            files: self.files.as_deref(),
+            view: options.dir.as_ref().map(BlockDir::view),
+            peers: options.peers.as_deref(),
+            clients: &self.clients,
+        };
         let mut input = Input::new(admitted, options.timeout);
-        let mut answers = Answers::new(admitted, files, view, options.peers.as_deref());
+        let mut answers = Answers::new(admitted, source);
         let log = self.log.as_deref();
         connection::serve(&admitted.client, &mut input, &mut answers, log)
     }

@@ -10,12 +10,13 @@ use std::thread;
 
 use super::clients::{Admitted, Clients, Reservation};
 use super::files::Files;
-use super::http::{self, List, Request, Status, Wanted};
+use super::http::{self, Interruption, List, Request, Status, Wanted};
 use super::list;
 use super::output::{self, HEAD_ROOM, Output};
 use super::peers;
 use super::socket;
 use crate::block::{READ_SIZE, Slot, Verified};
+use crate::frames::{self, LENGTH};
 use crate::hash::{HASH_LEN, Hash};
 use crate::store::View;
 use crate::sys;
@@ -30,11 +31,14 @@ pub fn let_others_go_first() {
     thread::yield_now();
 }
 
-/// Where blocks come from. Files are first: their indexes say without a system call what they lack.
-struct Source<'a> {
-    files: Option<&'a Files>,
-    view: Option<View>,
-    clients: &'a Clients,
+/// What a connection reads from. Blocks come from `files` first, whose indexes say without a system call
+/// what they lack.
+pub struct Source<'a> {
+    pub files: Option<&'a Files>,
+    pub view: Option<View>,
+    /// The file that names peers.
+    pub peers: Option<&'a Path>,
+    pub clients: &'a Clients,
 }
 
 impl Source<'_> {
@@ -59,40 +63,29 @@ impl Source<'_> {
 }
 
 /// Bytes of the body that were sent.
-type Sent = io::Result<usize>;
+type Sent = Result<usize, Interruption>;
 
 /// An answer, for the log.
 pub struct Answered {
     pub status: Status,
-    pub sent: Sent,
+    /// Bytes of the body.
+    pub sent: io::Result<usize>,
 }
 
 /// Answers a connection's requests.
 pub struct Answers<'a> {
     stream: &'a TcpStream,
     source: Source<'a>,
-    /// The file that names peers.
-    peers: Option<&'a Path>,
     output: Output,
     /// For what an answer takes beyond one block.
     reservation: Reservation<'a>,
 }
 
 impl<'a> Answers<'a> {
-    pub fn new(
-        admitted: &'a Admitted,
-        files: Option<&'a Files>,
-        view: Option<View>,
-        peers: Option<&'a Path>,
-    ) -> Self {
+    pub fn new(admitted: &'a Admitted, source: Source<'a>) -> Self {
         Answers {
             stream: &admitted.client.stream,
-            source: Source {
-                files,
-                view,
-                clients: &admitted.clients,
-            },
-            peers,
+            source,
             output: Output::default(),
             reservation: Reservation::new(admitted),
         }
@@ -100,17 +93,13 @@ impl<'a> Answers<'a> {
 
     /// Answers `request`; `parsed` holds the hashes of its list.
     pub fn answer(&mut self, request: &Request, parsed: &[u8]) -> Answered {
-        let sent = match request.wanted {
-            Wanted::Block(hash) => self.send_block(request, &hash),
-            Wanted::Blocks(list) => self.send_blocks(request, list, parsed),
-            Wanted::Peers => self.send_peers(request),
-            Wanted::Index => Ok(self.send_text(request, Status::OK, http::INDEX.as_bytes())),
-            Wanted::NotAllowed(_) => Err(Status::METHOD_NOT_ALLOWED),
-            Wanted::Refusal(status) => Err(status),
-        };
+        let sent = self.send(request, parsed);
+        self.output.shrink();
+        self.reservation.shrink(0);
         let (status, sent) = match sent {
-            Ok(sent) => (Status::OK, sent),
-            Err(status) => {
+            Ok(body) => (Status::OK, Ok(body)),
+            Err(Interruption::Disconnected(e)) => (Status::OK, Err(e)),
+            Err(Interruption::Refused(status)) => {
                 let text = status.text();
                 (status, self.send_text(request, status, text.as_bytes()))
             }
@@ -118,91 +107,93 @@ impl<'a> Answers<'a> {
         Answered { status, sent }
     }
 
-    fn send_block(&mut self, request: &Request, hash: &Hash) -> Result<Sent, Status> {
-        self.output.resize(1);
-        let source = &mut self.source;
-        let read = self.output.read_block(|room| source.read(hash, room));
+    fn send(&mut self, request: &Request, parsed: &[u8]) -> Sent {
+        match request.wanted {
+            Wanted::Block(hash) => self.send_block(request, &hash),
+            Wanted::Blocks(list) => self.send_blocks(request, list, parsed),
+            Wanted::Peers => self.send_peers(request),
+            Wanted::Index => Ok(self.send_text(request, Status::OK, http::INDEX.as_bytes())?),
+            Wanted::NotAllowed(_) => Err(Status::METHOD_NOT_ALLOWED.into()),
+            Wanted::Refusal(status) => Err(status.into()),
+        }
+    }
+
+    fn send_block(&mut self, request: &Request, hash: &Hash) -> Sent {
+        self.output.make_room(1);
+        let room = self.output.room(0).ok_or(Status::UNAVAILABLE)?;
+        let read = self.source.read(hash, room);
         let length = read.map_err(|_| Status::UNAVAILABLE)?;
         let length = length.ok_or(Status::NOT_FOUND)?;
         let mut head = Vec::with_capacity(HEAD_ROOM);
         http::push_block_head(&mut head, request, hash, length);
-        if request.head_only {
-            self.output.clear();
+        if !request.head_only {
+            self.output.push(b"", length);
         }
         let body = self.output.len();
-        let sent = socket::send_all(self.stream, self.output.with_head(&head));
-        Ok(sent.map(|()| body))
+        socket::send_all(self.stream, self.output.with_head(&head))?;
+        Ok(body)
     }
 
-    fn send_peers(&mut self, request: &Request) -> Result<Sent, Status> {
-        let text = peers::read(self.peers.ok_or(Status::NOT_FOUND)?);
+    fn send_peers(&mut self, request: &Request) -> Sent {
+        let text = peers::read(self.source.peers.ok_or(Status::NOT_FOUND)?);
         let text = text.map_err(|e| match sys::is_shortage(&e) {
             true => Status::UNAVAILABLE,
             false => Status::NOT_FOUND,
         })?;
         // The text, and its copy behind the head: a client that does not read may hold both for long.
         if !self.reservation.grow(2 * text.len()) {
-            return Err(Status::UNAVAILABLE);
+            return Err(Status::UNAVAILABLE.into());
         }
-        let sent = self.send_text(request, Status::OK, &text);
-        self.reservation.shrink(0);
-        Ok(sent)
+        Ok(self.send_text(request, Status::OK, &text)?)
     }
 
     /// Sends as many blocks at once as the budget has room for.
-    fn send_blocks(
-        &mut self,
-        request: &Request,
-        list: List,
-        parsed: &[u8],
-    ) -> Result<Sent, Status> {
+    fn send_blocks(&mut self, request: &Request, list: List, parsed: &[u8]) -> Sent {
         let most = (parsed.len() / HASH_LEN).min(MAX_CHUNK);
         let is_large = most > 1 && self.reservation.grow_if_spare(output::size(most));
-        self.output.resize(if is_large { most } else { 1 });
-        let sent = self.send_chunks(request, list, parsed);
-        self.output.resize(1);
-        self.reservation.shrink(0);
-        sent
-    }
-
-    fn send_chunks(
-        &mut self,
-        request: &Request,
-        list: List,
-        parsed: &[u8],
-    ) -> Result<Sent, Status> {
-        let mut hashes = list::hashes(parsed).peekable();
+        self.output.make_room(if is_large { most } else { 1 });
+        let mut hashes = list::hashes(parsed);
         let mut head = Vec::with_capacity(HEAD_ROOM);
         let mut body = 0;
         http::push_blocks_head(&mut head, request, list);
         loop {
             let_others_go_first();
-            let source = &mut self.source;
-            let read = |hash: &Hash, room: &mut _| source.read(hash, room);
-            match self.output.read_frames(&mut hashes, read) {
+            match self.read_frames(&mut hashes) {
                 Ok(()) => {}
                 // Before the first byte of the answer.
-                Err(_) if !head.is_empty() => return Err(Status::UNAVAILABLE),
+                Err(_) if !head.is_empty() => return Err(Status::UNAVAILABLE.into()),
                 // The answer breaks off: its client must not take a present block for an absent one.
-                Err(e) => return Ok(Err(e)),
+                Err(e) => return Err(e.into()),
             }
             body += self.output.len();
-            let last = hashes.peek().is_none();
+            let last = hashes.len() == 0;
             let chunk = if list.chunked {
                 self.output.with_head_in_chunk(&mut head, last)
             } else {
                 self.output.with_head(&head)
             };
-            let sent = socket::send_all(self.stream, chunk);
-            if last || sent.is_err() {
-                return Ok(sent.map(|()| body));
+            socket::send_all(self.stream, chunk)?;
+            if last {
+                return Ok(body);
             }
             head.clear();
             self.output.clear();
         }
     }
 
-    fn send_text(&self, request: &Request, status: Status, text: &[u8]) -> Sent {
+    /// Appends the frames of the next of `hashes`, as many as fit.
+    fn read_frames(&mut self, hashes: &mut impl Iterator<Item = Hash>) -> io::Result<()> {
+        while let Some(room) = self.output.room(LENGTH) {
+            let Some(hash) = hashes.next() else {
+                break;
+            };
+            let length = self.source.read(&hash, room)?.unwrap_or(0);
+            self.output.push(&frames::encode_length(length), length);
+        }
+        Ok(())
+    }
+
+    fn send_text(&self, request: &Request, status: Status, text: &[u8]) -> io::Result<usize> {
         let mut answer = Vec::with_capacity(HEAD_ROOM);
         let body = http::push_text(&mut answer, request, status, text);
         socket::send_all(self.stream, &answer).map(|()| body)

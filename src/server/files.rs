@@ -93,30 +93,23 @@ impl Fingerprint {
     }
 }
 
-/// A file that is open and not yet indexed.
-struct Opened {
-    file: File,
-    size: u64,
-    fingerprint: Fingerprint,
-}
+/// An open file, its size, and its fingerprint.
+type Opened = (File, u64, Fingerprint);
 
-impl Opened {
-    fn new(path: &Path) -> Result<Self> {
-        let failed = |e| Error::io("serve", path.display(), &e);
-        let (file, metadata) = file::open(path).map_err(failed)?;
-        if !metadata.is_file() && !metadata.file_type().is_block_device() {
-            let cause = "neither a file nor a block device";
-            return Err(Error::local("serve", path.display(), cause));
-        }
-        Ok(Opened {
-            size: file::size(&file).map_err(failed)?,
-            fingerprint: Fingerprint::of(&metadata),
-            file,
-        })
+/// Opens a file whose blocks are to be served.
+fn open(path: &Path) -> Result<Opened> {
+    let failed = |e| Error::io("serve", path.display(), &e);
+    let (file, metadata) = file::open(path).map_err(failed)?;
+    if !metadata.is_file() && !metadata.file_type().is_block_device() {
+        let cause = "neither a file nor a block device";
+        return Err(Error::local("serve", path.display(), cause));
     }
+    let size = file::size(&file).map_err(failed)?;
+    Ok((file, size, Fingerprint::of(&metadata)))
 }
 
 /// A file that the command line names.
+#[derive(Default)]
 struct WatchedFile {
     path: PathBuf,
     /// Opened at the start, and not yet indexed.
@@ -147,14 +140,12 @@ impl Indexer {
             if watched.iter().any(|other| other.path.as_os_str() == path) {
                 continue;
             }
-            let opened = Opened::new(path)?;
+            let (file, size, fingerprint) = open(path)?;
             watched.push(WatchedFile {
                 path: path.clone(),
-                seen: Some(opened.fingerprint),
-                first: Some(opened),
-                served: None,
-                read: None,
-                error_reported: false,
+                first: Some((file, size, fingerprint)),
+                seen: Some(fingerprint),
+                ..WatchedFile::default()
             });
         }
         Ok(Indexer {
@@ -188,7 +179,7 @@ impl Indexer {
 impl WatchedFile {
     /// Indexes the file at the first look, and whenever it has changed and is still again.
     fn look(&mut self, files: &Files) -> Result<()> {
-        let opened = match self.first.take() {
+        let (file, size, fingerprint) = match self.first.take() {
             Some(first) => first,
             None => {
                 // A file that has lost its name is served on.
@@ -198,20 +189,16 @@ impl WatchedFile {
                 if seen.is_none() || seen != before || seen == self.read {
                     return Ok(());
                 }
-                Opened::new(&self.path)?
+                open(&self.path)?
             }
         };
-        let (size, fingerprint) = (opened.size, opened.fingerprint);
         let shows_changes = fingerprint.shows_changes();
         let index = Index::new(size).ok_or_else(|| {
             let mebibytes = index::bytes(size) >> 20;
             let cause = format_args!("its index of {mebibytes} MiB does not fit into memory");
             Error::local("serve", self.path.display(), cause)
         })?;
-        let new = Arc::new(Served {
-            file: opened.file,
-            index,
-        });
+        let new = Arc::new(Served { file, index });
         files.replace(None, Some(&new));
         let (mut progress, blocks) = (Progress::new(true, false), block::count(size));
         new.index.read(&new.file, &mut |done| {

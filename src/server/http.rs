@@ -6,7 +6,7 @@
 //! in front reads the same bytes another way.
 
 use std::fmt;
-use std::io::Write;
+use std::io::{self, Write};
 
 use crate::frames::MAX_LINES;
 use crate::hash::{HEX_LEN, Hash};
@@ -108,6 +108,25 @@ impl Status {
     /// The body of a refusal.
     pub fn text(self) -> String {
         format!("{}\n", self.1)
+    }
+}
+
+/// Why a request does not get what it asks for.
+pub enum Interruption {
+    Refused(Status),
+    /// The client left, or the connection fails.
+    Disconnected(io::Error),
+}
+
+impl From<Status> for Interruption {
+    fn from(status: Status) -> Self {
+        Interruption::Refused(status)
+    }
+}
+
+impl From<io::Error> for Interruption {
+    fn from(e: io::Error) -> Self {
+        Interruption::Disconnected(e)
     }
 }
 

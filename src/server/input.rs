@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::clients::{Admitted, Reservation};
-use super::http::{self, List, MAX_HEAD, Request, Status, Wanted};
+use super::http::{self, Interruption, List, MAX_HEAD, Request, Status, Wanted};
 use super::list::{ListParser, Progress};
 use super::socket::{self, IDLE};
 use crate::block;
@@ -31,19 +31,6 @@ const SMALL: usize = 2 * HEAD_PART;
 
 /// Bytes for the longest head, and what arrives with its end.
 const LONG_HEAD: usize = MAX_HEAD + 2 * HEAD_PART;
-
-/// Why no whole request has arrived.
-enum Interruption {
-    /// The client left, or the connection failed.
-    Disconnected(io::Error),
-    Refused(Status),
-}
-
-impl From<io::Error> for Interruption {
-    fn from(e: io::Error) -> Self {
-        Interruption::Disconnected(e)
-    }
-}
 
 pub struct Input<'a> {
     stream: &'a TcpStream,
@@ -125,7 +112,7 @@ impl<'a> Input<'a> {
         loop {
             match parser.parse(&mut self.bytes) {
                 Progress::Whole => break,
-                Progress::Refused(status) => return Err(Interruption::Refused(status)),
+                Progress::Refused(status) => return Err(status.into()),
                 Progress::Incomplete => {}
             }
             self.deadline = Some(list_deadline);
@@ -144,7 +131,7 @@ impl<'a> Input<'a> {
             if let Some(deadline) = self.deadline {
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
-                    return Err(Interruption::Refused(Status::REQUEST_TIMEOUT));
+                    return Err(Status::REQUEST_TIMEOUT.into());
                 }
                 self.stream.set_read_timeout(Some(left))?;
             }
@@ -165,7 +152,7 @@ impl<'a> Input<'a> {
     /// Makes room for `bytes` in all, as far as the budget allows.
     fn make_room(&mut self, bytes: usize) -> Result<(), Interruption> {
         if bytes > SMALL && !self.reservation.grow(bytes) {
-            return Err(Interruption::Refused(Status::UNAVAILABLE));
+            return Err(Status::UNAVAILABLE.into());
         }
         let missing = bytes.saturating_sub(self.bytes.len());
         self.bytes.reserve_exact(missing);

@@ -65,7 +65,7 @@ impl ListParser {
 }
 
 /// The hashes of a parsed list.
-pub fn hashes(parsed: &[u8]) -> impl Iterator<Item = Hash> {
+pub fn hashes(parsed: &[u8]) -> impl ExactSizeIterator<Item = Hash> {
     parsed.as_chunks().0.iter().map(Hash::from_bytes)
 }
 

@@ -3,17 +3,16 @@
 //!
 //! This file owns the layout of the buffer. It touches no socket and no file itself.
 
-use std::io::{self, Write};
-use std::iter::Peekable;
+use std::io::Write;
 
 use crate::block::{BLOCK_SIZE, READ_SIZE};
-use crate::frames::{self, LENGTH};
-use crate::hash::Hash;
+use crate::frames::LENGTH;
 
 /// Room for the head of the answer and of the chunk.
 pub const HEAD_ROOM: usize = 512;
 
-/// Room behind the frames. The byte that a file has more than a block fits in as well.
+/// Room behind the frames for the end of a chunk, or for the byte that shows that a file is longer than a
+/// block.
 const TAIL_ROOM: usize = 8;
 
 /// Bytes of a buffer for the frames of that many whole blocks.
@@ -31,16 +30,21 @@ pub struct Output {
 }
 
 impl Output {
-    /// Empties it. It then has room for that many blocks, and memory for no more.
-    pub fn resize(&mut self, blocks: usize) {
+    /// Empties it, with room for at least that many blocks.
+    pub fn make_room(&mut self, blocks: usize) {
         let size = size(blocks);
         if self.buffer.len() < size {
             // Frees the old buffer first. The system clears the new one faster than a loop.
             self.buffer = Vec::new();
             self.buffer = vec![0; size];
         }
-        self.buffer.truncate(size);
-        self.buffer.shrink_to(size);
+        self.clear();
+    }
+
+    /// Empties it, with room for one block at most.
+    pub fn shrink(&mut self) {
+        self.buffer.truncate(size(1));
+        self.buffer.shrink_to(size(1));
         self.clear();
     }
 
@@ -54,42 +58,18 @@ impl Output {
         self.end - HEAD_ROOM
     }
 
-    /// Makes `read` read a block. Returns what `read` does: the block's length, or none where it is absent.
-    ///
-    /// # Errors
-    /// Those of `read`.
-    pub fn read_block(
-        &mut self,
-        read: impl FnOnce(&mut [u8; READ_SIZE]) -> io::Result<Option<usize>>,
-    ) -> io::Result<Option<usize>> {
-        let Some(room) = self.buffer[HEAD_ROOM..].first_chunk_mut() else {
-            return Ok(None);
-        };
-        let length = read(room)?;
-        self.end = HEAD_ROOM + length.unwrap_or(0);
-        Ok(length)
+    /// Room to read a block into, behind a prefix of `prefix` bytes. None where the output is full.
+    pub fn room(&mut self, prefix: usize) -> Option<&mut [u8; READ_SIZE]> {
+        let rest = self.buffer.get_mut(self.end + prefix..)?;
+        let with_tail: &mut [u8; BLOCK_SIZE + TAIL_ROOM] = rest.first_chunk_mut()?;
+        with_tail.first_chunk_mut()
     }
 
-    /// Appends the frames of the next of `hashes`, as many as fit. `read` reads a block and returns its
-    /// length, or none where it is absent.
-    ///
-    /// # Errors
-    /// Those of `read`.
-    pub fn read_frames(
-        &mut self,
-        hashes: &mut Peekable<impl Iterator<Item = Hash>>,
-        mut read: impl FnMut(&Hash, &mut [u8; READ_SIZE]) -> io::Result<Option<usize>>,
-    ) -> io::Result<()> {
-        while self.buffer.len() >= self.end + LENGTH + BLOCK_SIZE + TAIL_ROOM {
-            let (head, rest) = self.buffer[self.end..].split_at_mut(LENGTH);
-            let (Some(room), Some(hash)) = (rest.first_chunk_mut(), hashes.next()) else {
-                break;
-            };
-            let length = read(&hash, room)?.unwrap_or(0);
-            head.copy_from_slice(&frames::encode_length(length));
-            self.end += LENGTH + length;
-        }
-        Ok(())
+    /// Appends `prefix` and the `length` bytes that its room has behind it.
+    pub fn push(&mut self, prefix: &[u8], length: usize) {
+        let start = self.end + prefix.len();
+        self.buffer[self.end..start].copy_from_slice(prefix);
+        self.end = start + length;
     }
 
     /// The bytes to send: `head`, then the block or the frames.
@@ -120,21 +100,21 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frames;
 
-    /// An output with room for so many blocks, filled with blocks of these lengths as far as there is
-    /// room; tells how many are left.
+    /// An output with room for `blocks`, filled with frames of these lengths as far as they fit; and how many
+    /// do not.
     fn fill(blocks: usize, lengths: &[usize]) -> (Output, usize) {
-        let hashes = vec![Hash::of(b""); lengths.len()];
-        let (mut hashes, mut lengths) = (hashes.into_iter().peekable(), lengths.iter());
-        let mut output = Output::default();
-        output.resize(blocks);
-        let read = |_: &Hash, room: &mut [u8; READ_SIZE]| {
-            let length = lengths.next().copied();
-            room[..length.unwrap_or(0)].fill(b'x');
-            Ok(length.filter(|&length| length > 0))
-        };
-        output.read_frames(&mut hashes, read).unwrap();
-        (output, hashes.count())
+        let (mut lengths, mut output) = (lengths.iter(), Output::default());
+        output.make_room(blocks);
+        while let Some(room) = output.room(LENGTH) {
+            let Some(&length) = lengths.next() else {
+                break;
+            };
+            room[..length].fill(b'x');
+            output.push(&frames::encode_length(length), length);
+        }
+        (output, lengths.count())
     }
 
     #[test]
@@ -157,14 +137,11 @@ mod tests {
     #[test]
     fn a_block_follows_the_head() {
         let mut output = Output::default();
-        output.resize(1);
-        let read = output.read_block(|room| {
-            room[..3].fill(b'x');
-            Ok(Some(3))
-        });
-        assert_eq!(read.unwrap(), Some(3));
+        output.make_room(1);
+        output.room(0).unwrap()[..3].fill(b'x');
+        output.push(b"", 3);
         assert_eq!(output.with_head(b"HEAD"), b"HEADxxx");
-        assert_eq!(output.read_block(|_| Ok(None)).unwrap(), None);
+        output.clear();
         assert_eq!(output.with_head(b"HEAD"), b"HEAD");
     }
 
@@ -179,21 +156,11 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_read_is_no_absent_block() {
-        let (mut output, hashes) = (Output::default(), [Hash::of(b"")]);
-        output.resize(1);
-        let failed = |_: &Hash, _: &mut [u8; READ_SIZE]| Err(io::ErrorKind::OutOfMemory.into());
-        let read = output.read_frames(&mut hashes.into_iter().peekable(), failed);
-        assert!(read.is_err());
-        assert_eq!(output.len(), 0);
-    }
-
-    #[test]
     fn gives_its_memory_back() {
         let mut output = Output::default();
         assert_eq!(output.buffer.capacity(), 0);
-        output.resize(16);
-        output.resize(1);
+        output.make_room(16);
+        output.shrink();
         assert_eq!(output.buffer.capacity(), size(1));
     }
 }

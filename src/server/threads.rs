@@ -8,6 +8,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::clients::Admitted;
+use crate::error::Result;
 use crate::mutex::lock;
 
 /// Threads that wait at once, at most: each takes some 12 KiB.
@@ -30,16 +31,24 @@ struct State {
 }
 
 impl Threads {
-    /// Hands a connection to a waiting thread. Returns the connection where none waits.
-    pub fn hand_over(&self, admitted: Admitted) -> Option<Admitted> {
+    /// Hands a connection to a waiting thread. Where none waits, `start` starts one for it.
+    ///
+    /// # Errors
+    /// Those of `start`.
+    pub fn hand_over(
+        &self,
+        admitted: Admitted,
+        start: impl FnOnce(Admitted) -> Result<()>,
+    ) -> Result<()> {
         let mut state = lock(&self.state);
         if state.given.len() == state.waiting {
-            return Some(admitted);
+            drop(state);
+            return start(admitted);
         }
         state.given.push_back(admitted);
         drop(state);
         self.given.notify_one();
-        None
+        Ok(())
     }
 
     /// Waits for a connection. None when the thread should end.
