@@ -21,8 +21,8 @@ const PIECE: usize = 64;
 /// Threads that read and hash one file. More of them would all wait for the disk.
 const THREADS: usize = 4;
 
-/// Places that the table has for a block which a file holds more often: if one is overwritten there is
-/// another, and the zeros of a sparse file do not fill the table.
+/// Places that the table keeps of one block, at most. A second one helps if the first is overwritten; more
+/// would let the zeros of a sparse file fill the table.
 const PLACES: usize = 2;
 
 /// A hash table in which each block stands at the first free slot from its own on. At most four slots of

@@ -14,7 +14,7 @@
 //!   unless the user chose that as the interface.
 //!
 //! A host on the link may send any answer, [`MAX_ANSWERS`] times. That costs time, and no more: `get` verifies
-//! blocks, and gives up a bad server as any other. So it asks only where the user says so.
+//! blocks, and gives up a bad server as any other. For that cost `get` asks only where the user says so.
 //!
 //! This file owns the messages, their sockets and their bounds. It prints nothing, and knows nothing
 //! of blocks, of HTTP, or of how servers are asked.
@@ -39,7 +39,7 @@ const TTL: u32 = 1;
 /// up, and short enough for a crontab.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Answers believed: more servers are of no use to one file, and each that lies costs its failure.
+/// Answers that count, at most: one file needs no more servers, and each liar costs its failure.
 const MAX_ANSWERS: usize = 32;
 
 /// Answers sent in any one second: enough for a segment of a hundred boxes that all ask at the same minute,

@@ -66,7 +66,7 @@ impl Drop for Progress {
     }
 }
 
-/// As many blocks in as many milliseconds.
+/// Blocks, and the milliseconds that they took.
 struct Rate {
     blocks: u64,
     millis: u64,

@@ -61,8 +61,8 @@ pub struct Options {
     /// The file that answers `/peers`.
     pub peers: Option<PathBuf>,
     pub addresses: Vec<Address>,
-    /// The address of the interface that answers questions of the local network, or unspecified for the
-    /// system's choice. None where none does.
+    /// The address of the interface that answers questions of the local network; unspecified for the
+    /// system's choice, none where the server does not answer them.
     pub lan: Option<Ipv4Addr>,
     pub max_connections: usize,
     pub timeout: Duration,
@@ -216,8 +216,8 @@ struct Server {
 }
 
 impl Server {
-    /// Accepts for ever. No failure of an accept ends it, and none makes it spin. One thread does it for
-    /// each socket: the system sets a descriptor aside for every thread that waits in accept.
+    /// Accepts for ever. No failure of an accept ends it, and none makes it spin. Each socket has one thread
+    /// that accepts, no more: the system sets a descriptor aside for every thread that waits in accept.
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             match listener.accept() {

@@ -47,18 +47,15 @@ impl Source<'_> {
     fn read(&mut self, hash: &Hash, room: &mut [u8; READ_SIZE]) -> io::Result<Option<usize>> {
         let mut verified = Verified::default();
         let mut slot = Slot::over(room, &mut verified);
-        if self.files.is_some_and(|files| files.read(hash, &mut slot)) {
-            return Ok(slot.length());
-        }
-        let Some(view) = &mut self.view else {
-            return Ok(None);
-        };
-        let mut read = view.read(hash, &mut slot);
-        if read.is_err() {
+        let in_files = self.files.is_some_and(|files| files.read(hash, &mut slot));
+        if !in_files
+            && let Some(view) = &mut self.view
+            && view.read(hash, &mut slot).is_err()
+        {
             self.clients.wait_out_shortage();
-            read = view.read(hash, &mut slot);
+            view.read(hash, &mut slot)?;
         }
-        read.map(|_| slot.length())
+        Ok(slot.length())
     }
 }
 

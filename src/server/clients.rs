@@ -47,8 +47,8 @@ impl Client {
 /// spins.
 pub const SHORTAGE_PAUSE: Duration = Duration::from_millis(20);
 
-/// How often a client that gets the memory of an evicted one checks whether that is free, and the pause
-/// between two checks.
+/// How often a client that gets the memory of an evicted one checks whether that memory is free, and the
+/// pause between two checks.
 const RELEASE_TRIES: u32 = 100;
 const RELEASE_PAUSE: Duration = Duration::from_micros(200);
 
@@ -162,12 +162,12 @@ impl<'a> Reservation<'a> {
         evicted.iter().all(|other| self.outlives(other))
     }
 
-    /// The same where the budget has that much to spare; ends no connection.
+    /// The same where the budget has that much to spare. Ends no connection.
     pub fn grow_if_spare(&mut self, bytes: usize) -> bool {
         self.take(bytes, SPARE)
     }
 
-    /// Takes what it lacks of `bytes`. False where all clients would then hold more than `limit`.
+    /// Takes what it lacks of `bytes`. False where all clients together would then hold more than `limit`.
     fn take(&mut self, bytes: usize, limit: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let Admitted { clients, client } = self.holder;
@@ -182,8 +182,8 @@ impl<'a> Reservation<'a> {
         taken.is_ok()
     }
 
-    /// Waits until the thread of `evicted`, which was woken, has let go of its memory; on a busy machine
-    /// only for a part of that time. False where this client is evicted meanwhile.
+    /// Waits until the thread of `evicted`, which the eviction woke, has freed its memory. On a busy machine
+    /// it gives up earlier. False where this client is evicted meanwhile.
     fn outlives(&self, evicted: &Arc<Client>) -> bool {
         let is_there = || self.holder.client.held.load(Relaxed) > 0;
         for _ in 0..RELEASE_TRIES {

@@ -38,8 +38,8 @@ pub struct Input<'a> {
     bytes: Vec<u8>,
     /// For the memory of `bytes`, where that is more than `SMALL`.
     reservation: Reservation<'a>,
-    /// When the head or the list that is arriving must be whole. None before its first byte: the socket's
-    /// own timeout is then `IDLE`.
+    /// When the head or the list that is arriving must be whole. None before its first byte, when the
+    /// socket's own timeout is `IDLE`.
     deadline: Option<Instant>,
 }
 
@@ -58,8 +58,8 @@ impl<'a> Input<'a> {
         &self.bytes
     }
 
-    /// Waits for a whole request, or for a reason to refuse it. Returns with it where in the input the
-    /// hashes of its list lie; it ends with them.
+    /// Waits for a whole request, or for a reason to refuse it. Returns it, and where in the input the hashes
+    /// of its list lie: the request ends with them.
     ///
     /// # Errors
     /// When the client has left, has been silent for `IDLE`, or the connection fails.
