@@ -1,13 +1,14 @@
-//! The command line: help texts, the options of each command, and words to typed options. Only this
-//! file uses `pico_args`; how people type options is `cli/split.rs`.
+//! The command line: the help texts, which define the options, and the way from words to typed options.
+//! Only this file uses `pico_args`; how people type options is `cli/split.rs`.
 //!
-//! Pure: from a vector of words and a closure for the environment, so all of it is tested
-//! without a process. It opens nothing.
+//! It takes words and a closure for the environment, so that tests need no process. It opens nothing.
 
 mod split;
 
+use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
+use std::mem;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
@@ -17,10 +18,9 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::hash::Hash;
-use crate::seconds::{self, Seconds};
+use crate::seconds::Seconds;
 use crate::store::BlockDir;
 use crate::{export, get, server};
-use split::{Spec, Takes};
 
 const HELP: &str = concat!(
     "psync ",
@@ -214,75 +214,31 @@ const EXPORT: &str = "export";
 const SERVER: &str = "server";
 const GET: &str = "get";
 
-/// The options of each command, in the order of its help.
-const EXPORT_OPTIONS: &[Spec] = &[
-    Spec(Some(b'd'), "--dir", Takes::Value),
-    Spec(None, "--root", Takes::Nothing),
-    Spec(None, "--no-store", Takes::Nothing),
-    Spec(None, "--no-sync", Takes::Nothing),
-];
-const SERVER_OPTIONS: &[Spec] = &[
-    Spec(Some(b'd'), "--dir", Takes::Value),
-    Spec(None, "--file", Takes::Value),
-    Spec(None, "--peers", Takes::Value),
-    Spec(None, LAN, Takes::Inline),
-    Spec(None, "--max-conns", Takes::Value),
-    Spec(None, "--timeout", Takes::Value),
-    Spec(Some(b'v'), "--verbose", Takes::Nothing),
-];
-const GET_OPTIONS: &[Spec] = &[
-    Spec(Some(b'o'), "--output", Takes::Value),
-    Spec(None, "--in-place", Takes::Nothing),
-    Spec(Some(b'n'), "--dry-run", Takes::Nothing),
-    Spec(Some(b'd'), "--dir", Takes::Value),
-    Spec(Some(b'k'), "--keep", Takes::Nothing),
-    Spec(None, "--seed", Takes::Value),
-    Spec(None, "--servers", Takes::Value),
-    Spec(None, "--peers", Takes::Nothing),
-    Spec(None, LAN, Takes::Inline),
-    Spec(Some(b'm'), "--mirror", Takes::Value),
-    Spec(None, "--spread", Takes::Nothing),
-    Spec(Some(b'j'), "--jobs", Takes::Value),
-    Spec(None, "--timeout", Takes::Value),
-    Spec(None, "--connect-timeout", Takes::Value),
-    Spec(None, "--retry", Takes::Value),
-    Spec(Some(b'q'), "--quiet", Takes::Nothing),
-    Spec(Some(b'v'), "--verbose", Takes::Nothing),
-    Spec(None, "--stats", Takes::Nothing),
-];
-const COMMON_OPTIONS: &[Spec] = &[
-    Spec(Some(b'h'), "--help", Takes::Nothing),
-    Spec(Some(b'V'), "--version", Takes::Nothing),
-];
-
-/// The local network: the interface that the system chooses, or that of an address.
-const LAN: &str = "--lan";
-const LAN_VALUE: &str = "--lan=";
-
-/// A server's connections at once, where the command line does not say, and at most: more than a box
-/// has descriptors is a slip of the finger.
+/// A server's connections at once: the default, and the maximum. More than a box has descriptors is a slip
+/// of the finger.
 const MAX_CONNECTIONS: usize = 512;
 const MOST_CONNECTIONS: usize = 100_000;
 
-/// Requests under way at once, where the command line does not say, and at most: each is a thread
-/// and a connection to every server that is asked.
+/// Requests at once: the default, and the maximum. Each takes a thread and a connection to every server
+/// that is asked.
 const JOBS: usize = 8;
 const MAX_JOBS: usize = 256;
 
-/// More rounds over the servers for what failed.
+/// More rounds over the servers: the default, and the maximum.
 const RETRY: u32 = 2;
 const MAX_RETRY: u32 = 1000;
 
-/// Seconds, where the command line does not say. A server's are fewer: a client that is slow holds a
-/// place that others want, and one that waits for a slow server holds nothing.
+/// Default timeouts in seconds. A server's is shorter: a slow client takes a place from other clients, and a
+/// client that waits for a slow server takes nothing.
 const SERVER_TIMEOUT: u64 = 15;
 const GET_TIMEOUT: u64 = 30;
 const CONNECT_TIMEOUT: u64 = 5;
 
-/// What a timeout may be: more than a day is a slip of the finger.
-const TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(86_400);
+/// The range of a timeout: more than a day is a slip of the finger.
+const TIMEOUTS: RangeInclusive<Seconds> =
+    Seconds(Duration::from_millis(1))..=Seconds(Duration::from_secs(86_400));
 
-/// What is to be done.
+/// What the command line requests.
 pub enum Command {
     /// Help or version.
     Print(&'static str),
@@ -309,17 +265,15 @@ pub fn parse(
     let command = match linked {
         Some(linked @ (EXPORT | SERVER | GET)) => linked.to_owned(),
         _ if words.is_empty() => {
-            return Err(Error::usage(
-                "",
-                "a command is missing: export, server or get",
-            ));
+            let problem = "a command is missing: export, server or get";
+            return Err(Error::usage("", problem));
         }
         _ => words.remove(0).to_string_lossy().into_owned(),
     };
     match command.as_str() {
-        EXPORT => Words::new(EXPORT, words, EXPORT_OPTIONS, &env).parse(EXPORT_HELP, parse_export),
-        SERVER => Words::new(SERVER, words, SERVER_OPTIONS, &env).parse(SERVER_HELP, parse_server),
-        GET => Words::new(GET, words, GET_OPTIONS, &env).parse(GET_HELP, parse_get),
+        EXPORT => read(EXPORT, EXPORT_HELP, parse_export, words, &env),
+        SERVER => read(SERVER, SERVER_HELP, parse_server, words, &env),
+        GET => read(GET, GET_HELP, parse_get, words, &env),
         "-h" | "--help" => Ok(Command::Print(HELP)),
         "-V" | "--version" => Ok(Command::Print(VERSION)),
         option if option.starts_with('-') => {
@@ -329,60 +283,79 @@ pub fn parse(
     }
 }
 
+/// Reads the words of a command that has the options of its help.
+fn read(
+    command: &'static str,
+    help: &'static str,
+    parse: fn(&mut Words) -> Result<Command>,
+    words: Vec<OsString>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+) -> Result<Command> {
+    let split = split::split(words, &split::described(help));
+    let mut words = Words {
+        command,
+        args: pico_args::Arguments::from_vec(split.options),
+        operands: split.operands,
+        env,
+    };
+    if words.flag("--help") {
+        return Ok(Command::Print(help));
+    }
+    if words.flag("--version") {
+        return Ok(Command::Print(VERSION));
+    }
+    if let Some(problem) = split.problem {
+        return Err(words.usage(problem));
+    }
+    let command = parse(&mut words)?;
+    let left = words.args.finish();
+    debug_assert!(left.is_empty(), "in the help alone: {left:?}");
+    Ok(command)
+}
+
 fn parse_export(words: &mut Words) -> Result<Command> {
     let dir = words.name("--dir", "-d")?;
-    let store = !words.flag("--no-store");
-    let durable = !words.flag("--no-sync");
-    let root = words.flag("--root");
-    let mut operands = words.operands().into_iter();
+    let mut operands = mem::take(&mut words.operands).into_iter();
     let input = operands.next().filter(|file| file != "-");
     let input = input.map(|file| words.path(file, "FILE")).transpose()?;
-    words.refuse(operands.next())?;
-    let store = store
-        .then(|| words.block_dir(dir).ok_or_else(|| words.no_block_dir()))
-        .transpose()?;
+    if let Some(word) = operands.next() {
+        return Err(words.usage(format_args!("unexpected word '{}'", word.display())));
+    }
+    let store = match words.flag("--no-store") {
+        true => None,
+        false => Some(words.block_dir(dir).ok_or_else(|| words.no_block_dir())?),
+    };
     Ok(Command::Export(export::Options {
         input,
         store,
-        durable,
-        root,
+        durable: !words.flag("--no-sync"),
+        root: words.flag("--root"),
     }))
 }
 
 fn parse_server(words: &mut Words) -> Result<Command> {
     let dir = words.name("--dir", "-d")?;
-    let files = words.paths("--file")?;
-    let peers = words.paths("--peers")?.pop();
-    let max_connections = words.number("--max-conns", 1..=MOST_CONNECTIONS, MAX_CONNECTIONS)?;
-    let timeout = words.seconds("--timeout", SERVER_TIMEOUT)?;
-    let verbose = words.flag("--verbose");
-    let lan = words.lan()?;
-    let mut addresses = Vec::new();
-    for word in words.operands() {
-        let address = word.to_str().and_then(server::Address::parse);
-        addresses.push(
-            address.ok_or_else(|| words.wrong(&word, "ADDR is HOST:PORT, [v6]:PORT or :PORT"))?,
-        );
-    }
-    if addresses.is_empty() {
-        return Err(words.usage("ADDR is missing, such as :8080"));
-    }
-    let dir_named = dir.is_some();
-    let dir = words.block_dir(dir);
-    if dir.is_none() && files.is_empty() {
+    // The fields are in the order of the checks.
+    let options = server::Options {
+        files: words.paths("--file")?,
+        peers: words.paths("--peers")?.pop(),
+        max_connections: words.number(
+            "--max-conns",
+            "a number",
+            1..=MOST_CONNECTIONS,
+            MAX_CONNECTIONS,
+        )?,
+        timeout: words.seconds("--timeout", SERVER_TIMEOUT)?,
+        verbose: words.flag("--verbose"),
+        lan: words.lan()?,
+        addresses: words.addresses()?,
+        dir_named: dir.is_some(),
+        dir: words.block_dir(dir),
+    };
+    if options.dir.is_none() && options.files.is_empty() {
         return Err(words.no_block_dir());
     }
-    Ok(Command::Server(server::Options {
-        dir,
-        dir_named,
-        files,
-        peers,
-        addresses,
-        lan,
-        max_connections,
-        timeout,
-        verbose,
-    }))
+    Ok(Command::Server(options))
 }
 
 fn parse_get(words: &mut Words) -> Result<Command> {
@@ -391,34 +364,27 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     let connect_timeout = words.seconds("--connect-timeout", CONNECT_TIMEOUT)?;
     let output = words.name("--output", "-o")?;
     let output = output.filter(|output| output.as_os_str() != "-");
-    let in_place = words.flag("--in-place");
-    let dry_run = words.flag("--dry-run");
-    let keep = words.flag("--keep");
     let seeds = words.paths("--seed")?;
     let server_lists = words.paths("--servers")?;
-    let mirrors = words.values("--mirror")?;
-    let spread = words.flag("--spread");
-    let peers = words.flag("--peers");
-    let jobs = words.number("--jobs", 1..=MAX_JOBS, JOBS)?;
-    let retry = words.number("--retry", 0..=MAX_RETRY, RETRY)?;
-    let quiet = words.flag("--quiet");
-    let verbose = words.flag("--verbose");
-    let stats = words.flag("--stats");
+    let jobs = words.number("--jobs", "a number", 1..=MAX_JOBS, JOBS)?;
+    let retry = words.number("--retry", "a number", 0..=MAX_RETRY, RETRY)?;
     let lan = words.lan()?;
-    let mut operands = words.operands();
-    let Some(hashlist) = operands.pop() else {
+    let Some(hashlist) = words.operands.pop() else {
         return Err(words.usage("HASHLIST is missing"));
     };
     let hashlist = match Hash::parse(hashlist.as_bytes()) {
         Some(hash) => get::Hashlist::Root(hash),
         None => get::Hashlist::File(words.path(hashlist, "HASHLIST")?.into()),
     };
+    let in_place = words.flag("--in-place");
     if in_place && output.is_none() {
         return Err(words.usage("--in-place needs -o FILE"));
     }
-    let servers = words.urls(&operands, get::Url::parse)?;
+    let servers = words.urls(&words.operands, get::Url::parse)?;
+    let mirrors = words.values("--mirror");
     let mirrors = words.urls(&mirrors, get::Url::parse_mirror)?;
     let dir = words.block_dir(dir);
+    let keep = words.flag("--keep");
     if keep && dir.is_none() {
         return Err(words.no_block_dir());
     }
@@ -427,12 +393,12 @@ fn parse_get(words: &mut Words) -> Result<Command> {
         server_lists,
         lan,
         mirrors,
-        spread,
-        peers,
+        spread: words.flag("--spread"),
+        peers: words.flag("--peers"),
         hashlist,
         output,
         in_place,
-        dry_run,
+        dry_run: words.flag("--dry-run"),
         dir,
         keep,
         seeds,
@@ -440,56 +406,22 @@ fn parse_get(words: &mut Words) -> Result<Command> {
         retry,
         connect_timeout,
         timeout,
-        quiet,
-        verbose,
-        stats,
+        quiet: words.flag("--quiet"),
+        verbose: words.flag("--verbose"),
+        stats: words.flag("--stats"),
     }))
 }
 
-/// A command's words, from which options are taken until only operands are left.
+/// A command's words, from which the command takes its options one by one.
 struct Words<'a> {
     command: &'static str,
-    /// The options alone, as `split` has them.
+    /// The options alone, as `split` writes them.
     args: pico_args::Arguments,
     operands: Vec<OsString>,
-    problem: Option<String>,
     env: &'a dyn Fn(&str) -> Option<OsString>,
 }
 
-impl<'a> Words<'a> {
-    fn new(
-        command: &'static str,
-        words: Vec<OsString>,
-        options: &[Spec],
-        env: &'a dyn Fn(&str) -> Option<OsString>,
-    ) -> Self {
-        let split = split::split(words, &[options, COMMON_OPTIONS]);
-        Words {
-            command,
-            args: pico_args::Arguments::from_vec(split.options),
-            operands: split.operands,
-            problem: split.problem,
-            env,
-        }
-    }
-
-    fn parse(
-        mut self,
-        help: &'static str,
-        parse: fn(&mut Words) -> Result<Command>,
-    ) -> Result<Command> {
-        if self.flag("--help") {
-            return Ok(Command::Print(help));
-        }
-        if self.flag("--version") {
-            return Ok(Command::Print(VERSION));
-        }
-        if let Some(problem) = self.problem.take() {
-            return Err(self.usage(problem));
-        }
-        parse(&mut self)
-    }
-
+impl Words<'_> {
     /// Whether the flag was given, however often.
     fn flag(&mut self, key: &'static str) -> bool {
         let mut given = false;
@@ -499,29 +431,46 @@ impl<'a> Words<'a> {
         given
     }
 
-    /// The value of an option, the last one where it was given more than once.
-    fn value(&mut self, key: &'static str) -> Result<Option<OsString>> {
-        Ok(self.values(key)?.pop())
+    /// The value of an option, the last one if it was given more than once.
+    fn value(&mut self, key: &'static str) -> Option<OsString> {
+        self.values(key).pop()
     }
 
     /// All values of an option that may be given any number of times.
-    fn values(&mut self, key: &'static str) -> Result<Vec<OsString>> {
-        let take = |value: &OsStr| Ok::<_, String>(split::value(value));
-        let values = self.args.values_from_os_str(key, take);
-        values.map_err(|e| self.usage(e))
+    fn values(&mut self, key: &'static str) -> Vec<OsString> {
+        let take = |value: &OsStr| Ok::<_, Infallible>(split::value(value));
+        // `split` refuses an option without its value.
+        self.args.values_from_os_str(key, take).unwrap_or_default()
     }
 
     fn paths(&mut self, key: &'static str) -> Result<Vec<PathBuf>> {
-        let values = self.values(key)?.into_iter();
+        let values = self.values(key).into_iter();
         values.map(|value| self.path(value, key)).collect()
     }
 
-    /// What names a file, which nothing does that is empty: `"$UNSET"`.
+    /// The value of an option that names a file or directory.
+    fn name(&mut self, key: &'static str, name: &str) -> Result<Option<PathBuf>> {
+        let value = self.value(key);
+        value.map(|value| self.path(value, name)).transpose()
+    }
+
+    /// The path of a file. An empty one, such as `"$UNSET"`, names none.
     fn path(&self, value: OsString, name: &str) -> Result<PathBuf> {
         if value.is_empty() {
             return Err(self.usage(format_args!("{name} is empty")));
         }
         Ok(value.into())
+    }
+
+    fn addresses(&self) -> Result<Vec<server::Address>> {
+        if self.operands.is_empty() {
+            return Err(self.usage("ADDR is missing, such as :8080"));
+        }
+        let address = |word: &OsString| {
+            let address = word.to_str().and_then(server::Address::parse);
+            address.ok_or_else(|| self.wrong(word, "ADDR is HOST:PORT, [v6]:PORT or :PORT"))
+        };
+        self.operands.iter().map(address).collect()
     }
 
     fn urls(
@@ -536,48 +485,35 @@ impl<'a> Words<'a> {
         words.iter().map(url).collect()
     }
 
-    /// The value of an option that names a file or directory.
-    fn name(&mut self, key: &'static str, name: &str) -> Result<Option<PathBuf>> {
-        let value = self.value(key)?;
-        value.map(|value| self.path(value, name)).transpose()
+    fn seconds(&mut self, key: &'static str, default: u64) -> Result<Duration> {
+        let default = Seconds(Duration::from_secs(default));
+        let Seconds(duration) = self.number(key, "seconds", TIMEOUTS, default)?;
+        Ok(duration)
     }
 
-    /// The seconds that an option takes, or so many without it.
-    fn seconds(&mut self, key: &'static str, without: u64) -> Result<Duration> {
-        let Some(value) = self.value(key)? else {
-            return Ok(Duration::from_secs(without));
-        };
-        let seconds = value.to_str().and_then(seconds::parse);
-        let (least, most) = (Seconds(*TIMEOUTS.start()), Seconds(*TIMEOUTS.end()));
-        let due = format_args!("{key} takes seconds, {least} to {most}").to_string();
-        let seconds = seconds.filter(|seconds| TIMEOUTS.contains(seconds));
-        seconds.ok_or_else(|| self.wrong(&value, due))
-    }
-
-    /// The number that an option takes, or this one without it.
+    /// The value of an option that takes a number of this kind, in this range.
     fn number<T: FromStr + PartialOrd + Display>(
         &mut self,
         key: &'static str,
+        kind: &str,
         range: RangeInclusive<T>,
-        without: T,
+        default: T,
     ) -> Result<T> {
-        let Some(value) = self.value(key)? else {
-            return Ok(without);
+        let Some(value) = self.value(key) else {
+            return Ok(default);
         };
-        let text = value
-            .to_str()
-            .filter(|text| text.bytes().all(|c| c.is_ascii_digit()));
-        let number = text
-            .and_then(|text| text.parse().ok())
-            .filter(|number| range.contains(number));
-        let due = format!("{key} takes a number, {} to {}", range.start(), range.end());
+        // std would take +1 for 1.
+        let text = value.to_str().filter(|text| !text.starts_with('+'));
+        let number = text.and_then(|text| text.parse().ok());
+        let number = number.filter(|number| range.contains(number));
+        let due = format!("{key} takes {kind}, {} to {}", range.start(), range.end());
         number.ok_or_else(|| self.wrong(&value, due))
     }
 
-    /// The interface of `--lan`, the system's choice, or of `--lan=ADDR`.
+    /// The interface of `--lan`, which the system chooses, or of `--lan=ADDR`.
     fn lan(&mut self) -> Result<Option<Ipv4Addr>> {
-        let any = self.flag(LAN).then_some(Ipv4Addr::UNSPECIFIED);
-        let Some(value) = self.value(LAN_VALUE)? else {
+        let any = self.flag("--lan").then_some(Ipv4Addr::UNSPECIFIED);
+        let Some(value) = self.value("--lan=") else {
             return Ok(any);
         };
         let address = value.to_str().and_then(|text| text.parse().ok());
@@ -585,31 +521,12 @@ impl<'a> Words<'a> {
         Ok(Some(address.ok_or_else(|| self.wrong(&value, due))?))
     }
 
-    /// What is left once every option is taken.
-    fn operands(&mut self) -> Vec<OsString> {
-        debug_assert!(
-            self.args.clone().finish().is_empty(),
-            "the command takes all options of its table"
-        );
-        std::mem::take(&mut self.operands)
-    }
-
-    fn refuse(&self, leftover: Option<OsString>) -> Result<()> {
-        leftover.map_or(Ok(()), |word| {
-            Err(self.usage(format_args!("unexpected word '{}'", word.display())))
-        })
-    }
-
     /// The block directory: the option's, else `$PSYNC_DIR`, else in `$HOME`.
     fn block_dir(&self, named: Option<PathBuf>) -> Option<BlockDir> {
-        let variable = |name| {
-            (self.env)(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
-        let path = named.or_else(|| variable("PSYNC_DIR"));
-        path.or_else(|| variable("HOME").map(|home| home.join(".psync/blocks")))
-            .map(BlockDir::new)
+        let variable = |name| (self.env)(name).filter(|value| !value.is_empty());
+        let path = named.or_else(|| variable("PSYNC_DIR").map(PathBuf::from));
+        let in_home = || Some(Path::new(&variable("HOME")?).join(".psync/blocks"));
+        path.or_else(in_home).map(BlockDir::new)
     }
 
     fn no_block_dir(&self) -> Error {
@@ -627,23 +544,24 @@ impl<'a> Words<'a> {
 
 #[cfg(test)]
 mod tests {
+    use super::split::{Spec, Takes};
     use super::*;
 
-    fn read(line: &str) -> Result<Command> {
+    fn parse_line(line: &str) -> Result<Command> {
         parse(line.split(' ').map(OsString::from), |name| {
             (name == "HOME").then(|| "/home/u".into())
         })
     }
 
     fn refusal(line: &str) -> String {
-        match read(line) {
+        match parse_line(line) {
             Err(error) => format!("{error:?}"),
             Ok(_) => panic!("{line} is taken"),
         }
     }
 
     fn export(line: &str) -> export::Options {
-        match read(line) {
+        match parse_line(line) {
             Ok(Command::Export(options)) => options,
             _ => panic!("{line} is not an export"),
         }
@@ -652,11 +570,17 @@ mod tests {
     #[test]
     fn a_link_is_its_command() {
         assert!(matches!(
-            read("/usr/bin/psync-export x"),
+            parse_line("/usr/bin/psync-export x"),
             Ok(Command::Export(_))
         ));
-        assert!(matches!(read("psync-server :0"), Ok(Command::Server(_))));
-        assert!(matches!(read("./psync-get list"), Ok(Command::Get(_))));
+        assert!(matches!(
+            parse_line("psync-server :0"),
+            Ok(Command::Server(_))
+        ));
+        assert!(matches!(
+            parse_line("./psync-get list"),
+            Ok(Command::Get(_))
+        ));
         assert!(refusal("psync-other x").contains("unknown command 'x'"));
     }
 
@@ -684,7 +608,7 @@ mod tests {
 
     #[test]
     fn get_and_server_read_their_words() {
-        let Ok(Command::Get(options)) = read("psync get a b --timeout 0.05 list") else {
+        let Ok(Command::Get(options)) = parse_line("psync get a b --timeout 0.05 list") else {
             panic!()
         };
         assert_eq!(
@@ -695,7 +619,7 @@ mod tests {
             (options.timeout, options.connect_timeout),
             (Duration::from_millis(50), Duration::from_secs(5))
         );
-        let Ok(Command::Server(options)) = read("psync server :1 -d x [::1]:2 --max-conns=7")
+        let Ok(Command::Server(options)) = parse_line("psync server :1 -d x [::1]:2 --max-conns=7")
         else {
             panic!()
         };
@@ -707,14 +631,14 @@ mod tests {
             ),
             (2, 7, true)
         );
-        let Ok(Command::Server(options)) = read("psync server --file a :1 --file=b") else {
+        let Ok(Command::Server(options)) = parse_line("psync server --file a :1 --file=b") else {
             panic!()
         };
         assert!(options.files == ["a", "b"].map(PathBuf::from) && !options.dir_named);
     }
 
     fn get(line: &str) -> get::Options {
-        match read(line) {
+        match parse_line(line) {
             Ok(Command::Get(options)) => options,
             Ok(_) => panic!("{line} is not a get"),
             Err(error) => panic!("{line}: {error:?}"),
@@ -741,50 +665,32 @@ mod tests {
             assert_eq!(get(&format!("psync get {line} list")).output, None);
         }
         assert_eq!(export("psync export -db f").store.unwrap().path(), "b");
-        let Ok(Command::Server(options)) = read("psync server -vdb :1") else {
+        let Ok(Command::Server(options)) = parse_line("psync server -vdb :1") else {
             panic!()
         };
         assert!(options.verbose && options.dir.unwrap().path() == "b");
     }
 
-    /// Also that a command takes all options of its table: see `operands`.
     #[test]
-    fn each_table_has_the_options_of_the_help() {
-        for (command, help, table, operand) in [
-            (EXPORT, EXPORT_HELP, EXPORT_OPTIONS, "file"),
-            (SERVER, SERVER_HELP, SERVER_OPTIONS, ":1"),
-            (GET, GET_HELP, GET_OPTIONS, "list"),
+    fn a_command_takes_all_options_of_its_help() {
+        for (command, help, operand, options) in [
+            (EXPORT, EXPORT_HELP, "file", 6),
+            (SERVER, SERVER_HELP, ":1", 9),
+            (GET, GET_HELP, "list", 20),
         ] {
-            let heads = help.lines().map(str::trim_start);
-            let heads = heads.filter(|line| line.starts_with('-'));
-            let mut listed: Vec<_> = heads
-                .map(|line| line.split("  ").next().unwrap().to_owned())
-                .collect();
-            for Spec(letter, name, takes) in table.iter().chain(COMMON_OPTIONS) {
-                let letter = letter.map(|c| format!("-{}, ", char::from(c)));
-                let head = letter.unwrap_or_default() + name;
-                let is_it = |listed: &String| match (listed.strip_prefix(&head), takes) {
-                    (Some(value), Takes::Value) => value.starts_with(' '),
-                    (rest, _) => rest == Some(""),
+            let described = split::described(help);
+            assert_eq!(described.len(), options, "{described:?}");
+            for Spec(_, name, takes) in described {
+                let value = match (name, takes) {
+                    ("--mirror", _) => "=http://h/f",
+                    (_, Takes::Value) => "=7",
+                    _ => "",
                 };
-                let at = listed.iter().position(is_it);
-                listed.remove(at.unwrap_or_else(|| panic!("{head} is not in {listed:?}")));
-                if *takes == Takes::Inline {
-                    assert!(help.contains(&format!("{name}=")), "{name}");
-                }
-                let value = match *name {
-                    "--mirror" => "http://h/f",
-                    _ => "7",
-                };
-                let mut line = format!("psync {command} {operand} {name}");
-                if *takes == Takes::Value {
-                    line.extend(["=", value]);
-                }
+                let line = format!("psync {command} {operand} {name}{value}");
                 // Which needs a FILE.
                 let line = line.replace("--in-place", "--in-place -o f");
-                assert!(read(&line).is_ok(), "{line}");
+                assert!(parse_line(&line).is_ok(), "{line}");
             }
-            assert!(listed.is_empty(), "{command} has no {listed:?}");
         }
     }
 
@@ -801,7 +707,7 @@ mod tests {
             ("--lan=10.0.0.1 list --lan", one, 0),
             ("-o --lan list", None, 0),
         ] {
-            let Ok(Command::Get(options)) = read(&format!("psync get {words}")) else {
+            let Ok(Command::Get(options)) = parse_line(&format!("psync get {words}")) else {
                 panic!("{words}")
             };
             assert_eq!(
@@ -810,7 +716,7 @@ mod tests {
                 "{words}"
             );
         }
-        let Ok(Command::Server(options)) = read("psync server --lan=10.0.0.1 :1") else {
+        let Ok(Command::Server(options)) = parse_line("psync server --lan=10.0.0.1 :1") else {
             panic!()
         };
         assert_eq!(options.lan, one);
@@ -875,7 +781,8 @@ mod tests {
                 ("-V", "psync 0"),
                 ("--version", "psync 0"),
             ] {
-                let Ok(Command::Print(printed)) = read(&format!("psync{command} {option}")) else {
+                let Ok(Command::Print(printed)) = parse_line(&format!("psync{command} {option}"))
+                else {
                     panic!()
                 };
                 assert!(printed.contains(text) && printed.ends_with('\n'));

@@ -4,28 +4,37 @@
 //! into the binary.
 
 use std::fmt::{self, Display};
+use std::iter;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// Digits after the point that count.
 const DIGITS: usize = 9;
 
-/// Parses seconds: digits with at most one point among them. None for anything else.
-pub fn parse(text: &str) -> Option<Duration> {
-    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
-    let digits = || whole.bytes().chain(part.bytes());
-    if digits().next().is_none() || !digits().all(|c| c.is_ascii_digit()) {
-        return None;
-    }
-    let whole = if whole.is_empty() { "0" } else { whole };
-    let nanos = part.bytes().chain(std::iter::repeat(b'0')).take(DIGITS);
-    let nanos = nanos.fold(0, |sum, c| sum * 10 + u32::from(c - b'0'));
-    Some(Duration::new(whole.parse().ok()?, nanos))
-}
-
-/// Shows seconds with as many digits after the point as they need.
+/// A time that reads and shows as seconds.
+#[derive(PartialEq, PartialOrd)]
 pub struct Seconds(pub Duration);
 
+impl FromStr for Seconds {
+    type Err = ();
+
+    /// Takes digits with at most one point among them, and nothing else.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+        let digits = || whole.bytes().chain(part.bytes());
+        if digits().next().is_none() || !digits().all(|c| c.is_ascii_digit()) {
+            return Err(());
+        }
+        let whole = if whole.is_empty() { "0" } else { whole };
+        let nanos = part.bytes().chain(iter::repeat(b'0')).take(DIGITS);
+        let nanos = nanos.fold(0, |sum, c| sum * 10 + u32::from(c - b'0'));
+        let whole = whole.parse().map_err(drop)?;
+        Ok(Seconds(Duration::new(whole, nanos)))
+    }
+}
+
 impl Display for Seconds {
+    /// Shows as many digits after the point as there are.
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let (whole, nanos) = (self.0.as_secs(), self.0.subsec_nanos());
         let part = format!("{nanos:09}");
@@ -50,9 +59,9 @@ mod tests {
             ("7.", 7_000_000_000, "7"),
             ("0.1234567891", 123_456_789, "0.123456789"),
         ] {
-            let duration = parse(text).unwrap();
-            assert_eq!(duration, Duration::from_nanos(nanos), "{text}");
-            assert_eq!(Seconds(duration).to_string(), shown);
+            let seconds: Seconds = text.parse().unwrap();
+            assert_eq!(seconds.0, Duration::from_nanos(nanos), "{text}");
+            assert_eq!(seconds.to_string(), shown);
         }
         for wrong in [
             "",
@@ -66,7 +75,7 @@ mod tests {
             "18446744073709551616",
             "٣",
         ] {
-            assert_eq!(parse(wrong), None, "{wrong}");
+            assert!(wrong.parse::<Seconds>().is_err(), "{wrong}");
         }
     }
 }

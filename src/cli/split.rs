@@ -1,55 +1,78 @@
 //! Options as people type them: `--jobs 8`, `--jobs=8`, `-j 8`, `-j8`, `-qj8`, `-kqo FILE`.
 //!
-//! This file owns these forms. One pass over a command's words, in order and by the table of the
-//! command's options, splits them: each option is then a word of its own under its long name, its
-//! value the next word. A word after an option that takes a value is that value whatever it looks
-//! like, so no value is ever taken for an option, nor for the `--` that ends them.
+//! This file owns these forms. The help text of a command is the definition of its options. One pass
+//! over the command's words, in order, splits them: each option is then a word of its own under its long
+//! name, its value the next word. The word after an option that takes a value is that value whatever it
+//! looks like, so no value is ever taken for an option, nor for the `--` that ends them.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::vec::IntoIter;
 
-/// What stands before each value in [`Split::options`]: no option begins so.
-const MARK: u8 = b'=';
+/// Stands before each value in [`Split::options`]: no option begins so.
+const MARK: &str = "=";
 
-/// One option of a command: its letter, if it has one, its name, and what it takes.
-pub struct Spec(pub Option<u8>, pub &'static str, pub Takes);
+/// An option: its letter, if it has one, its name, and what it takes.
+#[derive(Debug, PartialEq)]
+pub struct Spec<'a>(pub Option<u8>, pub &'a str, pub Takes);
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub enum Takes {
     Nothing,
-    /// A value: the rest of the word, or else the next one.
+    /// A value: the rest of the word, or else the next word.
     Value,
     /// Nothing, or a value within the word: `--lan`, `--lan=ADDR`. With its value the option goes by
     /// its name and a `=`.
     Inline,
 }
 
-/// A command's words, told apart.
+/// A command's words, split.
 #[derive(Default)]
 pub struct Split {
     /// Long names, each followed by its value, if it has one, behind a mark: see [`value`].
     pub options: Vec<OsString>,
     pub operands: Vec<OsString>,
-    /// The first thing that is wrong. What follows is split all the same: it may ask for help.
+    /// The first problem. The words after it are split all the same: they may ask for help.
     pub problem: Option<String>,
+    /// The words that are not yet split.
+    rest: IntoIter<OsString>,
 }
 
-/// Splits the words of a command that has the options of these tables.
-pub fn split(words: Vec<OsString>, tables: &[&[Spec]]) -> Split {
-    let mut split = Split::default();
-    let mut words = words.into_iter();
-    while let Some(word) = words.next() {
+/// The options that a help text describes. Each begins a line, two spaces before its description:
+/// `-j, --jobs N`. One that takes a value within its word is also described as `--lan=ADDR`.
+pub fn described(help: &str) -> Vec<Spec<'_>> {
+    let lines = help.lines().map(str::trim_start);
+    let described = lines.filter(|line| line.starts_with('-'));
+    let heads = described.filter_map(|line| line.split("  ").next());
+    let specs = heads.map(|head| {
+        let (letter, long) = head.split_once(", ").unwrap_or(("", head));
+        let letter = letter.as_bytes().get(1).copied();
+        match long.split_once(' ') {
+            Some((name, _)) => Spec(letter, name, Takes::Value),
+            None if help.contains(&format!("{long}=")) => Spec(letter, long, Takes::Inline),
+            None => Spec(letter, long, Takes::Nothing),
+        }
+    });
+    specs.collect()
+}
+
+/// Splits the words of a command that has these options.
+pub fn split(words: Vec<OsString>, options: &[Spec]) -> Split {
+    let mut split = Split {
+        rest: words.into_iter(),
+        ..Split::default()
+    };
+    while let Some(word) = split.rest.next() {
         let taken = match word.as_bytes() {
             b"--" => {
-                split.operands.extend(words);
-                break;
+                split.operands.extend(split.rest.by_ref());
+                Ok(())
             }
-            [b'-', b'-', ..] => split.long(&word, &mut words, tables),
-            [b'-', _, ..] => split.letters(&word, &mut words, tables),
+            [b'-', b'-', ..] => split.long(&word, options),
+            [b'-', _, ..] => split.letters(&word, options),
             _ => {
                 split.operands.push(word);
-                continue;
+                Ok(())
             }
         };
         if let Err(problem) = taken {
@@ -62,86 +85,61 @@ pub fn split(words: Vec<OsString>, tables: &[&[Spec]]) -> Split {
 /// A value without its mark.
 pub fn value(marked: &OsStr) -> OsString {
     let bytes = marked.as_bytes();
-    OsStr::from_bytes(bytes.strip_prefix(&[MARK]).unwrap_or(bytes)).to_owned()
+    let value = bytes.strip_prefix(MARK.as_bytes()).unwrap_or(bytes);
+    OsStr::from_bytes(value).to_owned()
 }
 
 impl Split {
     /// Takes `--name`, `--name=value` or `--name value`.
-    fn long(
-        &mut self,
-        word: &OsStr,
-        words: &mut IntoIter<OsString>,
-        tables: &[&[Spec]],
-    ) -> Result<(), String> {
+    fn long(&mut self, word: &OsStr, options: &[Spec]) -> Result<(), String> {
         let bytes = word.as_bytes();
         let end = bytes.iter().position(|&c| c == b'=');
         let (name, within) = bytes.split_at(end.unwrap_or(bytes.len()));
         let within = within.get(1..);
-        let found = find(tables, |Spec(_, known, _)| known.as_bytes() == name);
-        match (found, within) {
-            (Some(Spec(_, name, Takes::Value)), Some(value)) => self.valued(name, value),
-            (Some(Spec(_, name, Takes::Value)), None) => self.next(name, words, name)?,
-            (Some(Spec(_, name, Takes::Inline)), Some(value)) => {
-                self.valued(&format!("{name}="), value);
-            }
-            (Some(Spec(_, name, _)), None) => self.options.push(name.into()),
-            _ => return Err(format!("unknown option '{}'", word.display())),
-        }
-        Ok(())
+        let spec = options.iter().find(|Spec(_, known, takes)| {
+            known.as_bytes() == name && (within.is_none() || *takes != Takes::Nothing)
+        });
+        let spec = spec.ok_or_else(|| format!("unknown option '{}'", word.display()))?;
+        self.take(spec, within, spec.1)
     }
 
     /// Takes `-abc`: letters, of which the first that takes a value has the rest of the word, or else
-    /// the next one.
-    fn letters(
-        &mut self,
-        word: &OsStr,
-        words: &mut IntoIter<OsString>,
-        tables: &[&[Spec]],
-    ) -> Result<(), String> {
+    /// the next word.
+    fn letters(&mut self, word: &OsStr, options: &[Spec]) -> Result<(), String> {
         let bytes = word.as_bytes();
         for (at, letter) in bytes.iter().enumerate().skip(1) {
-            let found = find(tables, |Spec(known, ..)| known.as_ref() == Some(letter));
-            match (found, &bytes[at + 1..]) {
-                (Some(Spec(_, name, Takes::Value)), []) => {
-                    return self.next(name, words, &format!("-{}", char::from(*letter)));
-                }
-                (Some(Spec(_, name, Takes::Value)), value) => {
-                    self.valued(name, value);
-                    return Ok(());
-                }
-                (Some(Spec(_, name, _)), _) => self.options.push(name.into()),
-                (None, _) => return Err(unknown_letter(word, at)),
+            let mut options = options.iter();
+            let spec = options.find(|Spec(known, ..)| known.as_ref() == Some(letter));
+            let spec = spec.ok_or_else(|| unknown_letter(word, at))?;
+            if spec.2 == Takes::Value {
+                let rest = Some(&bytes[at + 1..]).filter(|rest| !rest.is_empty());
+                return self.take(spec, rest, &format!("-{}", char::from(*letter)));
             }
+            self.options.push(spec.1.into());
         }
         Ok(())
     }
 
-    /// Takes the next word as the value of the option that was typed so.
-    fn next(
-        &mut self,
-        name: &str,
-        words: &mut IntoIter<OsString>,
-        typed: &str,
-    ) -> Result<(), String> {
-        let value = words
-            .next()
-            .ok_or_else(|| format!("{typed}: its value is missing"))?;
-        self.valued(name, value.as_bytes());
+    /// Takes an option, which was `typed` so, with its value: the one `within` its word, or the next word.
+    fn take(&mut self, spec: &Spec, within: Option<&[u8]>, typed: &str) -> Result<(), String> {
+        let Spec(_, name, takes) = spec;
+        let value = match (takes, within) {
+            (Takes::Value, None) => {
+                let next = self.rest.next();
+                Some(next.ok_or_else(|| format!("{typed}: its value is missing"))?)
+            }
+            _ => within.map(|value| OsStr::from_bytes(value).to_owned()),
+        };
+        let is_inline = *takes == Takes::Inline && value.is_some();
+        let end = if is_inline { "=" } else { "" };
+        self.options.push(format!("{name}{end}").into());
+        let marked = |value: OsString| [OsStr::new(MARK), &value].into_iter().collect();
+        self.options.extend(value.map(marked));
         Ok(())
     }
-
-    fn valued(&mut self, name: &str, value: &[u8]) {
-        let marked = [&[MARK], value].concat();
-        self.options
-            .extend([name.into(), OsString::from_vec(marked)]);
-    }
 }
 
-fn find<'a>(tables: &[&'a [Spec]], is_it: impl Fn(&Spec) -> bool) -> Option<&'a Spec> {
-    tables.iter().copied().flatten().find(|spec| is_it(spec))
-}
-
-/// Names the letter that begins at this byte, and the word unless there is nothing else in it.
+/// Names the letter that begins at this byte, and the word unless the letter is all of it.
 fn unknown_letter(word: &OsStr, at: usize) -> String {
     let rest = OsStr::from_bytes(&word.as_bytes()[at..]).to_string_lossy();
     let option: String = ['-'].into_iter().chain(rest.chars().take(1)).collect();
@@ -153,20 +151,38 @@ fn unknown_letter(word: &OsStr, at: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
-    const COMMON: &[Spec] = &[Spec(Some(b'h'), "--help", Takes::Nothing)];
-    const TABLE: &[Spec] = &[
+    const OPTIONS: &[Spec] = &[
         Spec(Some(b'j'), "--jobs", Takes::Value),
         Spec(Some(b'k'), "--keep", Takes::Nothing),
         Spec(None, "--lan", Takes::Inline),
         Spec(Some(b'o'), "--output", Takes::Value),
         Spec(Some(b'q'), "--quiet", Takes::Nothing),
+        Spec(Some(b'h'), "--help", Takes::Nothing),
     ];
+
+    #[test]
+    fn a_help_text_defines_the_options() {
+        let help = "\
+Usage: get [OPTIONS] - or --so
+    -j, --jobs N     at once [8]. By
+                     N threads
+    -k, --keep       what is fetched
+        --lan        ask. --lan=ADDR: there
+    -o, --output FILE
+                     write it
+    -q, --quiet      less
+    -h, --help       this text
+";
+        assert_eq!(described(help), OPTIONS);
+    }
 
     fn of<W: AsRef<[u8]>>(words: &[W]) -> Split {
         let words = words.iter().map(|word| word.as_ref().to_vec());
-        split(words.map(OsString::from_vec).collect(), &[COMMON, TABLE])
+        split(words.map(OsString::from_vec).collect(), OPTIONS)
     }
 
     /// Words, the options that come of them, and the operands.
