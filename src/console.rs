@@ -20,14 +20,12 @@ pub struct Stdout(File);
 
 impl Stdout {
     /// # Errors
-    /// When there is none, or it cannot be duplicated for want of a descriptor.
+    /// When it was closed at the start, or no descriptor is left to duplicate it.
     pub fn new() -> Result<Self> {
         if sys::was_closed_at_start(1) {
             return Err(Error::stdout(&io::ErrorKind::BrokenPipe.into()));
         }
-        let fd = io::stdout().as_fd().try_clone_to_owned();
-        let fd = fd.map_err(|e| Error::io("open", "standard output", &e))?;
-        Ok(Stdout(fd.into()))
+        unbuffered(&io::stdout(), "standard output").map(Stdout)
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
@@ -38,31 +36,31 @@ impl Stdout {
 /// Standard input, unbuffered: std's own takes one that cannot be read for an empty one.
 ///
 /// # Errors
-/// When there is none, which is not the same as an empty one either.
+/// When it was closed at the start, which is not the same as empty.
 pub fn stdin() -> Result<File> {
     if sys::was_closed_at_start(0) {
         return Err(Error::local("read", "standard input", "it is closed"));
     }
-    let fd = io::stdin().as_fd().try_clone_to_owned();
-    Ok(fd
-        .map_err(|e| Error::io("open", "standard input", &e))?
-        .into())
+    unbuffered(&io::stdin(), "standard input")
 }
 
-/// Whether the terminal shows a progress line, which a message must not be mixed with. Held while
-/// writing.
+fn unbuffered(stream: &impl AsFd, name: &str) -> Result<File> {
+    let fd = stream.as_fd().try_clone_to_owned();
+    fd.map(File::from).map_err(|e| Error::io("open", name, &e))
+}
+
+/// Whether the terminal shows a progress line, which each message has to erase first. Held while writing.
 static PROGRESS: Mutex<bool> = Mutex::new(false);
 
-/// Back to the first column, and all after it erased.
+/// Moves to the first column and erases the line.
 const CLEAR: &str = "\r\x1b[K";
 
-/// Writes one line to standard error, in one write, as psync's. A closed or full stderr is nothing
-/// to die of.
+/// Writes a message to standard error, in one write. Ignores a closed or full stderr.
 pub fn complain(line: impl Display) {
     print_line(message(&line));
 }
 
-/// Writes what went wrong.
+/// Writes all messages of `error`.
 pub fn report(error: &Error) {
     error.lines().iter().for_each(complain);
     if let Some(line) = error.last_line() {
@@ -70,7 +68,8 @@ pub fn report(error: &Error) {
     }
 }
 
-/// The line as psync's. File names may hold line feeds and escape sequences; a message is one line.
+/// The message that says `line`. A message is one line, though a file name in it may hold line feeds and
+/// escape sequences.
 pub fn message(line: &dyn Display) -> String {
     let text = format!("psync: {line}");
     if !text.contains(char::is_control) {
@@ -80,7 +79,7 @@ pub fn message(line: &dyn Display) -> String {
     text.chars().map(shown).collect()
 }
 
-/// Writes one line to standard error for a program to read.
+/// Writes a line to standard error as it is, for programs to read.
 pub fn print_line(mut line: String) {
     line.push('\n');
     let mut shown = lock(&PROGRESS);
@@ -90,15 +89,14 @@ pub fn print_line(mut line: String) {
     write_stderr(&line);
 }
 
-/// Whether there is somebody to see progress. Not at a terminal that would show escape codes as they
-/// are, nor where standard output goes to the same terminal, as `to_stdout` says that something does:
-/// that is progress enough.
+/// Whether standard error is a terminal that can show progress. A dumb one would show the escape codes;
+/// one that also shows the data, where `to_stdout` says that there is some, shows progress by that.
 pub fn is_watched(to_stdout: bool) -> bool {
     let is_dumb = || env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stderr().is_terminal() && !is_dumb() && !(to_stdout && io::stdout().is_terminal())
 }
 
-/// Shows a progress line in place of the last, cut to the terminal's width. Empty to take it away.
+/// Shows a progress line in place of the last, cut to the terminal's width. An empty one erases it.
 pub fn show_progress(line: &str) {
     // The last column stays free: some terminals wrap as soon as it is filled.
     let width = sys::terminal_width()
@@ -111,7 +109,7 @@ pub fn show_progress(line: &str) {
     }
 }
 
-/// Columns of a terminal that does not tell.
+/// Columns of a terminal that does not tell its width.
 const USUAL_WIDTH: usize = 80;
 
 fn write_stderr(text: &str) {

@@ -1,6 +1,6 @@
-//! What went wrong, as `ACTION OBJECT: CAUSE`, and the exit code that goes with it.
+//! A command's failure: messages of the form `ACTION OBJECT: CAUSE`, and the exit code.
 //!
-//! This file owns the wording of causes that the system gives. `console` prints it.
+//! This file owns the wording of the system's causes. It prints nothing: `console` does.
 
 use std::fmt::{self, Display};
 use std::io;
@@ -9,13 +9,13 @@ use std::path::Path;
 use crate::file::directory_of;
 use crate::sys;
 
-/// Why a command ended without doing all it was asked.
+/// Why a command failed.
 #[derive(Debug)]
 pub struct Error {
     exit: Exit,
-    /// One line an entry. Empty for a reader that went away, which needs no telling.
+    /// Messages of one line each. None when the reader of standard output went away.
     lines: Vec<String>,
-    /// For a program to read, after all others.
+    /// A line for programs, printed last and without "psync: ".
     closing: Option<String>,
 }
 
@@ -30,17 +30,17 @@ enum Exit {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    fn new(exit: Exit, action: &str, object: impl Display, cause: impl Display) -> Self {
+    fn new(exit: Exit, line: String) -> Self {
         Error {
             exit,
-            lines: vec![format!("{action} {object}: {cause}")],
+            lines: vec![line],
             closing: None,
         }
     }
 
     /// Something on this machine failed. Exit code 1.
     pub fn local(action: &str, object: impl Display, cause: impl Display) -> Self {
-        Error::new(Exit::Local, action, object, cause)
+        Error::new(Exit::Local, format!("{action} {object}: {cause}"))
     }
 
     /// The system refused an operation on `object`. Exit code 1.
@@ -48,8 +48,8 @@ impl Error {
         Error::local(action, object, Cause(cause))
     }
 
-    /// The system refused to create, write, sync or rename `path`. Exit code 1. Where something is full,
-    /// it says what, and how to go on.
+    /// The system refused to create, write, sync or rename `path`. Exit code 1. If something is full, the
+    /// message says what, and how to go on.
     pub fn storage(action: &str, path: &Path, cause: &io::Error) -> Self {
         let full = match cause.kind() {
             io::ErrorKind::StorageFull => full(path, matches!(action, "create" | "put in place")),
@@ -63,43 +63,33 @@ impl Error {
 
     /// The command line is wrong. Exit code 2.
     pub fn usage(command: &str, problem: impl Display) -> Self {
-        let program = if command.is_empty() {
-            "psync".to_owned()
-        } else {
-            format!("psync {command}")
-        };
-        Error {
-            exit: Exit::Usage,
-            lines: vec![format!("{problem}; see {program} --help")],
-            closing: None,
-        }
+        let space = if command.is_empty() { "" } else { " " };
+        let line = format!("{problem}; see psync{space}{command} --help");
+        Error::new(Exit::Usage, line)
     }
 
     /// A text that must be well formed is not. Exit code 2.
     pub fn malformed(action: &str, object: impl Display, cause: impl Display) -> Self {
-        Error::new(Exit::Usage, action, object, cause)
+        Error::new(Exit::Usage, format!("{action} {object}: {cause}"))
     }
 
-    /// Blocks could not be had. Exit code 3.
+    /// No source had some blocks. Exit code 3.
     pub fn missing(action: &str, object: impl Display, cause: impl Display) -> Self {
-        Error::new(Exit::Missing, action, object, cause)
+        Error::new(Exit::Missing, format!("{action} {object}: {cause}"))
     }
 
-    /// Whether it is that blocks could not be had.
+    /// Whether blocks are missing.
     pub fn is_missing(&self) -> bool {
         self.exit == Exit::Missing
     }
 
     /// Writing to standard output failed. Silent when its reader went away. Exit code 1.
     pub fn stdout(cause: &io::Error) -> Self {
+        let mut error = Error::io("write", "standard output", cause);
         if cause.kind() == io::ErrorKind::BrokenPipe {
-            return Error {
-                exit: Exit::Local,
-                lines: Vec::new(),
-                closing: None,
-            };
+            error.lines.clear();
         }
-        Error::io("write", "standard output", cause)
+        error
     }
 
     /// Adds a line that says more about the same failure.
@@ -108,7 +98,7 @@ impl Error {
         self
     }
 
-    /// Has `line` printed last, as it is.
+    /// Sets the line for programs.
     pub fn closing(mut self, line: Option<String>) -> Self {
         self.closing = line;
         self
@@ -118,7 +108,7 @@ impl Error {
         &self.lines
     }
 
-    /// What is printed after all lines, as it is.
+    /// The line for programs, to be printed after all others.
     pub fn last_line(&self) -> Option<&str> {
         self.closing.as_deref()
     }
@@ -128,12 +118,12 @@ impl Error {
     }
 }
 
-/// Less than this is no room: more than a block, and what a file system needs to note it.
+/// A file system with fewer bytes left is full: a block takes room, and so does its metadata.
 const NO_ROOM: u64 = 64 * 1024;
 
-/// What was full when the system had no room at `path` for more bytes, or `for_a_name`: ext4's
-/// directories are full while the file system is not (at 81,920 names of blocks where its own blocks
-/// have 1 KiB, at 5.5 million with 4 KiB).
+/// Says what was full when the system had no room at `path` for more bytes, or `for_a_name`. A directory
+/// of ext4 can be full while the file system is not: at 81,920 names of blocks where its own blocks have
+/// 1 KiB, at 5.5 million with 4 KiB.
 fn full(path: &Path, for_a_name: bool) -> &'static str {
     match sys::room(directory_of(path)) {
         None => {
@@ -151,22 +141,20 @@ fn full(path: &Path, for_a_name: bool) -> &'static str {
     }
 }
 
-/// An [`io::Error`] in a user's words: without std's "(os error N)", and with what helps.
+/// An [`io::Error`] for users: without std's "(os error N)", and with advice.
 pub struct Cause<'a>(pub &'a io::Error);
 
 impl Display for Cause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let text = self.0.to_string();
         let text = text.split(" (os error").next().unwrap_or_default();
-        f.write_str(text)?;
-        if self.0.kind() == io::ErrorKind::StorageFull {
-            f.write_str("; see df, and df -i")?;
-        } else if self.0.kind() == io::ErrorKind::FileTooLarge {
-            f.write_str("; see ulimit -f, and what its file system allows")?;
-        } else if sys::is_descriptor_shortage(self.0) {
-            f.write_str("; see ulimit -n")?;
-        }
-        Ok(())
+        let advice = match self.0.kind() {
+            io::ErrorKind::StorageFull => "; see df, and df -i",
+            io::ErrorKind::FileTooLarge => "; see ulimit -f, and what its file system allows",
+            _ if sys::is_descriptor_shortage(self.0) => "; see ulimit -n",
+            _ => "",
+        };
+        write!(f, "{text}{advice}")
     }
 }
 

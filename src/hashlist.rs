@@ -1,7 +1,7 @@
 //! The hashlist: text to hashes and back, a line at a time.
 //!
-//! This file owns the grammar and its refusals. It opens nothing, and holds one line of at most
-//! [`MAX_LINE`] bytes whatever the length of the list or of a line.
+//! This file owns the grammar and its refusals. It opens nothing, and holds at most one line, of at most
+//! [`MAX_LINE`] bytes.
 
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 
@@ -20,7 +20,7 @@ pub fn push_line(text: &mut Vec<u8>, hash: &Hash) {
     text.push(b'\n');
 }
 
-/// Reads hashes one after the other, refusing whatever is not exactly one hash a line.
+/// Reads hashes one after the other. Refuses a line that is not exactly one hash.
 pub struct Reader<R> {
     input: R,
     name: String,
@@ -29,7 +29,7 @@ pub struct Reader<R> {
 }
 
 impl<R: BufRead> Reader<R> {
-    /// `name` is what refusals call the list.
+    /// Refusals name the list `name`.
     pub fn new(input: R, name: String) -> Self {
         Reader {
             input,
@@ -46,24 +46,17 @@ impl<R: BufRead> Reader<R> {
     pub fn next(&mut self) -> Result<Option<Hash>> {
         self.line += 1;
         self.buffer.clear();
-        let read = self
-            .input
-            .by_ref()
-            .take(MAX_LINE as u64)
-            .read_until(b'\n', &mut self.buffer);
+        let mut input = self.input.by_ref().take(MAX_LINE as u64);
+        let read = input.read_until(b'\n', &mut self.buffer);
         read.map_err(|e| Error::io("read hashlist", &self.name, &e))?;
         if self.buffer.is_empty() {
             return Ok(None);
         }
         let line = without_end(&self.buffer);
-        let refusal = || {
-            Error::malformed(
-                "read hashlist",
-                format_args!("{}:{}", self.name, self.line),
-                refusal(line),
-            )
-        };
-        Hash::parse(line).map(Some).ok_or_else(refusal)
+        Hash::parse(line).map(Some).ok_or_else(|| {
+            let place = format!("{}:{}", self.name, self.line);
+            Error::malformed("read hashlist", place, refusal(line))
+        })
     }
 
     /// Whether there is no other line.
@@ -82,23 +75,23 @@ impl<R: BufRead> Reader<R> {
 }
 
 impl<R: Read> Reader<BufReader<R>> {
-    /// Whether the next line is there already, so that reading it waits for nothing.
+    /// Whether the next line is in the buffer, so that reading it does not wait.
     pub fn has_line(&self) -> bool {
         self.input.buffer().contains(&b'\n')
     }
 }
 
-/// What a text begins with.
+/// The first line of a text.
 #[derive(Debug, PartialEq)]
 pub enum FirstLine {
-    /// A hash, on a line of so many bytes with its end.
+    /// A hash, and the bytes of its line with the line end.
     Hash(Hash, usize),
     Malformed,
     /// The rest of the line is still to come.
     Incomplete,
 }
 
-/// Parses the first line of `text`, which has one. `is_all`: nothing follows the text.
+/// Parses the first line of `text`. `is_all`: nothing follows the text.
 pub fn first_line(text: &[u8], is_all: bool) -> FirstLine {
     let most = &text[..text.len().min(MAX_LINE)];
     let end = match most.get(HEX_LEN..) {
@@ -133,10 +126,8 @@ fn refusal(line: &[u8]) -> String {
     if line.starts_with(b"\xef\xbb\xbf") {
         return format!("a byte order mark {DUE}");
     }
-    if let Some(at) = line
-        .iter()
-        .position(|c| !c.is_ascii_digit() && !(b'a'..=b'f').contains(c))
-    {
+    let is_wrong = |c: &u8| !matches!(c, b'0'..=b'9' | b'a'..=b'f');
+    if let Some(at) = line.iter().position(is_wrong) {
         let found = match line[at] {
             c @ b'A'..=b'F' => format!("upper-case '{}'", char::from(c)),
             c if c.is_ascii_graphic() => format!("'{}'", char::from(c)),
