@@ -1,20 +1,20 @@
 //! Blocks: the unit in which everything is stored, sent and believed.
 //!
-//! A [`Block`] exists only with the hash of its own bytes, so whatever takes a `Block` cannot be
-//! given bytes that nobody verified. This file touches no file, socket or directory itself.
+//! A [`Block`] exists only with the hash of its own bytes, so code that takes a `Block` gets verified
+//! bytes. This file touches no file, socket or directory itself.
 
 use std::io::{self, Read};
 use std::mem;
 
 use crate::hash::Hash;
 
-/// Bytes of every block of a file but the last, which holds what is left.
+/// Bytes of every block of a file but the last, which holds the rest.
 pub const BLOCK_SIZE: usize = 4096;
 
-/// Room to read a block: a byte more shows that what is there is longer than one.
+/// Room to read a block: the byte more shows that the input is longer than a block.
 pub const READ_SIZE: usize = BLOCK_SIZE + 1;
 
-/// Blocks of a file of so many bytes.
+/// Blocks of a file with this number of bytes.
 pub fn count(bytes: u64) -> u64 {
     bytes.div_ceil(BLOCK_SIZE as u64)
 }
@@ -22,6 +22,12 @@ pub fn count(bytes: u64) -> u64 {
 /// Where in its file the block of this number, counted from 0, begins, in bytes.
 pub fn offset(number: u64) -> u64 {
     number * BLOCK_SIZE as u64
+}
+
+/// Bytes of the block of this number in a file of this size.
+pub fn length(number: u64, size: u64) -> usize {
+    let left = size.saturating_sub(offset(number));
+    usize::try_from(left).map_or(BLOCK_SIZE, |left| left.min(BLOCK_SIZE))
 }
 
 /// 1 to [`BLOCK_SIZE`] bytes together with their hash.
@@ -32,7 +38,7 @@ pub struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
-    /// The block of these bytes, which are as many as a block has.
+    /// The block of 1 to [`BLOCK_SIZE`] bytes.
     pub fn of(bytes: &'a [u8]) -> Self {
         debug_assert!((1..=BLOCK_SIZE).contains(&bytes.len()));
         Block {
@@ -41,8 +47,8 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// Takes `bytes` only if they are the block named `hash`: bytes that came from elsewhere become a
-    /// block here and nowhere else.
+    /// Takes `bytes` only if they are the block named `hash`. Only here, bytes that came from elsewhere
+    /// become a block.
     pub fn verify(bytes: &'a [u8], hash: &Hash) -> Option<Self> {
         let is_it = (1..=BLOCK_SIZE).contains(&bytes.len()) && Hash::of(bytes) == *hash;
         is_it.then_some(Block { hash: *hash, bytes })
@@ -57,13 +63,13 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Room for one block. Bytes are read into it, and verified where they lie.
+/// Room for one block: bytes are read into it and verified in place.
 pub struct Slot<'a> {
     room: &'a mut [u8; READ_SIZE],
     verified: &'a mut Verified,
 }
 
-/// What lies in a slot: the hash and the length of its block, once it has one.
+/// The hash and the length of the block in a slot, once there is one.
 #[derive(Default)]
 pub struct Verified(Option<(Hash, usize)>);
 
@@ -73,13 +79,13 @@ impl<'a> Slot<'a> {
         Slot { room, verified }
     }
 
-    /// The room, to read into. What it held is no block any more.
+    /// The room, to read into. The slot loses its block.
     pub fn room(&mut self) -> &mut [u8; READ_SIZE] {
         *self.verified = Verified::default();
         self.room
     }
 
-    /// Whether the first `length` bytes are the block named `hash`. If so the slot holds that block.
+    /// Whether the first `length` bytes are the block named `hash`, which the slot then holds.
     pub fn accept(&mut self, length: usize, hash: &Hash) -> bool {
         let block = Block::verify(&self.room[..length], hash);
         *self.verified = Verified(block.map(|block| (block.hash, length)));
@@ -91,8 +97,8 @@ impl<'a> Slot<'a> {
         self.verified.0.map(|(_, length)| length)
     }
 
-    /// Reads the block named `hash` out of `input`, whose first call mostly brings all of it: a second
-    /// one is made only where what came is not the block. False when `input` is not it.
+    /// Reads the block named `hash` from `input`. False if `input` is anything else. The first call mostly
+    /// brings the whole block; only if its bytes are not the block, there is another one.
     ///
     /// # Errors
     /// Those of `input`.
@@ -111,7 +117,7 @@ impl<'a> Slot<'a> {
     }
 }
 
-/// A slot with room of its own, for one block after the other.
+/// The room of a slot, used for one block after the other.
 pub struct Buffer {
     room: Box<[u8; READ_SIZE]>,
     verified: Verified,
@@ -130,17 +136,17 @@ impl Buffer {
     }
 }
 
-/// Verified blocks one after the other, without gaps: they are written at once.
+/// Verified blocks one after the other, without gaps, for one write.
 #[derive(Default)]
 pub struct Row {
     buffer: Vec<u8>,
-    /// Bytes of blocks; behind them is the slot of the next.
+    /// Bytes of blocks; after them begins the slot of the next.
     filled: usize,
     verified: Verified,
 }
 
 impl Row {
-    /// Has room for so many blocks, one at least.
+    /// Has room for this number of blocks, and for one at least.
     pub fn new(blocks: usize) -> Self {
         Row {
             buffer: vec![0; blocks.saturating_sub(1) * BLOCK_SIZE + READ_SIZE],
@@ -153,7 +159,7 @@ impl Row {
         &self.buffer[..self.filled]
     }
 
-    /// Blocks that it has room for when it is empty.
+    /// Blocks that fit into it when it is empty.
     pub fn room(&self) -> usize {
         self.buffer.len() / BLOCK_SIZE
     }
@@ -167,7 +173,7 @@ impl Row {
         self.buffer.len() - self.filled < READ_SIZE
     }
 
-    /// Room for the next block. None where the row is full.
+    /// Room for the next block. None if the row is full.
     pub fn slot(&mut self) -> Option<Slot<'_>> {
         let room = self.buffer[self.filled..].first_chunk_mut()?;
         Some(Slot::over(room, &mut self.verified))
@@ -182,8 +188,8 @@ impl Row {
         Some(Block { hash, bytes })
     }
 
-    /// Takes the blocks out, in no more memory than twice their bytes. The buffer stays where that
-    /// is less than half of it.
+    /// Takes the blocks out, in at most twice the memory of their bytes. The row keeps its buffer if they
+    /// fill at most half of it.
     pub fn take(&mut self) -> Self {
         let taken = if self.filled > self.buffer.len() / 2 {
             mem::take(self)
@@ -192,7 +198,7 @@ impl Row {
             Row {
                 filled: buffer.len(),
                 buffer,
-                verified: Verified::default(),
+                ..Row::default()
             }
         };
         self.filled = 0;
@@ -201,7 +207,7 @@ impl Row {
     }
 }
 
-/// One read that no signal interrupts.
+/// Reads once, and again after an interruption by a signal.
 pub fn read_some(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match input.read(buffer) {
@@ -214,7 +220,7 @@ pub fn read_some(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> 
 /// Reads until `buffer` is full or the input ends; returns the bytes read.
 ///
 /// # Errors
-/// Whatever `input` returns, but for interruptions.
+/// Those of `input`, without interruptions.
 pub fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {

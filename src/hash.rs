@@ -1,5 +1,6 @@
 //! The name of a block: its SHA-256. Only this file uses `sha2`.
 
+use std::array;
 use std::fmt;
 
 use sha2::{Digest, Sha256};
@@ -10,7 +11,7 @@ pub const HASH_LEN: usize = 32;
 /// Characters of a hash in its one written form.
 pub const HEX_LEN: usize = 2 * HASH_LEN;
 
-/// A SHA-256 that came from hashing or from a strict parse, or from the bytes of one that did.
+/// A SHA-256, made by hashing, by a strict parse, or from the bytes of another `Hash`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Hash([u8; HASH_LEN]);
 
@@ -19,8 +20,8 @@ impl Hash {
         Hash(Sha256::digest(bytes).into())
     }
 
-    /// How many of `bytes`, from the first on, have this hash. Some thousand hashes of work: for
-    /// where a block's length is not known, once.
+    /// The number of bytes, from the first on, that have this hash. Costs some thousand hashes: for the
+    /// one block of unknown length.
     pub fn length_in(&self, bytes: &[u8]) -> Option<usize> {
         let mut sha = Sha256::new();
         let is_end = |byte: &u8| {
@@ -42,23 +43,20 @@ impl Hash {
         Some(Hash(bytes))
     }
 
-    /// The hash for a buffer that keeps many.
+    /// The hash, for a buffer of many.
     pub fn as_bytes(&self) -> &[u8; HASH_LEN] {
         &self.0
     }
 
-    /// Takes back what `as_bytes` gave.
+    /// The hash that `as_bytes` gave.
     pub fn from_bytes(bytes: &[u8; HASH_LEN]) -> Self {
         Hash(*bytes)
     }
 
-    /// The hash as numbers, for where a table keeps it.
+    /// The hash as numbers, for a table.
     pub fn words(&self) -> [u32; 8] {
-        let mut words = [0; 8];
-        for (word, bytes) in words.iter_mut().zip(self.0.as_chunks().0) {
-            *word = u32::from_le_bytes(*bytes);
-        }
-        words
+        let (words, _) = self.0.as_chunks();
+        array::from_fn(|at| u32::from_le_bytes(words[at]))
     }
 
     pub fn to_hex(self) -> [u8; HEX_LEN] {

@@ -1,9 +1,9 @@
 //! The root: one hash that stands for a whole file.
 //!
-//! It is that of a root block, a text that gives the file's size and at most [`MOST`] hashes. Those
-//! are of the file's own blocks; or of the blocks of its hashlist, a text cut like any file; or of
-//! the blocks of the hashlist of that text, and so on. This file owns the format of the root block,
-//! and how many blocks each level has. It opens, stores and fetches nothing.
+//! It is the hash of a root block, a text that gives the file's size and at most [`MOST`] hashes: of the
+//! file's own blocks; or of the blocks of its hashlist, a text cut like any file; or of the blocks of the
+//! hashlist of that text, and so on. This file owns the format of the root block, and how many blocks
+//! each level has. It opens, stores and fetches nothing.
 
 use crate::block::{self, BLOCK_SIZE, Block};
 use crate::error::Result;
@@ -13,23 +13,23 @@ use crate::hashlist::{LINE, push_line};
 /// Hashes in a root block: with the three lines before them they fit into one block.
 const MOST: usize = 60;
 
-/// What a root block says.
+/// The content of a root block.
 #[derive(Debug, PartialEq)]
 pub struct Root {
-    /// Of the file, in bytes.
+    /// Bytes of the file.
     pub size: u64,
-    /// Texts between the hashes here and the file: 0 where they are those of its own blocks.
+    /// The level of the text whose blocks have these hashes: 0 is the file.
     pub depth: u32,
     pub hashes: Vec<Hash>,
 }
 
 impl Root {
-    /// Takes exactly what [`Root::text`] makes of the same file, whose hashes are as many as its
-    /// size says. None for anything else.
+    /// Parses exactly what [`Root::text`] writes, with as many hashes as the size needs. None for
+    /// anything else.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let mut lines = std::str::from_utf8(text).ok()?.lines().skip(1);
         let size = lines.next()?.strip_prefix("size ")?.parse().ok()?;
-        // The depth follows from it.
+        // The depth follows from the size.
         lines.next()?;
         let hashes: Option<Vec<Hash>> = lines.map(|line| Hash::parse(line.as_bytes())).collect();
         let root = Root {
@@ -63,9 +63,7 @@ impl Root {
 
     /// Bytes of the block of this number, counted from 0, of a level.
     pub fn block_length(&self, level: u32, number: u64) -> usize {
-        let before = block::offset(number);
-        let left = self.bytes(level).saturating_sub(before);
-        usize::try_from(left).map_or(BLOCK_SIZE, |left| left.min(BLOCK_SIZE))
+        block::length(number, self.bytes(level))
     }
 }
 
@@ -84,44 +82,33 @@ fn depth(size: u64) -> u32 {
     depth
 }
 
-/// What is told of each block of a list, of the upper lists, and of the root block.
+/// Takes each block of the hashlist, of the upper lists, and the root block.
 pub type Tell<'a> = dyn FnMut(&Block) -> Result<()> + 'a;
 
-/// Makes a root out of a file's hashes, one after the other. Holds a block of text of each level.
+/// Makes a root out of the hashes of a level, at first those of the file. Holds at most a block of text a
+/// level.
 #[derive(Default)]
 pub struct Tree {
-    levels: Vec<Level>,
-}
-
-/// A level's hashes.
-#[derive(Default)]
-struct Level {
-    /// The first of them, until they are too many for a root block.
+    /// The hashes, until they are too many for a root block.
     few: Vec<Hash>,
-    /// Then their lines that are not yet a block.
+    /// Then their lines that do not yet fill a block.
     text: Option<Vec<u8>>,
+    /// The hashes of the blocks of that text.
+    above: Option<Box<Tree>>,
 }
 
 impl Tree {
-    /// Takes in the hash of the file's next block.
+    /// Takes in the hash of the level's next block.
     ///
     /// # Errors
     /// Those of `tell`.
     pub fn push(&mut self, hash: Hash, tell: &mut Tell) -> Result<()> {
-        self.push_to(0, hash, tell)
-    }
-
-    fn push_to(&mut self, level: usize, hash: Hash, tell: &mut Tell) -> Result<()> {
-        if self.levels.len() == level {
-            self.levels.push(Level::default());
-        }
-        let own = &mut self.levels[level];
-        if own.text.is_none() && own.few.len() < MOST {
-            own.few.push(hash);
+        if self.text.is_none() && self.few.len() < MOST {
+            self.few.push(hash);
             return Ok(());
         }
-        let text = own.text.get_or_insert_default();
-        for hash in own.few.drain(..) {
+        let text = self.text.get_or_insert_default();
+        for hash in self.few.drain(..) {
             push_line(text, &hash);
         }
         push_line(text, &hash);
@@ -130,13 +117,14 @@ impl Tree {
         }
         let rest = text.split_off(BLOCK_SIZE);
         let full = std::mem::replace(text, rest);
-        self.close(level, &full, tell)
+        self.close(&full, tell)
     }
 
-    fn close(&mut self, level: usize, text: &[u8], tell: &mut Tell) -> Result<()> {
+    fn close(&mut self, text: &[u8], tell: &mut Tell) -> Result<()> {
         let block = Block::of(text);
         tell(&block)?;
-        self.push_to(level + 1, block.hash(), tell)
+        let above = self.above.get_or_insert_default();
+        above.push(block.hash(), tell)
     }
 
     /// The root of a file of `size` bytes, whose last hash was pushed.
@@ -144,17 +132,16 @@ impl Tree {
     /// # Errors
     /// Those of `tell`.
     pub fn finish(mut self, size: u64, tell: &mut Tell) -> Result<Hash> {
-        let mut level = 0;
-        while let Some(text) = self.levels.get_mut(level).and_then(|own| own.text.take()) {
-            if !text.is_empty() {
-                self.close(level, &text, tell)?;
-            }
-            level += 1;
+        if let Some(text) = self.text.take().filter(|text| !text.is_empty()) {
+            self.close(&text, tell)?;
+        }
+        if let Some(above) = self.above {
+            return above.finish(size, tell);
         }
         let root = Root {
             size,
             depth: depth(size),
-            hashes: self.levels.pop().map_or_else(Vec::new, |top| top.few),
+            hashes: self.few,
         };
         let text = root.text();
         let block = Block::of(&text);
