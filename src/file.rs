@@ -1,6 +1,7 @@
-//! Files of which parts are read, in any order and by several threads: no position is kept.
+//! Opening, reading at an offset, comparing and syncing files. Several threads may read one file: no
+//! position is kept.
 //!
-//! This file owns the calls, and nothing of what is read by them.
+//! This file knows nothing of what is in them.
 
 use std::env;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -15,11 +16,7 @@ use crate::sys;
 /// # Errors
 /// When it cannot be read, or is a directory.
 pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .custom_flags(sys::O_NONBLOCK)
-        .open(path)?;
+    let file = open_with(path, sys::O_NONBLOCK)?;
     let metadata = file.metadata()?;
     if metadata.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -27,27 +24,30 @@ pub fn open(path: &Path) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
-/// Holds a file, without the right to read it: as long as that is open no other file has its inode.
-///
-/// # Errors
-/// When it is not there. Other systems have no such way of opening.
-pub fn hold(path: &Path) -> io::Result<File> {
-    let flags = sys::O_PATH.ok_or(io::ErrorKind::Unsupported)? | sys::O_NOFOLLOW;
+/// Opens a file to read it, with these flags of open(2).
+pub fn open_with(path: &Path, flags: i32) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// Opens a regular file to read it. What is none is not even opened, since that may have effects: a
-/// FIFO's writer would be let go, a watchdog begin to count.
+/// Holds a file, without the right to read it: as long as that is open no other file has its inode.
 ///
 /// # Errors
-/// When it is not there, is no regular file, or is a link, or cannot be read.
+/// When it is absent, and where the system is not Linux.
+pub fn hold(path: &Path) -> io::Result<File> {
+    let flags = sys::O_PATH.ok_or(io::ErrorKind::Unsupported)? | sys::O_NOFOLLOW;
+    open_with(path, flags)
+}
+
+/// Opens a regular file to read it. Anything else is not even opened, since that may have effects: the
+/// writer of a FIFO would go on, a watchdog would begin to count.
+///
+/// # Errors
+/// When it is absent, not a regular file (a link is none), or cannot be read.
 pub fn open_regular(path: &Path) -> io::Result<File> {
     if !fs::symlink_metadata(path)?.is_file() {
         return Err(io::ErrorKind::InvalidInput.into());
     }
-    let mut options = OpenOptions::new();
-    let flags = sys::O_NONBLOCK | sys::O_NOFOLLOW;
-    options.read(true).custom_flags(flags).open(path)
+    open_with(path, sys::O_NONBLOCK | sys::O_NOFOLLOW)
 }
 
 /// Makes a file without a name in `$TMPDIR`, for this user alone: it goes with the process.
@@ -72,7 +72,7 @@ pub fn size(mut file: &File) -> io::Result<u64> {
     file.seek(SeekFrom::End(0))
 }
 
-/// Reads at `offset` until `buffer` is full, the file ends, or it cannot be read on.
+/// Reads at `offset` until `buffer` is full, the file ends, or a read fails.
 pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> usize {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -86,16 +86,18 @@ pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> usize {
     filled
 }
 
-/// Whether both are names of one file that is there. A pipe or device may be both ends of something.
+/// Whether both paths name one regular file. A pipe or device may well be input and output.
 pub fn is_same(one: &Path, other: &Path) -> bool {
-    let (Ok(one), Ok(other)) = (fs::metadata(one), fs::metadata(other)) else {
-        return false;
-    };
-    one.is_file() && (one.dev(), one.ino()) == (other.dev(), other.ino())
+    let (one, other) = (fs::metadata(one), fs::metadata(other));
+    one.is_ok_and(|one| one.is_file() && other.is_ok_and(|other| is_same_inode(&one, &other)))
 }
 
-/// What did not reach the disk reads as if it had, and the next sync says nothing of it: so nothing of
-/// it may be believed.
+pub fn is_same_inode(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Brings a file to the disk. If that fails, drops it from the cache: what did not reach the disk would
+/// read as if it had, and the next sync would not report it.
 pub fn sync(file: &File) -> io::Result<()> {
     let synced = file.sync_all();
     if synced.is_err() {
@@ -110,8 +112,7 @@ pub fn directory_of(path: &Path) -> &Path {
     parent.unwrap_or(Path::new("."))
 }
 
-/// Brings the names in a directory to the disk, where the file system can do that: one that cannot
-/// has its own way, and there is nothing else to be done.
+/// Brings the names in a directory to the disk. A file system that lacks the call does so in its own way.
 ///
 /// # Errors
 /// When the disk refuses.
@@ -128,7 +129,7 @@ pub fn sync_directory(directory: &File) -> io::Result<()> {
 /// When the disk refuses.
 pub fn sync_name(path: &Path) -> io::Result<()> {
     match File::open(directory_of(path)).and_then(|directory| sync_directory(&directory)) {
-        // One that may be written but not read cannot be synced by itself.
+        // A directory that this user may write but not read cannot be synced.
         Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(e),
         _ => Ok(()),
     }

@@ -1,18 +1,21 @@
-//! What the system has and std does not say: a few calls and numbers.
+//! Calls and numbers of the system that std lacks.
 //!
-//! This is the only file with `unsafe`. It holds which descriptors were closed at the start, and knows
+//! Only this file has `unsafe`. It holds which descriptors were closed at the start, and knows
 //! nothing of blocks.
 
-use std::ffi::{CStr, CString, c_char};
-use std::fs::File;
+#![allow(unsafe_code)]
+
+use std::ffi::{CString, c_char};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
-use std::net::TcpStream;
-#[cfg(target_os = "linux")]
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+#[cfg(not(target_os = "linux"))]
+pub use elsewhere::*;
+#[cfg(target_os = "linux")]
+pub use linux::*;
 
 const LINUX: bool = cfg!(target_os = "linux");
 const MIPS: bool = cfg!(any(
@@ -24,29 +27,39 @@ const MIPS: bool = cfg!(any(
 const SPARC: bool = cfg!(any(target_arch = "sparc", target_arch = "sparc64"));
 const POWERPC: bool = cfg!(any(target_arch = "powerpc", target_arch = "powerpc64"));
 
-/// Opens without waiting for the other end of a FIFO (open(2)). The number is the kernel's, on
-/// some machines one of their own; the last is that of the BSDs and macOS.
+/// A string of C, ended by NUL.
+type Name = *const c_char;
+
+unsafe extern "C" {
+    /// The effective user.
+    #[link_name = "geteuid"]
+    pub safe fn user() -> u32;
+    safe fn umask(mask: u32) -> u32;
+    fn access(path: Name, mode: i32) -> i32;
+    fn signal(number: i32, handler: usize) -> usize;
+}
+
+/// The outcome of a call that returns 0, or leaves its error in errno.
+fn checked(returned: i32) -> io::Result<()> {
+    match returned {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A path as the C library takes it.
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
+}
+
+/// Opens without waiting for the other end of a FIFO (open(2)). Some machines have a number of their
+/// own; the last is that of the BSDs and macOS.
 pub const O_NONBLOCK: i32 = match LINUX {
     true if MIPS => 0o200,
     true if SPARC => 0x4000,
     true => 0o4000,
     false => 0x4,
 };
-
-/// What a write beyond the limit of a file's size (`ulimit -f`) raises, before it fails (signal(7)).
-const SIGXFSZ: i32 = if LINUX && MIPS { 31 } else { 25 };
-
-/// Has a write beyond the limit of a file's size fail, as one to a full disk does, where the signal
-/// would end the program without a word. A program that this one started would inherit that.
-#[allow(unsafe_code)]
-pub fn ignore_file_size_signal() {
-    unsafe extern "C" {
-        fn signal(number: i32, handler: usize) -> usize;
-    }
-    const SIG_IGN: usize = 1;
-    // SAFETY: SIG_IGN is no function that a signal could interrupt anything with.
-    unsafe { signal(SIGXFSZ, SIG_IGN) };
-}
 
 /// Refuses to open a symbolic link (open(2)); numbers as with [`O_NONBLOCK`].
 pub const O_NOFOLLOW: i32 = match LINUX {
@@ -63,7 +76,7 @@ pub const O_PATH: Option<i32> = match LINUX {
 };
 
 /// Refuses a block device that is mounted, swapped to or held by another driver (open(2), "O_EXCL
-/// without O_CREAT"). Other systems have no such check, and take the flag for nothing.
+/// without O_CREAT"). Other systems ignore the flag.
 pub const O_EXCL: i32 = match LINUX {
     true if MIPS => 0x400,
     true if SPARC => 0x800,
@@ -71,17 +84,13 @@ pub const O_EXCL: i32 = match LINUX {
     false => 0x800,
 };
 
-#[allow(unsafe_code)]
-unsafe extern "C" {
-    fn geteuid() -> u32;
-    fn umask(mask: u32) -> u32;
-}
-
-/// The user whose rights the program has.
-#[allow(unsafe_code)]
-pub fn user() -> u32 {
-    // SAFETY: it takes nothing and cannot fail.
-    unsafe { geteuid() }
+/// Makes a write beyond the file size limit (`ulimit -f`) fail like one to a full disk. Otherwise
+/// SIGXFSZ (signal(7)) ends the program without a message. A child process would inherit this.
+pub fn ignore_file_size_signal() {
+    const SIGXFSZ: i32 = if LINUX && MIPS { 31 } else { 25 };
+    const SIG_IGN: usize = 1;
+    // SAFETY: SIG_IGN runs no handler.
+    unsafe { signal(SIGXFSZ, SIG_IGN) };
 }
 
 /// Whether this user may make, rename and remove names in a directory, as far as modes, ACLs and mounts
@@ -89,120 +98,25 @@ pub fn user() -> u32 {
 ///
 /// # Errors
 /// Why not.
-#[allow(unsafe_code)]
 pub fn may_write_in(directory: &Path) -> io::Result<()> {
-    unsafe extern "C" {
-        fn access(path: *const c_char, mode: i32) -> i32;
-    }
     const W_OK: i32 = 2;
     const X_OK: i32 = 1;
     let directory = c_path(directory)?;
     // SAFETY: `directory` ends with NUL.
-    match unsafe { access(directory.as_ptr(), W_OK | X_OK) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
+    checked(unsafe { access(directory.as_ptr(), W_OK | X_OK) })
 }
 
-/// The bits of a mode that the user takes from each new file. To be called while there is one thread:
-/// they can only be read by setting them.
-#[allow(unsafe_code)]
+/// The bits of a mode that the user takes from each new file. Only for a time with one thread: reading
+/// them means setting them.
 pub fn masked_bits() -> u32 {
     const PRIVATE: u32 = 0o077;
-    // SAFETY: it takes and returns a number, and cannot fail.
-    let mask = unsafe { umask(PRIVATE) };
-    // SAFETY: as above.
-    unsafe { umask(mask) };
+    let mask = umask(PRIVATE);
+    umask(mask);
     mask
 }
 
-/// Brings everything written to the file system of `dir` to the disk (syncfs(2)), or where that call is
-/// missing, everything on the machine (sync(2)).
-///
-/// # Errors
-/// Those of the call; since Linux 5.8 also write-back errors of any file there.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-pub fn sync_file_system(dir: &File) -> io::Result<()> {
-    unsafe extern "C" {
-        fn syncfs(fd: i32) -> i32;
-        fn sync();
-    }
-    // SAFETY: syncfs takes a descriptor, open for as long as `dir` is borrowed, and no pointer.
-    if unsafe { syncfs(dir.as_raw_fd()) } == 0 {
-        return Ok(());
-    }
-    let error = io::Error::last_os_error();
-    if is_unsupported(&error) {
-        // SAFETY: it takes nothing and cannot fail.
-        unsafe { sync() };
-        return Ok(());
-    }
-    Err(error)
-}
-
-/// Other systems have no call for it: there each file is synced as it is written.
-#[cfg(not(target_os = "linux"))]
-pub fn sync_file_system(_: &File) -> io::Result<()> {
-    Ok(())
-}
-
-/// Has what is cached of a file, and is not to be written any more, read from the disk when it is next
-/// read (posix_fadvise(2)). After a sync has failed the cache holds what the disk does not, and the
-/// next sync says nothing of it.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-pub fn forget_cached(file: &File) {
-    /// An offset in the C library's own width.
-    #[cfg(target_env = "musl")]
-    type Offset = i64;
-    #[cfg(not(target_env = "musl"))]
-    type Offset = std::ffi::c_long;
-    unsafe extern "C" {
-        fn posix_fadvise(fd: i32, offset: Offset, length: Offset, advice: i32) -> i32;
-    }
-    const DONTNEED: i32 = if cfg!(target_arch = "s390x") { 6 } else { 4 };
-    // SAFETY: it takes a descriptor, open for as long as `file` is borrowed, and no pointer.
-    unsafe { posix_fadvise(file.as_raw_fd(), 0, 0, DONTNEED) };
-}
-
-/// Other systems have no call for it, or keep what was not written.
-#[cfg(not(target_os = "linux"))]
-pub fn forget_cached(_: &File) {}
-
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-unsafe extern "C" {
-    fn ioctl(fd: i32, request: std::ffi::c_ulong, ...) -> i32;
-}
-
-/// The request for what of a socket was sent and not yet taken (tcp(7), SIOCOUTQ), on some machines a
-/// number of their own.
-#[cfg(target_os = "linux")]
-const SIOCOUTQ: std::ffi::c_ulong = match (MIPS, SPARC || POWERPC) {
-    (true, _) => 0x7472,
-    (_, true) => 0x4004_7473,
-    _ => 0x5411,
-};
-
-/// Bytes that were written to `socket` and that the other side has not yet taken, where that is told.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-pub fn untaken(socket: &TcpStream) -> Option<i32> {
-    let mut bytes = 0_i32;
-    // SAFETY: SIOCOUTQ writes one int, for which `bytes` has the room and alignment.
-    let told = unsafe { ioctl(socket.as_raw_fd(), SIOCOUTQ, &raw mut bytes) } == 0;
-    told.then_some(bytes)
-}
-
-/// Elsewhere it is not asked for.
-#[cfg(not(target_os = "linux"))]
-pub fn untaken(_: &TcpStream) -> Option<i32> {
-    None
-}
-
 /// Which of the first three descriptors were closed when the program began: std opens /dev/null in
-/// their place before `main`, and what is written there would be lost without a word.
+/// their place before `main`, and output there would be lost without a message.
 static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
 
 /// Whether standard input (0), output (1) or error (2) was closed when the program began.
@@ -210,59 +124,35 @@ pub fn was_closed_at_start(descriptor: u8) -> bool {
     CLOSED_AT_START.load(Relaxed) & 1 << descriptor != 0
 }
 
-/// Runs before `main`, and before std: the loader calls what this section lists.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-#[used]
-// SAFETY: the section holds pointers to functions of C's calling convention, and this is one.
-#[unsafe(link_section = ".init_array")]
-static NOTE_CLOSED: extern "C" fn() = {
-    extern "C" fn note_closed() {
-        unsafe extern "C" {
-            fn fcntl(fd: i32, command: i32, ...) -> i32;
-        }
-        const F_GETFD: i32 = 1;
-        for descriptor in 0..3_u8 {
-            // SAFETY: F_GETFD takes no further argument and only fails for a closed descriptor.
-            if unsafe { fcntl(i32::from(descriptor), F_GETFD) } == -1 {
-                CLOSED_AT_START.fetch_or(1 << descriptor, Relaxed);
-            }
-        }
-    }
-    note_closed
-};
-
-/// Bits that nobody can foresee: std keys its hashes from the system's own random numbers, which need
-/// no file.
+/// An unpredictable number: std keys its hashes from the system's random numbers, without a file.
 pub fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// ENFILE and EMFILE, the same numbers on every Unix.
-const DESCRIPTORS_USED_UP: [i32; 2] = [23, 24];
-
 /// Whether the process, or the machine, has no descriptor left.
 pub fn is_descriptor_shortage(error: &io::Error) -> bool {
-    error
-        .raw_os_error()
-        .is_some_and(|code| DESCRIPTORS_USED_UP.contains(&code))
+    // The same numbers on every Unix.
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    matches!(error.raw_os_error(), Some(ENFILE | EMFILE))
 }
 
-/// Whether the machine was short of something, which says nothing about what was asked for.
+/// Whether the machine was short of something, which says nothing about the object of the call.
 pub fn is_shortage(error: &io::Error) -> bool {
     is_descriptor_shortage(error) || error.kind() == io::ErrorKind::OutOfMemory
 }
 
-/// ENODATA, which std has no name for: a file without the attribute that is asked for.
+/// ENODATA, which std has no name for: the file lacks the attribute.
 const NO_SUCH_ATTRIBUTE: i32 = if SPARC { 111 } else { 61 };
 
-/// Whether a file has no attribute of that name, or its file system none at all: not one that lists it.
+/// Whether a file lacks an attribute, or its file system all of them; the latter cannot be said by a file
+/// system that lists the attribute.
 pub fn is_no_attribute(error: &io::Error, is_listed: bool) -> bool {
     let is_unsupported = error.kind() == io::ErrorKind::Unsupported;
     error.raw_os_error() == Some(NO_SUCH_ATTRIBUTE) || is_unsupported && !is_listed
 }
 
-/// Whether the file system has no such call: EINVAL from CIFS, EOPNOTSUPP or ENOSYS from others.
+/// Whether the file system lacks a call: EINVAL from CIFS, EOPNOTSUPP or ENOSYS from others.
 pub fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -283,233 +173,11 @@ pub fn is_no_interface(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
 }
 
-/// The request for a terminal's size (ioctl_tty(2)), on some machines a number of their own.
-#[cfg(target_os = "linux")]
-const TIOCGWINSZ: std::ffi::c_ulong = match MIPS || SPARC || POWERPC {
-    true => 0x4008_7468,
-    false => 0x5413,
-};
-
-/// Columns of the terminal that standard error is, if it is one that tells.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-pub fn terminal_width() -> Option<usize> {
-    const STDERR: i32 = 2;
-    // struct winsize: rows, columns, and two in pixels.
-    let mut size = [0_u16; 4];
-    // SAFETY: TIOCGWINSZ writes one struct winsize, for which `size` has the room and alignment.
-    let told = unsafe { ioctl(STDERR, TIOCGWINSZ, size.as_mut_ptr()) } == 0;
-    Some(usize::from(size[1])).filter(|&columns| told && columns > 0)
-}
-
-/// Elsewhere the width is not asked for.
-#[cfg(not(target_os = "linux"))]
-pub fn terminal_width() -> Option<usize> {
-    None
-}
-
-/// A path as the C library takes it.
-fn c_path(path: &Path) -> io::Result<CString> {
-    CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from)
-}
-
-/// Bytes of an attribute's value, and of all names together, at most (xattr(7)).
-#[cfg(target_os = "linux")]
-const MAX_ATTRIBUTE: usize = 65536;
-
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-unsafe extern "C" {
-    fn llistxattr(path: *const c_char, list: *mut c_char, size: usize) -> isize;
-    fn lgetxattr(
-        path: *const c_char,
-        name: *const c_char,
-        value: *mut std::ffi::c_void,
-        size: usize,
-    ) -> isize;
-    fn fsetxattr(
-        fd: i32,
-        name: *const c_char,
-        value: *const std::ffi::c_void,
-        size: usize,
-        flags: i32,
-    ) -> i32;
-    fn fremovexattr(fd: i32, name: *const c_char) -> i32;
-}
-
-/// What such a call brought into `buffer`, as many bytes as it says.
-#[cfg(target_os = "linux")]
-fn brought(mut buffer: Vec<u8>, length: isize) -> io::Result<Vec<u8>> {
-    let length = usize::try_from(length).map_err(|_| io::Error::last_os_error())?;
-    buffer.truncate(length);
-    Ok(buffer)
-}
-
-/// Names of the extended attributes of the file `path`, which may be a link itself (llistxattr(2)).
-/// ACLs are among them. None where the file system knows no attributes.
-///
-/// # Errors
-/// When the file cannot be looked at.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-pub fn attribute_names(path: &Path) -> io::Result<Vec<CString>> {
-    let path = c_path(path)?;
-    let mut names = vec![0_u8; MAX_ATTRIBUTE];
-    // SAFETY: `path` ends with NUL, and `names` has room for as many bytes as it says.
-    let length = unsafe { llistxattr(path.as_ptr(), names.as_mut_ptr().cast(), names.len()) };
-    match brought(names, length) {
-        Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(Vec::new()),
-        names => Ok(names?
-            .split(|&c| c == 0)
-            .filter(|name| !name.is_empty())
-            .filter_map(|name| CString::new(name).ok())
-            .collect()),
-    }
-}
-
-/// The value of an extended attribute of the file `path`, which may be a link itself (lgetxattr(2)).
-///
-/// # Errors
-/// When there is none of that name, or it cannot be read.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-pub fn attribute(path: &Path, name: &CStr) -> io::Result<Vec<u8>> {
-    let path = c_path(path)?;
-    let mut value = vec![0_u8; MAX_ATTRIBUTE];
-    let (to, size) = (value.as_mut_ptr().cast(), value.len());
-    // SAFETY: both names end with NUL, and `value` has room for as many bytes as it says.
-    let length = unsafe { lgetxattr(path.as_ptr(), name.as_ptr(), to, size) };
-    brought(value, length)
-}
-
-/// Sets an extended attribute (fsetxattr(2)).
-///
-/// # Errors
-/// When the file system knows none, or refuses this one.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-pub fn set_attribute(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
-    let (from, size) = (value.as_ptr().cast(), value.len());
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, `name` ends with NUL, and
-    // `value` has as many bytes as it says.
-    match unsafe { fsetxattr(file.as_raw_fd(), name.as_ptr(), from, size, 0) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Removes an extended attribute, where there is one (fremovexattr(2)).
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-pub fn remove_attribute(file: &File, name: &CStr) {
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and `name` ends with NUL.
-    unsafe { fremovexattr(file.as_raw_fd(), name.as_ptr()) };
-}
-
-/// Elsewhere the calls have other names and the attributes other meanings: a file has none.
-#[cfg(not(target_os = "linux"))]
-pub fn attribute_names(_: &Path) -> io::Result<Vec<CString>> {
-    Ok(Vec::new())
-}
-#[cfg(not(target_os = "linux"))]
-pub fn attribute(_: &Path, _: &CStr) -> io::Result<Vec<u8>> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-#[cfg(not(target_os = "linux"))]
-pub fn set_attribute(_: &File, _: &CStr, _: &[u8]) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-#[cfg(not(target_os = "linux"))]
-pub fn remove_attribute(_: &File, _: &CStr) {}
-
-/// What keeps a file or directory from being replaced, or names in it.
-#[derive(Clone, Copy, Default)]
-pub struct Fixed {
-    /// `chattr +i`.
-    pub immutable: bool,
-    /// `chattr +a`.
-    pub append_only: bool,
-    /// Mounted by itself, as a file of a container mostly is. Told since Linux 5.8.
-    pub mounted: bool,
-}
-
-/// What of that holds for `path`, which may be a link itself (statx(2)). The kernel's own call: musl
-/// has had a name for it only since 1.2.5.
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-pub fn fixed(path: &Path) -> Fixed {
-    use std::ffi::c_long;
-
-    /// As of linux/stat.h: the same on all processors.
-    #[repr(C)]
-    struct Statx {
-        mask: u32,
-        block_size: u32,
-        attributes: u64,
-        rest: [u64; 30],
-    }
-    const STATX: c_long = if cfg!(target_arch = "x86_64") {
-        332
-    } else if cfg!(target_arch = "x86") {
-        383
-    } else if cfg!(target_arch = "arm") {
-        397
-    } else if cfg!(any(target_arch = "mips", target_arch = "mips32r6")) {
-        4366
-    } else if MIPS {
-        5326
-    } else if POWERPC {
-        383
-    } else if cfg!(target_arch = "s390x") {
-        379
-    } else if SPARC {
-        360
-    } else {
-        291
-    };
-    const AT_FDCWD: c_long = -100;
-    const AT_SYMLINK_NOFOLLOW: c_long = 0x100;
-    const IMMUTABLE: u64 = 0x10;
-    const APPEND: u64 = 0x20;
-    const MOUNT_ROOT: u64 = 0x2000;
-    const NOTHING_MORE: c_long = 0;
-    unsafe extern "C" {
-        fn syscall(number: c_long, ...) -> c_long;
-    }
-    let Ok(path) = c_path(path) else {
-        return Fixed::default();
-    };
-    let mut found = Statx {
-        mask: 0,
-        block_size: 0,
-        attributes: 0,
-        rest: [0; 30],
-    };
-    // SAFETY: `path` ends with NUL, and the kernel writes one struct statx, 256 bytes, for which
-    // `found` has the room and alignment.
-    let told = unsafe {
-        syscall(
-            STATX,
-            AT_FDCWD,
-            path.as_ptr(),
-            AT_SYMLINK_NOFOLLOW,
-            NOTHING_MORE,
-            &raw mut found,
-        )
-    };
-    let has = |bit| told == 0 && found.attributes & bit != 0;
-    Fixed {
-        immutable: has(IMMUTABLE),
-        append_only: has(APPEND),
-        mounted: has(MOUNT_ROOT),
-    }
-}
-
-/// Elsewhere it is not asked for.
-#[cfg(not(target_os = "linux"))]
-pub fn fixed(_: &Path) -> Fixed {
-    Fixed::default()
-}
+/// Bits of [`file_attributes`], as statx(2) has them: `chattr +i`, and `chattr +a`.
+pub const IMMUTABLE: u64 = 0x10;
+pub const APPEND_ONLY: u64 = 0x20;
+/// A mount of its own, as a file of a container mostly is. Known since Linux 5.8.
+pub const MOUNT_ROOT: u64 = 0x2000;
 
 /// What a file system has left for this user.
 pub struct Room {
@@ -518,10 +186,199 @@ pub struct Room {
     pub inodes: Option<u64>,
 }
 
-/// What the file system of `path` has left (statvfs(3)), where it tells.
 #[cfg(target_os = "linux")]
-#[allow(unsafe_code)]
-pub fn room(path: &Path) -> Option<Room> {
+mod linux {
+    use std::ffi::{CStr, CString, c_long, c_ulong, c_void};
+    use std::fs::File;
+    use std::io;
+    use std::net::TcpStream;
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+    use std::path::Path;
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use super::{CLOSED_AT_START, MIPS, Name, POWERPC, Room, SPARC};
+    use super::{c_path, checked, is_unsupported};
+
+    unsafe extern "C" {
+        safe fn sync();
+        safe fn syncfs(fd: BorrowedFd) -> i32;
+        fn fcntl(fd: i32, command: i32, ...) -> i32;
+        fn ioctl(fd: i32, request: c_ulong, ...) -> i32;
+        fn syscall(number: c_long, ...) -> c_long;
+        // musl has one form of these, of 64 bits.
+        #[cfg_attr(not(target_env = "musl"), link_name = "posix_fadvise64")]
+        safe fn posix_fadvise(fd: BorrowedFd, offset: i64, length: i64, advice: i32) -> i32;
+        #[cfg_attr(not(target_env = "musl"), link_name = "statvfs64")]
+        fn statvfs(path: Name, found: *mut Statvfs) -> i32;
+        fn llistxattr(path: Name, to: *mut c_void, size: usize) -> isize;
+        fn lgetxattr(path: Name, name: Name, to: *mut c_void, size: usize) -> isize;
+        fn fsetxattr(
+            fd: BorrowedFd,
+            name: Name,
+            from: *const c_void,
+            size: usize,
+            flags: i32,
+        ) -> i32;
+        fn fremovexattr(fd: BorrowedFd, name: Name) -> i32;
+    }
+
+    /// Runs before `main`, and before std: the loader calls the functions that this section lists.
+    #[used]
+    // SAFETY: the section holds pointers to functions of C's calling convention, and this is one.
+    #[unsafe(link_section = ".init_array")]
+    static NOTE_CLOSED: extern "C" fn() = note_closed;
+
+    extern "C" fn note_closed() {
+        const F_GETFD: i32 = 1;
+        for descriptor in 0..3_u8 {
+            // SAFETY: F_GETFD takes no further argument and only fails for a closed descriptor.
+            if unsafe { fcntl(i32::from(descriptor), F_GETFD) } == -1 {
+                CLOSED_AT_START.fetch_or(1 << descriptor, Relaxed);
+            }
+        }
+    }
+
+    /// Brings everything written to the file system of `dir` to the disk (syncfs(2)), or where that call
+    /// is missing, everything on the machine (sync(2)).
+    ///
+    /// # Errors
+    /// Those of the call; since Linux 5.8 also write-back errors of any file there.
+    pub fn sync_file_system(dir: &File) -> io::Result<()> {
+        match checked(syncfs(dir.as_fd())) {
+            Err(e) if is_unsupported(&e) => {
+                sync();
+                Ok(())
+            }
+            synced => synced,
+        }
+    }
+
+    /// Drops what the cache holds of a file and nobody will write any more (posix_fadvise(2)): after a
+    /// failed sync the cache holds what the disk lacks, and the next sync does not report it.
+    pub fn forget_cached(file: &File) {
+        const DONTNEED: i32 = if cfg!(target_arch = "s390x") { 6 } else { 4 };
+        posix_fadvise(file.as_fd(), 0, 0, DONTNEED);
+    }
+
+    /// Bytes written to `socket` that the other side has not yet taken, where the system tells.
+    pub fn untaken(socket: &TcpStream) -> Option<i32> {
+        // tcp(7). Some machines have a number of their own, here and below.
+        const SIOCOUTQ: c_ulong = match (MIPS, SPARC || POWERPC) {
+            (true, _) => 0x7472,
+            (_, true) => 0x4004_7473,
+            _ => 0x5411,
+        };
+        let mut bytes = 0_i32;
+        // SAFETY: SIOCOUTQ writes one int, for which `bytes` has the room and alignment.
+        checked(unsafe { ioctl(socket.as_raw_fd(), SIOCOUTQ, &raw mut bytes) }).ok()?;
+        Some(bytes)
+    }
+
+    /// Columns of the terminal that standard error is, if it tells them.
+    pub fn terminal_width() -> Option<usize> {
+        // ioctl_tty(2).
+        const TIOCGWINSZ: c_ulong = match MIPS || SPARC || POWERPC {
+            true => 0x4008_7468,
+            false => 0x5413,
+        };
+        const STDERR: i32 = 2;
+        // struct winsize: rows, columns, and two in pixels.
+        let mut size = [0_u16; 4];
+        // SAFETY: TIOCGWINSZ writes one struct winsize, for which `size` has the room and alignment.
+        checked(unsafe { ioctl(STDERR, TIOCGWINSZ, size.as_mut_ptr()) }).ok()?;
+        Some(usize::from(size[1])).filter(|&columns| columns > 0)
+    }
+
+    /// Lets `read` fill a buffer, given its address and size. Returns as many bytes as `read` says.
+    fn read_attribute(read: impl FnOnce(*mut c_void, usize) -> isize) -> io::Result<Vec<u8>> {
+        /// Bytes of an attribute's value, and of all names together, at most (xattr(7)).
+        const MAX_ATTRIBUTE: usize = 65536;
+        let mut buffer = vec![0_u8; MAX_ATTRIBUTE];
+        let length = read(buffer.as_mut_ptr().cast(), buffer.len());
+        buffer.truncate(usize::try_from(length).map_err(|_| io::Error::last_os_error())?);
+        Ok(buffer)
+    }
+
+    /// Names of the extended attributes of the file `path`, which may be a link itself (llistxattr(2)).
+    /// ACLs are among them. None where the file system knows no attributes.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn attribute_names(path: &Path) -> io::Result<Vec<CString>> {
+        let path = c_path(path)?;
+        // SAFETY: `path` ends with NUL, and `to` has room for `size` bytes.
+        let names = read_attribute(|to, size| unsafe { llistxattr(path.as_ptr(), to, size) });
+        match names {
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(Vec::new()),
+            names => Ok(names?
+                .split_inclusive(|&c| c == 0)
+                .filter_map(|name| CStr::from_bytes_with_nul(name).ok().map(CStr::to_owned))
+                .collect()),
+        }
+    }
+
+    /// The value of an extended attribute of the file `path`, which may be a link itself (lgetxattr(2)).
+    ///
+    /// # Errors
+    /// When there is none of that name, or it cannot be read.
+    pub fn attribute(path: &Path, name: &CStr) -> io::Result<Vec<u8>> {
+        let (path, name) = (c_path(path)?, name.as_ptr());
+        // SAFETY: both names end with NUL, and `to` has room for `size` bytes.
+        read_attribute(|to, size| unsafe { lgetxattr(path.as_ptr(), name, to, size) })
+    }
+
+    /// Sets an extended attribute (fsetxattr(2)).
+    ///
+    /// # Errors
+    /// When the file system knows none, or refuses this one.
+    pub fn set_attribute(file: &File, name: &CStr, value: &[u8]) -> io::Result<()> {
+        let (from, size) = (value.as_ptr().cast(), value.len());
+        // SAFETY: `name` ends with NUL, and `value` has `size` bytes.
+        checked(unsafe { fsetxattr(file.as_fd(), name.as_ptr(), from, size, 0) })
+    }
+
+    /// Removes an extended attribute, where there is one (fremovexattr(2)).
+    pub fn remove_attribute(file: &File, name: &CStr) {
+        // SAFETY: `name` ends with NUL.
+        unsafe { fremovexattr(file.as_fd(), name.as_ptr()) };
+    }
+
+    /// As of linux/stat.h: the same on all processors.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Statx {
+        mask: u32,
+        block_size: u32,
+        attributes: u64,
+        rest: [u64; 30],
+    }
+
+    /// What keeps `path`, which may be a link itself, from being replaced, or names in it (statx(2)). The
+    /// kernel's own call: musl has had a name for it only since 1.2.5.
+    pub fn file_attributes(path: &Path) -> u64 {
+        const STATX: c_long = match () {
+            () if cfg!(target_arch = "x86_64") => 332,
+            () if cfg!(target_arch = "x86") => 383,
+            () if cfg!(target_arch = "arm") => 397,
+            () if cfg!(any(target_arch = "mips", target_arch = "mips32r6")) => 4366,
+            () if MIPS => 5326,
+            () if POWERPC => 383,
+            () if cfg!(target_arch = "s390x") => 379,
+            () if SPARC => 360,
+            () => 291,
+        };
+        const AT_FDCWD: c_long = -100;
+        const AT_SYMLINK_NOFOLLOW: c_long = 0x100;
+        const NOTHING_MORE: c_long = 0;
+        let path = c_path(path).unwrap_or_default();
+        let (mut found, path, flags) = (Statx::default(), path.as_ptr(), AT_SYMLINK_NOFOLLOW);
+        let to = &raw mut found;
+        // SAFETY: `path` ends with NUL, and the kernel writes one struct statx, 256 bytes, for which
+        // `found` has the room and alignment.
+        unsafe { syscall(STATX, AT_FDCWD, path, flags, NOTHING_MORE, to) };
+        found.attributes
+    }
+
     /// The beginning is the same in glibc's 64-bit form and in musl, `usize` standing for their unsigned
     /// long; the end has room for the rest.
     #[repr(C)]
@@ -537,25 +394,67 @@ pub fn room(path: &Path) -> Option<Room> {
         available_files: u64,
         rest: [u64; 16],
     }
-    unsafe extern "C" {
-        // musl has one form, of 64 bits.
-        #[cfg_attr(not(target_env = "musl"), link_name = "statvfs64")]
-        fn statvfs(path: *const c_char, found: *mut Statvfs) -> i32;
+
+    /// What the file system of `path` has left (statvfs(3)), where it tells.
+    pub fn room(path: &Path) -> Option<Room> {
+        let path = c_path(path).ok()?;
+        let mut found = Statvfs::default();
+        // SAFETY: `path` ends with NUL, and `found` has room for more than a struct statvfs.
+        checked(unsafe { statvfs(path.as_ptr(), &raw mut found) }).ok()?;
+        Some(Room {
+            bytes: found.available.saturating_mul(found.fragment_size as u64),
+            inodes: (found.files > 0).then_some(found.available_files),
+        })
     }
-    let path = c_path(path).ok()?;
-    let mut found = Statvfs::default();
-    // SAFETY: `path` ends with NUL, and `found` has room for more than a struct statvfs.
-    if unsafe { statvfs(path.as_ptr(), &raw mut found) } != 0 {
-        return None;
-    }
-    Some(Room {
-        bytes: found.available.saturating_mul(found.fragment_size as u64),
-        inodes: (found.files > 0).then_some(found.available_files),
-    })
 }
 
-/// Elsewhere it is not asked for.
+/// What takes the place of Linux's own calls on other systems.
 #[cfg(not(target_os = "linux"))]
-pub fn room(_: &Path) -> Option<Room> {
-    None
+mod elsewhere {
+    use std::ffi::{CStr, CString};
+    use std::fs::File;
+    use std::io;
+    use std::net::TcpStream;
+    use std::path::Path;
+
+    use super::Room;
+
+    /// There is no such call: each file is synced as it is written.
+    pub fn sync_file_system(_: &File) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// There is no such call, or the cache keeps what the disk refused.
+    pub fn forget_cached(_: &File) {}
+
+    pub fn untaken(_: &TcpStream) -> Option<i32> {
+        None
+    }
+
+    pub fn terminal_width() -> Option<usize> {
+        None
+    }
+
+    /// The calls have other names and the attributes other meanings: a file has none.
+    pub fn attribute_names(_: &Path) -> io::Result<Vec<CString>> {
+        Ok(Vec::new())
+    }
+
+    pub fn attribute(_: &Path, _: &CStr) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub fn set_attribute(_: &File, _: &CStr, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub fn remove_attribute(_: &File, _: &CStr) {}
+
+    pub fn file_attributes(_: &Path) -> u64 {
+        0
+    }
+
+    pub fn room(_: &Path) -> Option<Room> {
+        None
+    }
 }

@@ -1,5 +1,5 @@
-//! Whether a block device, or the image of one, is in use by another part of the system: writing to it
-//! would destroy what lies on it. This file opens devices, and writes nothing.
+//! Whether another part of the system uses a block device, or the image of one: a write would destroy the
+//! data on it. This file opens devices, and writes nothing.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -33,7 +33,7 @@ pub fn open_device(path: &Path, there: &Metadata) -> Result<File> {
 }
 
 /// # Errors
-/// When a loop device lies over this device or file. The kernel does not count that as use.
+/// When a loop device uses this device or file, which the kernel does not count as use.
 pub fn check_loops(path: &Path, there: &Metadata) -> Result<()> {
     let identity = |there: &Metadata| match there.file_type().is_block_device() {
         true => (there.rdev(), None),
@@ -53,16 +53,16 @@ pub fn check_loops(path: &Path, there: &Metadata) -> Result<()> {
     Ok(())
 }
 
-/// Whether a device refuses each write, as sysfs has it.
+/// Whether a device refuses each write, according to sysfs.
 fn is_read_only(number: u64) -> bool {
-    // gnu_dev_major(3): the kernel's numbers have 12 and 20 bits.
+    // gnu_dev_major(3). The kernel's numbers have 12 and 20 bits.
     let major = number >> 8 & 0xfff;
     let minor = number & 0xff | number >> 12 & 0xf_ff00;
     let read = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/ro"));
     read.is_ok_and(|read| read.trim_end() == "1")
 }
 
-/// Whether another psync has it locked.
+/// Whether another psync has locked it.
 fn is_locked(path: &Path) -> bool {
     let opened = File::open(path).and_then(|device| lockfile::lock_open(device, path));
     matches!(opened, Ok(Locking::Held))

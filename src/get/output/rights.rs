@@ -1,8 +1,8 @@
-//! Who may do what with FILE: from the FILE that is replaced to the one that replaces it.
+//! The rights of FILE: owner, group, mode, ACL and extended attributes.
 //!
-//! Owner, group, mode, ACL and extended attributes are read from FILE and given to the complete
-//! FILE.part, as far as the file system and the user's own rights allow. Where they do not allow it,
-//! the new FILE grants less than the old one, never more. This file touches no content.
+//! This file reads them from FILE and gives them to the complete FILE.part, as far as the file system and
+//! the user's own rights allow. Otherwise the new FILE grants less than the old one, never more. This
+//! file touches no content.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
@@ -14,44 +14,43 @@ use super::target::{Kind, Target};
 use crate::file::directory_of;
 use crate::sys;
 
-/// A file's ACL, and the one that a directory gives to new files in it (acl(5)), as attributes.
+/// The attributes that hold a file's ACL, and the ACL that a directory gives to new files (acl(5)).
 const ACL: &CStr = c"system.posix_acl_access";
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
-/// Bytes of their version, and then of each entry: tag, permissions, id, little-endian.
+/// Bytes of an ACL's version, and of each entry after it: tag, permissions, id, little-endian.
 const VERSION: usize = 4;
 const ENTRY: usize = 8;
-/// All ACLs, those of NFS and others too, have names that begin so.
+/// The names of all ACLs begin so, also those of NFS and others.
 const ACLS: &[u8] = b"system.";
-/// Lets a program do what otherwise only root may (capabilities(7)).
+/// Gives a program some of root's rights (capabilities(7)).
 const CAPABILITY: &CStr = c"security.capability";
-/// Hashes and signatures of the content, which changes, and what overlayfs notes for itself.
+/// Hashes and signatures of the old content, and the notes of overlayfs.
 const OF_THE_CONTENT: [&[u8]; 3] = [b"security.ima", b"security.evm", b"trusted.overlay."];
 
-/// What chmod can set; of it, set-user-id and set-group-id; the owner's part.
+/// The bits that chmod sets; of these, set-user-id and set-group-id; and the owner's.
 const MODE: u32 = 0o7777;
 const SET_ID: u32 = 0o6000;
 const OWNER: u32 = 0o700;
 
-/// The user who may do anything.
 const ROOT: u32 = 0;
-/// The mode of FILE.part while it is incomplete.
+/// The mode of an incomplete FILE.part.
 pub const PRIVATE: u32 = 0o600;
-/// What a new file's mode is made of, less the bits that the user masks.
+/// The mode of a new file, before the umask.
 pub const ALL_READ_AND_WRITE: u32 = 0o666;
-/// The bits by which users write that do not own the file.
+/// The bits that let other users than the owner write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// What to do with a FILE.part that a run before this one left.
+/// What to do with the FILE.part of an earlier run.
 pub enum Leftover {
     /// Go on in it: only this user can read and write it.
     Private,
-    /// Take blocks from it, and make a new one: others may have it open.
+    /// Take blocks from it, and make a new one: other users may have it open.
     Open,
     Refused(&'static str),
 }
 
-/// Looks at such a FILE.part. One that had been given the rights of FILE, or those of a new one, was
-/// killed when it was complete. One that more users can write is refused.
+/// Judges such a FILE.part. It may have the rights of FILE, or of a new file, if the earlier run was killed
+/// just before its rename. One that more users may write is refused.
 pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32) -> Leftover {
     if part.is_symlink() {
         return Leftover::Refused("it is a symbolic link");
@@ -67,17 +66,17 @@ pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32
         _ => (sys::user(), new_mode),
     };
     let is_own = part.uid() == sys::user();
-    let has_acl = || sys::attribute(part_path, ACL).is_ok_and(|acl| !is_mode(&acl));
-    if is_own && part.mode() & MODE & !PRIVATE == 0 && !has_acl() {
-        return Leftover::Private;
-    }
-    // Some file systems have users or modes of their own for all files: FAT as it is mounted, NFS
+    // Some file systems have users or modes of their own for all files: FAT by its mount options, NFS
     // for root.
-    let new = new_file(directory_of(part_path));
-    if new.is_ok_and(|new| (new.uid(), new.mode()) == (part.uid(), part.mode())) && !has_acl() {
+    let is_like_new = || {
+        let new = new_file(directory_of(part_path));
+        new.is_ok_and(|new| (new.uid(), new.mode()) == (part.uid(), part.mode()))
+    };
+    let is_private = is_own && part.mode() & MODE & !PRIVATE == 0;
+    if !has_acl(part_path) && (is_private || is_like_new()) {
         return Leftover::Private;
     }
-    // Only root gives files away, and may have been killed then.
+    // Only root gives files away, and may have been killed just after that.
     let is_given_away = sys::user() == ROOT && part.uid() == uid;
     if !is_own && !is_given_away {
         Leftover::Refused("it belongs to another user")
@@ -88,24 +87,20 @@ pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32
     }
 }
 
-/// What a private file of this user looks like in `directory`.
+/// What the file system makes of a private file of this user in `directory`.
 fn new_file(directory: &Path) -> io::Result<Metadata> {
     let path = directory.join(format!(".psync-{:016x}", sys::random()));
     let mut options = OpenOptions::new();
-    let file = options
-        .write(true)
-        .create_new(true)
-        .mode(PRIVATE)
-        .open(&path)?;
+    options.write(true).create_new(true).mode(PRIVATE);
+    let file = options.open(&path)?;
     fs::remove_file(&path)?;
     file.metadata()
 }
 
 /// The rights of a FILE.
 struct Rights {
-    uid: u32,
-    gid: u32,
-    mode: u32,
+    /// With owner, group and mode.
+    metadata: Metadata,
     acls: Vec<Attribute>,
     /// Whether each could be read.
     has_all_acls: bool,
@@ -114,45 +109,45 @@ struct Rights {
 
 type Attribute = (CString, Vec<u8>);
 
-/// Looks at the rights of FILE, if it is there, before the work.
-///
 /// # Errors
-/// When they cannot be read.
+/// When FILE has rights that cannot be read.
 pub fn check_readable(target: &Target) -> io::Result<()> {
-    match target.kind {
-        Kind::Regular(_) => Rights::of(&target.path).map(drop),
-        _ => Ok(()),
-    }
+    Rights::of(target).map(drop)
 }
 
-/// Gives the rights of FILE, the `target`, to `part`, which is named `part_path` and is to replace it. A
-/// new FILE gets `new_mode` and what the directory's default ACL leaves of it. Tells whether `part`
-/// grants less than FILE does.
+/// Gives the rights of FILE, the `target`, to `part`, named `part_path`, which is to replace it. A new FILE
+/// gets `new_mode`, narrowed by the directory's default ACL. Returns whether `part` grants less than
+/// FILE does.
 ///
 /// # Errors
 /// When the rights of FILE cannot be read, or `part` would grant more.
 pub fn pass_on(target: &Target, part: &File, part_path: &Path, new_mode: u32) -> io::Result<bool> {
-    if let Kind::Regular(_) = target.kind {
-        let rights = Rights::of(&target.path)?;
-        // By its name, which may be another file's meanwhile.
-        if !target.is_as_found(fs::symlink_metadata(&target.path)) {
-            return Err(io::Error::other(
-                "it was replaced meanwhile; run the same command again",
-            ));
+    let Some(rights) = Rights::of(target)? else {
+        match sys::attribute(directory_of(part_path), DEFAULT_ACL) {
+            Ok(acl) => drop(sys::set_attribute(part, ACL, &inherited(acl, new_mode))),
+            // A file system without modes leaves `part` as it is.
+            Err(_) => drop(set_mode(part, new_mode)),
         }
-        return rights.give(part, part_path);
+        return Ok(false);
+    };
+    // The rights were read by the name, which may be another file's meanwhile.
+    if !target.is_as_found(fs::symlink_metadata(&target.path)) {
+        let cause = "it was replaced meanwhile; run the same command again";
+        return Err(io::Error::other(cause));
     }
-    give_new(part, part_path, new_mode);
-    Ok(false)
+    rights.give(part, part_path)
 }
 
 impl Rights {
-    /// Those of the file `path` at this moment.
+    /// Those of FILE at this moment. None where it is not a regular file.
     ///
     /// # Errors
-    /// When the disk fails. What the file system refuses to tell is no error, and nothing is granted
-    /// by it.
-    fn of(path: &Path) -> io::Result<Self> {
+    /// When the disk fails. A right that the file system refuses to tell is no error, and is not granted.
+    fn of(target: &Target) -> io::Result<Option<Self>> {
+        let Kind::Regular(_) = target.kind else {
+            return Ok(None);
+        };
+        let path = &target.path;
         let metadata = fs::symlink_metadata(path)?;
         let (mut acls, mut others, mut has_all_acls) = (Vec::new(), Vec::new(), true);
         let mut names = match sys::attribute_names(path) {
@@ -160,7 +155,7 @@ impl Rights {
             names => names.unwrap_or_default(),
         };
         let listed = names.len();
-        // Some file systems do not list it.
+        // Some file systems do not list the ACL.
         if !names.iter().any(|name| **name == *ACL) {
             names.push(ACL.to_owned());
         }
@@ -179,56 +174,47 @@ impl Rights {
                 Err(e) => return Err(e),
             }
         }
-        Ok(Rights {
-            uid: metadata.uid(),
-            gid: metadata.gid(),
-            mode: metadata.mode() & MODE,
+        Ok(Some(Rights {
+            metadata,
             acls,
             has_all_acls,
             others,
-        })
+        }))
     }
 
-    /// In this order: a change of the owner clears bits of the mode, and capabilities; attributes can
-    /// be set while the mode allows writing; the mode comes last, and opens the file to others.
+    /// The order matters: a change of the owner clears bits of the mode, and capabilities; attributes can
+    /// be set while the mode allows writing; the mode opens the file to others.
     fn give(&self, part: &File, part_path: &Path) -> io::Result<bool> {
-        self.give_owner(part)?;
+        let (old, now) = (&self.metadata, part.metadata()?);
+        let uid = (now.uid() != old.uid()).then_some(old.uid());
+        let gid = (now.gid() != old.gid()).then_some(old.gid());
+        // Only root gives files away, and an owner gives them to a group of his own.
+        let is_given = uid.is_some() && fchown(part, uid, gid).is_ok();
+        if gid.is_some() && !is_given {
+            let _ = fchown(part, None, gid);
+        }
         let now = part.metadata()?;
-        let (same_owner, same_group) = (now.uid() == self.uid, now.gid() == self.gid);
+        let (same_owner, same_group) = (now.uid() == old.uid(), now.gid() == old.gid());
         for (name, value) in &self.others {
             if **name != *CAPABILITY || (same_owner && same_group) {
                 let _ = sys::set_attribute(part, name, value);
             }
         }
-        let mut mode = narrowed(self.mode, same_owner, same_group);
-        // The entry for the group would be about another group.
+        let old_mode = old.mode() & MODE;
+        let mut mode = narrowed(old_mode, same_owner, same_group);
+        // The entry for the owning group would apply to another group.
         let acls = if same_group { &self.acls[..] } else { &[] };
         let has_all_acls = self.has_all_acls && acls.len() == self.acls.len();
         if !(replace_acls(part, part_path, acls) && has_all_acls) {
             mode &= OWNER;
         }
-        Ok(set_mode(part, mode)? != self.mode)
-    }
-
-    /// Only root gives files away, and an owner gives them to a group of his own.
-    fn give_owner(&self, part: &File) -> io::Result<()> {
-        let now = part.metadata()?;
-        let uid = (now.uid() != self.uid).then_some(self.uid);
-        let gid = (now.gid() != self.gid).then_some(self.gid);
-        if uid.is_some() && fchown(part, uid, gid).is_ok() {
-            return Ok(());
-        }
-        if gid.is_some() {
-            let _ = fchown(part, None, gid);
-        }
-        Ok(())
+        Ok(set_mode(part, mode)? != old_mode)
     }
 }
 
-/// A mode for a file that has, or has not, the owner and the group that the mode was made for. Without
-/// the group, its members are others now, and others are its members.
-fn narrowed(mode: u32, same_owner: bool, same_group: bool) -> u32 {
-    let mut mode = mode;
+/// What is left of a mode for a file of the same or another owner and group. In another group, the members
+/// of the old one are others now, and some of the others are its members: each gets what both had.
+fn narrowed(mut mode: u32, same_owner: bool, same_group: bool) -> u32 {
     if !(same_owner && same_group) {
         mode &= !SET_ID;
     }
@@ -239,18 +225,22 @@ fn narrowed(mode: u32, same_owner: bool, same_group: bool) -> u32 {
     mode
 }
 
-/// Gives `part` these ACLs and takes away the one that it may have from its directory. False where
-/// that is refused.
+/// Gives `part` these ACLs in place of the one that it may have from its directory. False if the file
+/// system refuses one.
 fn replace_acls(part: &File, part_path: &Path, acls: &[Attribute]) -> bool {
-    let is_left = || {
+    if !acls.iter().any(|(name, _)| **name == *ACL) {
         sys::remove_attribute(part, ACL);
-        sys::attribute(part_path, ACL).is_ok_and(|acl| !is_mode(&acl))
-    };
-    if !acls.iter().any(|(name, _)| **name == *ACL) && is_left() {
-        return false;
+        if has_acl(part_path) {
+            return false;
+        }
     }
     let set = |(name, acl): &Attribute| sys::set_attribute(part, name, acl).is_ok();
     acls.iter().all(set)
+}
+
+/// Whether a file has an ACL that says more than its mode.
+fn has_acl(path: &Path) -> bool {
+    sys::attribute(path, ACL).is_ok_and(|acl| !is_mode(&acl))
 }
 
 /// Whether an ACL says no more than a mode: it has three entries, for the owner, the group and others.
@@ -259,16 +249,18 @@ fn is_mode(acl: &[u8]) -> bool {
     acl.len() <= VERSION + 3 * ENTRY
 }
 
-/// Takes the attributes away that a FILE.part from a run before this one may have.
+/// Removes the attributes that the FILE.part of an earlier run may have.
 pub fn clear_attributes(part: &File, part_path: &Path) {
     for name in sys::attribute_names(part_path).unwrap_or_default() {
         sys::remove_attribute(part, &name);
     }
 }
 
-/// Sets the mode where it is another one, and returns what it is then. Some file systems refuse that,
-/// or ignore it: nothing to fail for where no right is left that is not in `mode`. A disk that fails
-/// is.
+/// Sets the mode, unless the file has it, and returns the mode that the file has then. A file system may
+/// refuse or ignore the call.
+///
+/// # Errors
+/// When the file then grants more than `mode`, or the disk fails.
 fn set_mode(part: &File, mode: u32) -> io::Result<u32> {
     let bits = || part.metadata().map(|there| there.mode() & MODE);
     if bits()? == mode {
@@ -284,25 +276,14 @@ fn set_mode(part: &File, mode: u32) -> io::Result<u32> {
     }
 }
 
-/// Whether a call is not for this user or this file system, and all else is well.
+/// Whether the call is not for this user or this file system; any other error is the disk's.
 fn is_refusal(error: &io::Error) -> bool {
-    let kinds = [
-        io::ErrorKind::PermissionDenied,
-        io::ErrorKind::ArgumentListTooLong,
-    ];
-    kinds.contains(&error.kind()) || sys::is_unsupported(error)
+    use io::ErrorKind::{ArgumentListTooLong, PermissionDenied};
+    matches!(error.kind(), PermissionDenied | ArgumentListTooLong) || sys::is_unsupported(error)
 }
 
-/// A file system without modes leaves the file as it is.
-fn give_new(part: &File, part_path: &Path, mode: u32) {
-    match sys::attribute(directory_of(part_path), DEFAULT_ACL) {
-        Ok(acl) => drop(sys::set_attribute(part, ACL, &inherited(acl, mode))),
-        Err(_) => drop(set_mode(part, mode)),
-    }
-}
-
-/// The ACL of a file that is created with `mode` in a directory with this default ACL (acl(5), "Object
-/// creation and default ACLs").
+/// The ACL of a file created with `mode` in a directory with this default ACL (acl(5), "Object creation and
+/// default ACLs").
 fn inherited(mut acl: Vec<u8>, mode: u32) -> Vec<u8> {
     const USER_OBJ: u8 = 0x01;
     const GROUP_OBJ: u8 = 0x04;

@@ -1,5 +1,5 @@
-//! Which file is to be written: where FILE's name leads, what is there, and whether it can be
-//! replaced at the end. What cannot succeed is refused here, before any server is asked.
+//! The file to be written: where FILE's name leads, what is there, and whether it can be replaced at
+//! the end. A write that the system will refuse is refused here, before any request.
 //!
 //! This file reads names and metadata, and writes nothing.
 
@@ -9,102 +9,110 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Cause, Error, Result};
-use crate::file::{self, directory_of};
+use crate::file::{self, directory_of, is_same_inode};
 use crate::sys;
 
-/// Symbolic links looked at on the way to the file that is to be written, at most. The kernel follows 40,
-/// and one of them may be looked at again for each name behind it.
+/// Symbolic links to look at on the way to the file, at most. The kernel follows 40, and a look at each
+/// name behind a link includes the link.
 const MAX_LINKS: usize = 400;
 
-/// The bit of a directory's mode by which each user removes only files of his own.
+/// The bit of a directory's mode that lets each user remove only files of his own.
 const STICKY: u32 = 0o1000;
 
-/// FILE, by a name that no link hides.
+/// Attributes that keep the kernel from renaming a file: those of its directory, and its own.
+const OF_DIRECTORY: [(u64, &str); 2] = [
+    (sys::IMMUTABLE, "its directory is immutable (chattr +i)"),
+    (sys::APPEND_ONLY, "its directory is append-only (chattr +a)"),
+];
+const OF_FILE: [(u64, &str); 3] = [
+    (sys::MOUNT_ROOT, MOUNTED),
+    (sys::IMMUTABLE, "it is immutable (chattr +i)"),
+    (sys::APPEND_ONLY, "it is append-only (chattr +a)"),
+];
+const MOUNTED: &str = "it is mounted by itself, and a mount cannot be replaced";
+
+/// FILE, under its name without links.
 pub struct Target {
     pub path: PathBuf,
     pub kind: Kind,
-    /// Keeps a regular FILE's inode from becoming another file's, which would then look the same.
+    /// Keeps the inode of a regular FILE from becoming another file's, which would then look the same.
     _held: Option<File>,
 }
 
 pub enum Kind {
-    /// A FIFO, a character device, or what a link in /proc leads to: blocks in order.
+    /// A FIFO or a character device: blocks in order.
     Stream(Box<Metadata>),
     BlockDevice(Box<Metadata>),
     Regular(Box<Metadata>),
-    /// There is nothing yet.
+    /// FILE does not exist yet.
     New,
 }
 
 impl Target {
     /// # Errors
-    /// When the name leads nowhere, to a directory, or by a link that another user may have laid.
+    /// When the name leads to a directory, or by a link that another user may have made.
     pub fn find(path: &Path) -> Result<Self> {
-        let real = follow(path)?;
-        let target = |path, kind| Target {
-            path,
-            kind,
+        let mut target = Target {
+            path: follow(path)?,
+            kind: Kind::New,
             _held: None,
         };
         let failed = |e| Error::io("open", path.display(), &e);
         let there = match fs::metadata(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(target(real, Kind::New)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(target),
             there => Box::new(there.map_err(failed)?),
         };
         let kind = there.file_type();
         if kind.is_dir() {
             return Err(Error::local("write", path.display(), "Is a directory"));
         }
-        let is_named = |named: &Metadata| is_same(named, &there);
-        let named = fs::symlink_metadata(&real).ok().filter(is_named);
+        let is_named = |named: &Metadata| is_same_inode(named, &there);
+        let named = fs::symlink_metadata(&target.path).ok().filter(is_named);
         if !kind.is_file() && !kind.is_block_device() {
             if let Some(named) = named {
-                check_owner(&real, &named, "FIFO or device")?;
+                check_owner(&target.path, &named, "FIFO or device")?;
             }
-            // What leads to a pipe, as /dev/stdout may, has no other name.
-            return Ok(target(path.to_owned(), Kind::Stream(there)));
-        }
-        if named.is_none() {
+            // A pipe has no name but a link like /dev/stdout.
+            path.clone_into(&mut target.path);
+            target.kind = Kind::Stream(there);
+        } else if named.is_none() {
             let cause = "it leads to a file that has no name here";
             return Err(Error::local("open", path.display(), cause));
+        } else if kind.is_block_device() {
+            target.kind = Kind::BlockDevice(there);
+        } else {
+            let held = file::hold(&target.path).ok();
+            // Of the held file: the name may be another one's by now.
+            target.kind = Kind::Regular(match &held {
+                Some(held) => Box::new(held.metadata().map_err(failed)?),
+                None => there,
+            });
+            target._held = held;
         }
-        if kind.is_block_device() {
-            return Ok(target(real, Kind::BlockDevice(there)));
-        }
-        let held = file::hold(&real).ok();
-        // Of what is held, since it may be another one by now.
-        let there = match held.as_ref().map(File::metadata) {
-            Some(held) => Box::new(held.map_err(failed)?),
-            None => there,
-        };
-        Ok(Target {
-            path: real,
-            kind: Kind::Regular(there),
-            _held: held,
-        })
+        Ok(target)
     }
 
     pub fn is_regular(&self) -> bool {
         matches!(self.kind, Kind::Regular(_))
     }
 
-    /// Whether `now`, what is there or was opened, is what was found. Otherwise it is not known what
-    /// rights FILE is to have, nor whether it is to be written at all.
+    /// Whether `now`, which has the name or was opened by it, is the file that was found. The rights of
+    /// another one are unknown, and it may not be one to write to.
     pub fn is_as_found(&self, now: io::Result<Metadata>) -> bool {
         match (&self.kind, now) {
             (Kind::New, Err(e)) => e.kind() == io::ErrorKind::NotFound,
             (Kind::New, Ok(_)) | (_, Err(_)) => false,
             (Kind::Stream(old) | Kind::BlockDevice(old) | Kind::Regular(old), Ok(now)) => {
-                is_same(old, &now)
+                is_same_inode(old, &now)
             }
         }
     }
 
-    /// Opens FILE to read its blocks. None where there is no FILE, it has no blocks, or this user may
-    /// write it but not read it.
+    /// Opens FILE to read its blocks. None if it does not exist, is a stream, or is a regular file that
+    /// this user may not read.
     ///
     /// # Errors
-    /// When the disk fails; when a device cannot be read, which is what is asked of it.
+    /// When the disk fails, or a device cannot be read.
     pub fn open_to_read(&self) -> Result<Option<File>> {
         let opened = match &self.kind {
             Kind::Stream(_) | Kind::New => return Ok(None),
@@ -118,23 +126,22 @@ impl Target {
         opened.map(Some).map_err(failed)
     }
 
-    /// Where FILE is put together.
+    /// The name under which FILE is written.
     pub fn part(&self) -> PathBuf {
         let mut path = self.path.as_os_str().to_owned();
         path.push(".part");
         path.into()
     }
 
-    /// What is said of a device with too few bytes.
     pub fn too_small(path: &Path, size: u64) -> Error {
-        let cause = format_args!("it has {size} bytes, too few for the file").to_string();
+        let cause = format!("it has {size} bytes, too few for the file");
         Error::local("write", path.display(), cause)
     }
 
     /// Whether FILE can be made, or replaced by FILE.part.
     ///
     /// # Errors
-    /// When the system will refuse it at the end.
+    /// When the system would refuse it at the end.
     pub fn check(&self, in_place: bool) -> Result<()> {
         let lost = match &self.kind {
             Kind::Stream(_) | Kind::BlockDevice(_) => return Ok(()),
@@ -146,58 +153,39 @@ impl Target {
         if is_among_devices(directory) {
             return Err(Error::local("create", self.path.display(), lost));
         }
-        // A new name is made there, and by FILE.part another one is taken away.
-        let obstacle = if in_place {
-            None
-        } else {
-            self.obstacle(directory)
-        };
-        if let Some(obstacle) = obstacle {
+        // A rename also takes a name away, which a directory may forbid though a new one may be made.
+        if !in_place && let Some(obstacle) = self.obstacle(directory) {
             let cause = format!("{obstacle}{}", self.advice());
             return Err(Error::local("replace", self.path.display(), cause));
         }
         sys::may_write_in(directory).map_err(|e| {
-            let path = if in_place {
-                self.path.clone()
-            } else {
-                self.part()
-            };
+            let created = if in_place { &self.path } else { &self.part() };
             let cause = format!("{}{}", Cause(&e), self.advice());
-            Error::local("create", path.display(), cause)
+            Error::local("create", created.display(), cause)
         })
     }
 
     /// What keeps the kernel from renaming another file to FILE.
     fn obstacle(&self, directory: &Path) -> Option<&'static str> {
-        let names = sys::fixed(directory);
-        if names.immutable {
-            return Some("its directory is immutable (chattr +i)");
-        }
-        if names.append_only {
-            return Some("its directory is append-only (chattr +a)");
-        }
-        let Kind::Regular(old) = &self.kind else {
-            return None;
+        let first = |path: &Path, obstacles: &[(u64, &'static str)]| {
+            let attributes = sys::file_attributes(path);
+            let mut obstacles = obstacles.iter();
+            let found = obstacles.find(|(bit, _)| attributes & bit != 0);
+            found.map(|(_, obstacle)| *obstacle)
         };
-        let (file, user) = (sys::fixed(&self.path), sys::user());
-        let is_anothers = |parent: Metadata| {
+        let obstacle = first(directory, &OF_DIRECTORY);
+        let (None, Kind::Regular(old)) = (obstacle, &self.kind) else {
+            return obstacle;
+        };
+        first(&self.path, &OF_FILE).or_else(|| {
+            let parent = fs::metadata(directory).ok()?;
             let owners = [0, parent.uid(), old.uid()];
-            parent.mode() & STICKY != 0 && !owners.contains(&user)
-        };
-        if file.mounted {
-            Some("it is mounted by itself, and a mount cannot be replaced")
-        } else if file.immutable {
-            Some("it is immutable (chattr +i)")
-        } else if file.append_only {
-            Some("it is append-only (chattr +a)")
-        } else if fs::metadata(directory).is_ok_and(is_anothers) {
-            Some("it belongs to another user, in a sticky directory")
-        } else {
-            None
-        }
+            let is_anothers = parent.mode() & STICKY != 0 && !owners.contains(&sys::user());
+            is_anothers.then_some("it belongs to another user, in a sticky directory")
+        })
     }
 
-    /// What to do about that.
+    /// The way to write FILE nevertheless, if there is one.
     fn advice(&self) -> &'static str {
         let mut options = OpenOptions::new();
         let flags = sys::O_NOFOLLOW | sys::O_NONBLOCK;
@@ -208,13 +196,9 @@ impl Target {
     }
 }
 
-fn is_same(one: &Metadata, other: &Metadata) -> bool {
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-/// Whether a new file in `directory` would lie in memory among the devices, for want of one: in /dev,
-/// wherever that is mounted, but not in other file systems below it. /dev/shm is for files, even
-/// where it has no file system of its own.
+/// Whether a new file in `directory` would lie in memory among the devices, under the name of a missing
+/// one: in the file system of /dev, wherever that is mounted, but not in those mounted below it. /dev/shm
+/// is for files, even where it has no file system of its own.
 fn is_among_devices(directory: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).ok().map(|there| there.dev());
     let real = fs::canonicalize(directory).unwrap_or_default();
@@ -222,39 +206,36 @@ fn is_among_devices(directory: &Path) -> bool {
     if here.is_none() || here != dev || real.starts_with("/dev/shm") {
         return false;
     }
-    // One of containers is a tmpfs, which may hold other directories too.
+    // The /dev of a container is a tmpfs, which may hold other directories too.
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let is_devtmpfs = |mount: &str| mount.contains(" /dev ") && mount.contains(" - devtmpfs ");
     real.starts_with("/dev") || mounts.lines().any(is_devtmpfs)
 }
 
-/// Where `path` leads by symbolic links, the last of which may lead to nothing yet. Only the last name is
-/// replaced by what it leads to: the way there is the kernel's, since a link of /proc may lead where no
-/// path of this process does.
+/// Where `path` leads by symbolic links, the last of which may lead to a file that does not exist yet. Only
+/// a link in the last name is replaced by its target. The kernel follows the others, since a link in /proc
+/// may lead to a place without a path for this process.
 fn follow(path: &Path) -> Result<PathBuf> {
+    use io::ErrorKind::{InvalidInput, NotFound};
     check_links(path, &mut 0)?;
     let mut path = path.to_owned();
     loop {
-        match fs::symlink_metadata(&path) {
-            Ok(there) if there.is_symlink() => {}
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("open", path.display(), &e));
-            }
-            _ => return Ok(path),
-        }
-        let target = fs::read_link(&path);
-        let target = target.map_err(|e| Error::io("open", path.display(), &e))?;
-        // An absolute target replaces all of it.
+        let target = match fs::read_link(&path) {
+            // EINVAL: not a link.
+            Err(e) if matches!(e.kind(), InvalidInput | NotFound) => return Ok(path),
+            target => target.map_err(|e| Error::io("open", path.display(), &e))?,
+        };
+        // An absolute target replaces all of `path`.
         path.pop();
         path.push(target);
     }
 }
 
-/// Looks at each link in `path`, and in what it leads to. The kernel's own rule for links in directories
-/// that all may write to depends on a setting (fs.protected_symlinks), and is about the last name alone.
+/// Checks each link in `path`, and each in its target. The kernel's own rule for links in directories that
+/// all may write to depends on a setting (fs.protected_symlinks), and covers the last name alone.
 fn check_links(path: &Path, links: &mut usize) -> Result<()> {
     for way in path.ancestors() {
-        // What cannot be looked at is told where it is opened.
+        // A failure here comes up again when FILE is opened.
         let there = fs::symlink_metadata(way).ok();
         let Some(link) = there.filter(Metadata::is_symlink) else {
             continue;
@@ -273,8 +254,9 @@ fn check_links(path: &Path, links: &mut usize) -> Result<()> {
 }
 
 /// # Errors
-/// When `there` lies where each user may put names, and belongs to neither this user nor the owner of
-/// the directory: a link would have this user's file written over, a FIFO would give the content away.
+/// When `there` lies in a sticky directory, where each user may make names, and belongs to neither this user
+/// nor the directory's owner: a link would have this user overwrite a file of his own, a FIFO would give
+/// the content away.
 fn check_owner(path: &Path, there: &Metadata, kind: &str) -> Result<()> {
     let directory = directory_of(path);
     let parent = fs::metadata(directory).map_err(|e| Error::io("read", directory.display(), &e))?;
