@@ -1,7 +1,7 @@
 //! The block directory: one flat directory of blocks, each named by its hash.
 //!
-//! This file alone knows how a hash becomes a path, how a block is read back and how one is put
-//! there. It deletes nothing but psync's own temporaries of writers that are dead.
+//! Only this file knows how a hash becomes a path, and how a block is read and written. It deletes only
+//! the temporaries of dead writers.
 //!
 //! # How a block is written
 //!
@@ -10,17 +10,15 @@
 //! after them: a rename alone leaves empty files under the right names when ext4 or XFS lose
 //! power, and without the second sync the names may be gone.
 //!
-//! A writer owns the names `.psync-W` and `.psync-W-N`: the file `.psync-W`, made by it, is locked
-//! (flock) while it lives; N counts its temporaries. The lock goes with the process, whatever
-//! kills it, so a file that can be locked is a dead writer's; only then is the directory read, and
-//! what the dead left removed. A process id in the names would prove nothing where the directory
-//! is shared between containers.
+//! A writer owns the names `.psync-W` and `.psync-W-N`. It makes the file `.psync-W` and locks it (flock)
+//! while it lives; N counts its temporaries. The lock goes with the process, whatever kills it, so a
+//! file that can be locked is a dead writer's. Only then a new writer reads the directory and removes
+//! the temporaries of the dead. A process id in the names would prove nothing where containers share
+//! the directory.
 
 mod filter;
 
-use std::collections::HashSet;
-use std::ffi::OsStr;
-use std::fmt::Display;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -36,10 +34,11 @@ use crate::lockfile::{self, Locking};
 use crate::sys;
 use filter::Filter;
 
-/// First characters of every temporary name; no hash begins so.
+/// The beginning of every temporary name; no hash begins so.
 const TEMPORARY: &str = ".psync-";
 
-/// Writers of one user in one directory at once. Each start looks at every number, a microsecond each.
+/// Writers of one user in one directory at once. Each one looks at all numbers at its start, a microsecond
+/// each.
 const MAX_WRITERS: usize = 64;
 
 /// A block directory, which need not exist as long as it is only read.
@@ -57,13 +56,10 @@ impl BlockDir {
         &self.path
     }
 
-    /// A view for one thread, which reuses the memory for the path.
+    /// A way for one thread to the blocks. It reuses the memory for the path.
     pub fn view(&self) -> View {
-        let mut path = self.path.as_os_str().as_bytes().to_vec();
-        path.push(b'/');
         View {
-            prefix: path.len(),
-            path,
+            path: self.path.join(TEMPORARY),
         }
     }
 
@@ -85,10 +81,15 @@ impl BlockDir {
             open.map_err(|e| Error::io("open block directory", self.path.display(), &e))?;
         let user = sys::user();
         let mut dead = dead_owners(&self.path, user);
-        let owner = claim(&self.path, &dead)?;
+        // The number of a dead writer needs no new file, for which there may be no room.
+        let is_inherited = !dead.is_empty();
+        let owner = match is_inherited {
+            true => dead.swap_remove(0),
+            false => claim(&self.path)?,
+        };
         let uid = owner.lock.metadata().map_or(user, |lock| lock.uid());
         if uid != user {
-            // NFS writes another user's name for root, and did so for the dead.
+            // NFS gives root's files to another user, also those of the dead writers.
             dead.append(&mut dead_owners(&self.path, uid));
         }
         let mut writer = Writer {
@@ -97,12 +98,10 @@ impl BlockDir {
             owner,
             uid,
             next: AtomicU32::new(0),
-            staged: AtomicU32::new(1),
+            staged: AtomicU32::new(u32::from(is_inherited)),
             put: None,
         };
-        if writer.sweep_dead_writers(&dead)? {
-            writer.staged.store(0, Relaxed);
-        }
+        writer.sweep(&dead)?;
         writer.put = writer.is_empty()?.then(Filter::new);
         Ok(writer)
     }
@@ -110,37 +109,28 @@ impl BlockDir {
 
 /// One thread's way to the blocks of a directory.
 pub struct View {
-    path: Vec<u8>,
-    prefix: usize,
+    /// The path that was used last.
+    path: PathBuf,
 }
 
 impl View {
-    /// The one place where a hash becomes a path.
-    fn block_path(&mut self, hash: &Hash) -> &Path {
-        self.named(hash)
-    }
-
     fn temporary_path(&mut self, owner: u32, temporary: Temporary) -> &Path {
-        self.named(format_args!("{TEMPORARY}{owner}-{}", temporary.0))
+        let name = format!("{TEMPORARY}{owner}-{}", temporary.0);
+        self.path.set_file_name(name);
+        &self.path
     }
 
-    fn named(&mut self, name: impl Display) -> &Path {
-        self.path.truncate(self.prefix);
-        // Writing to memory does not fail.
-        let _ = write!(self.path, "{name}");
-        self.path()
+    /// Only this makes a path of a hash.
+    fn block_path(&mut self, hash: &Hash) -> &Path {
+        self.path.set_file_name(OsStr::from_bytes(&hash.to_hex()));
+        &self.path
     }
 
-    /// The path that was made last.
-    fn path(&self) -> &Path {
-        Path::new(OsStr::from_bytes(&self.path))
-    }
-
-    /// Reads a block into `slot`. False when it is absent, and whatever is there but is not it (a
-    /// directory, a FIFO, a link to nowhere, a damaged file) counts as absent.
+    /// Reads a block into `slot`. False when it is absent. Anything else under its name (a directory, a FIFO,
+    /// a broken link, a damaged file) counts as absent.
     ///
     /// # Errors
-    /// Only when the machine is short of descriptors or memory, which says nothing of the block.
+    /// Only when the machine is short of descriptors or memory, which says nothing about the block.
     pub fn read(&mut self, hash: &Hash, slot: &mut Slot) -> io::Result<bool> {
         let read = self.open(hash);
         match read.and_then(|mut file| slot.read(&mut file, hash)) {
@@ -149,12 +139,9 @@ impl View {
         }
     }
 
-    /// Without waiting where the name is a FIFO's. No look at what it is: the hash decides.
+    /// Opens whatever has the name, without waiting if it is a FIFO: the hash of the content decides.
     fn open(&mut self, hash: &Hash) -> io::Result<File> {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(sys::O_NONBLOCK)
-            .open(self.block_path(hash))
+        file::open_with(self.block_path(hash), sys::O_NONBLOCK)
     }
 }
 
@@ -163,16 +150,16 @@ pub struct Writer {
     dir: BlockDir,
     directory: File,
     owner: WriterLock,
-    /// The user that the directory has files of this writer belong to.
+    /// The user to whom the files of this writer belong.
     uid: u32,
     /// Number of the next temporary.
     next: AtomicU32,
-    /// Temporaries that are not yet renamed, and one more while there may be some of a dead writer
-    /// whose names these are now.
+    /// Temporaries that are not yet renamed, and one more until those of the dead writer that had this
+    /// number are removed.
     staged: AtomicU32,
-    /// What was put into a directory that was empty at the start. A look for a name that is not
-    /// there is dear where another thread makes names: the two wait for each other in the kernel,
-    /// and an export into a new directory took 1.4 times as long.
+    /// The blocks put into a directory that was empty at the start. Looking up an absent name is slow
+    /// while another thread makes names: the two wait for each other in the kernel, and an export into a
+    /// new directory took 1.4 times as long.
     put: Option<Filter>,
 }
 
@@ -206,54 +193,52 @@ impl Writer {
         file::sync_directory(&self.directory).map_err(|e| self.error("sync", &e))
     }
 
-    /// Whether there is nothing but temporaries.
+    /// Whether there are no names but those of temporaries.
     fn is_empty(&self) -> Result<bool> {
-        for entry in self.entries()? {
-            let name = entry
-                .map_err(|e| self.error("read block directory", &e))?
-                .file_name();
-            if !name.as_bytes().starts_with(TEMPORARY.as_bytes()) {
+        for name in self.names()? {
+            if !name?.as_bytes().starts_with(TEMPORARY.as_bytes()) {
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    fn entries(&self) -> Result<fs::ReadDir> {
-        fs::read_dir(&self.dir.path).map_err(|e| self.error("read block directory", &e))
+    fn names(&self) -> Result<impl Iterator<Item = Result<OsString>>> {
+        let failed = |e| self.error("read block directory", &e);
+        let entries = fs::read_dir(&self.dir.path).map_err(failed)?;
+        Ok(entries.map(move |entry| entry.map(|entry| entry.file_name()).map_err(failed)))
     }
 
-    /// Removes what dead writers left; false if any of it could not be. Their marks go last: as long
-    /// as those are there, the next writer tries again.
-    fn sweep_dead_writers(&self, dead: &[WriterLock]) -> Result<bool> {
-        let swept =
-            dead.is_empty() || self.sweep(&dead.iter().map(|owner| owner.number).collect())?;
-        if swept {
-            for owner in dead
-                .iter()
-                .filter(|owner| owner.number != self.owner.number)
-            {
-                let _ = fs::remove_file(&owner.path);
+    /// Removes the temporaries under this writer's number, if any are left, and those of the `dead`. A lock
+    /// file goes after all temporaries of its owner: as long as it exists, the next writer tries again.
+    fn sweep(&self, dead: &[WriterLock]) -> Result<()> {
+        let mut numbers: Vec<_> = dead.iter().map(|owner| owner.number).collect();
+        if self.staged.load(Relaxed) > 0 {
+            numbers.push(self.owner.number);
+        }
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let mut swept = numbers.clone();
+        for name in self.names()? {
+            let name = name?;
+            let owner = temporary_owner(name.as_bytes());
+            let Some(owner) = owner.filter(|owner| numbers.contains(owner)) else {
+                continue;
+            };
+            match fs::remove_file(self.dir.path.join(name)) {
+                // Another sweeper may have removed it first.
+                Err(e) if e.kind() != io::ErrorKind::NotFound => swept.retain(|&n| n != owner),
+                _ => {}
             }
         }
-        Ok(swept)
-    }
-
-    /// Removes the temporaries of the `dead`, who cannot be at work on them any more. False if any
-    /// could not be removed.
-    fn sweep(&self, dead: &HashSet<u32>) -> Result<bool> {
-        let mut swept = true;
-        for entry in self.entries()? {
-            let name = entry
-                .map_err(|e| self.error("read block directory", &e))?
-                .file_name();
-            if temporary_owner(name.as_bytes()).is_some_and(|owner| dead.contains(&owner)) {
-                // Another sweeper may have taken it first.
-                let removed = fs::remove_file(self.dir.path.join(name));
-                swept &= removed.map_or_else(|e| e.kind() == io::ErrorKind::NotFound, |()| true);
-            }
+        if swept.contains(&self.owner.number) {
+            self.staged.store(0, Relaxed);
         }
-        Ok(swept)
+        for owner in dead.iter().filter(|owner| swept.contains(&owner.number)) {
+            let _ = fs::remove_file(&owner.path);
+        }
+        Ok(())
     }
 
     fn error(&self, action: &str, cause: &io::Error) -> Error {
@@ -262,16 +247,11 @@ impl Writer {
 }
 
 impl Drop for Writer {
-    /// Leaves no temporary behind where a batch was given up half-way, nor those of a writer that
-    /// was being killed as this one began: the kernel lets go of a lock a little after the end.
+    /// Removes the temporaries of an abandoned batch, and those of a writer that was killed as this one
+    /// began: the kernel releases a lock a little after the process ends.
     fn drop(&mut self) {
-        let _ = self.sweep_dead_writers(&dead_owners(&self.dir.path, self.uid));
-        let left = self.staged.load(Relaxed) > 0;
-        if !left
-            || self
-                .sweep(&HashSet::from([self.owner.number]))
-                .unwrap_or(false)
-        {
+        let _ = self.sweep(&dead_owners(&self.dir.path, self.uid));
+        if self.staged.load(Relaxed) == 0 {
             let _ = fs::remove_file(&self.owner.path);
         }
     }
@@ -285,7 +265,7 @@ pub struct BlockWriter<'a> {
 }
 
 impl BlockWriter<'_> {
-    /// Writes `block` under a temporary name, or does nothing where it is in place already.
+    /// Writes `block` under a temporary name, unless it is in place already.
     ///
     /// # Errors
     /// When the disk or the directory refuses.
@@ -301,15 +281,14 @@ impl BlockWriter<'_> {
         let written = file.write_all(block.bytes());
         #[cfg(not(target_os = "linux"))]
         let written = written.and_then(|()| file.sync_all());
-        written.map_err(|e| Error::storage("write", self.temporary.path(), &e))?;
+        written.map_err(|e| Error::storage("write", &self.temporary.path, &e))?;
         if let Some(put) = &self.writer.put {
             put.add(&block.hash());
         }
         Ok(Some(temporary))
     }
 
-    /// Whether `block` lies in the directory as it should. A wrong no does no harm: the same is put
-    /// in its place.
+    /// Whether `block` is in place and right. A wrong no does no harm: the same block replaces it.
     fn holds(&mut self, block: &Block) -> bool {
         let mut buffer = [0; READ_SIZE];
         let file = self.block.open(&block.hash());
@@ -325,7 +304,7 @@ impl BlockWriter<'_> {
                 .temporary_path(self.writer.owner.number, temporary);
             match File::create_new(path) {
                 Ok(file) => return Ok((temporary, file)),
-                // Left by somebody whose lock file is gone. Numbers are plenty.
+                // Left by a writer whose lock file is gone.
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(Error::storage("create", path, &e)),
             }
@@ -354,17 +333,6 @@ struct WriterLock {
     lock: File,
 }
 
-impl WriterLock {
-    /// The same claim once more: a lock is shared by all descriptors of one opening.
-    fn share(&self) -> io::Result<Self> {
-        Ok(WriterLock {
-            number: self.number,
-            path: self.path.clone(),
-            lock: self.lock.try_clone()?,
-        })
-    }
-}
-
 /// The W of `.psync-W-N`, if `name` is one.
 fn temporary_owner(name: &[u8]) -> Option<u32> {
     let name = std::str::from_utf8(name).ok()?;
@@ -373,12 +341,8 @@ fn temporary_owner(name: &[u8]) -> Option<u32> {
     owner.parse().ok()
 }
 
-fn owner_path(dir: &Path, number: u32) -> PathBuf {
-    dir.join(format!("{TEMPORARY}{number}"))
-}
-
-/// Claims the numbers of all dead writers in `dir` whose files belong to the user `uid`. Those of other
-/// users count as alive: only their owner can tell, and removes what they left.
+/// Claims the numbers of all dead writers in `dir` whose files belong to the user `uid`. Other users' writers
+/// count as alive: only their owner can tell, and removes their temporaries.
 fn dead_owners(dir: &Path, uid: u32) -> Vec<WriterLock> {
     let is_own = |there: &Metadata| match there.is_file() && there.uid() == uid {
         true => Ok(()),
@@ -394,11 +358,11 @@ fn dead_owners(dir: &Path, uid: u32) -> Vec<WriterLock> {
     numbers(dir, uid).filter_map(claim).collect()
 }
 
-/// The numbers that writers of the user `uid` may have, the first that no other user has taken: each with
-/// the path of its lock, and whether that is there.
+/// The numbers that writers of the user `uid` may have, which are the first that no other user has taken:
+/// each with the path of its lock file, and whether that exists.
 fn numbers(dir: &Path, uid: u32) -> impl Iterator<Item = (u32, PathBuf, bool)> {
     let look = move |number| {
-        let path = owner_path(dir, number);
+        let path = dir.join(format!("{TEMPORARY}{number}"));
         match fs::symlink_metadata(&path) {
             Ok(there) => (there.uid() == uid).then_some((number, path, true)),
             Err(_) => Some((number, path, false)),
@@ -407,21 +371,17 @@ fn numbers(dir: &Path, uid: u32) -> impl Iterator<Item = (u32, PathBuf, bool)> {
     (0..).filter_map(look).take(MAX_WRITERS)
 }
 
-/// Claims a number for this process: that of a dead writer, which needs no new file where there
-/// may be no room for one, else a free one.
-fn claim(dir: &Path, dead: &[WriterLock]) -> Result<WriterLock> {
+/// Claims a free number for this process.
+fn claim(dir: &Path) -> Result<WriterLock> {
     let failed = |path: &Path, e| Error::storage("create", path, &e);
-    if let Some(first) = dead.first() {
-        return first.share().map_err(|e| failed(&first.path, e));
-    }
     for (number, path, _) in numbers(dir, sys::user()).filter(|(.., is_taken)| !is_taken) {
         let mut new = OpenOptions::new();
-        // Who may open it may lock it, and so have it taken for a living writer's.
+        // A user who may open it may lock it, and so fake a living writer.
         new.write(true).create_new(true).mode(0o600);
         let made = lockfile::lock(&mut new, &path, |_| Ok(()));
         match made.map_err(|e| failed(&path, e))? {
             Locking::Locked(lock) => return Ok(WriterLock { number, path, lock }),
-            // It is removed or renamed meanwhile, and so may be each of the names in it.
+            // The directory was removed or renamed meanwhile.
             Locking::Absent(e) => return Err(failed(&path, e)),
             Locking::Unlockable(e) => {
                 let _ = fs::remove_file(&path);

@@ -1,14 +1,14 @@
-//! What a directory that was empty may hold by now, in little memory.
+//! A set of hashes in little memory: it may hold too much, never too little.
 
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use crate::hash::Hash;
 
-/// Bits of the filter, a power of two: 1 MiB. After 65,536 blocks (256 MiB) one look in 4,000 is
-/// made in vain, after a million one in 20.
+/// Bits of the filter, a power of two: 1 MiB. With 65,536 blocks (256 MiB) one answer in 4,000 is a wrong
+/// yes, with a million one in 20.
 const BITS: u32 = 1 << 23;
 
-/// A Bloom filter of hashes: it never denies one that was added. Shared by threads.
+/// A Bloom filter, shared by threads.
 pub struct Filter(Vec<AtomicU32>);
 
 impl Filter {
@@ -29,7 +29,7 @@ impl Filter {
     }
 }
 
-/// The hash is as good as random, so its own bits say where.
+/// The bits of a hash, as word and bit. A hash is as good as random, so its own bits are the places.
 fn places(hash: &Hash) -> [(usize, u32); 2] {
     let [first, second, ..] = hash.words();
     [first, second].map(|word| {
