@@ -1,6 +1,6 @@
-//! `get --dry-run`: what of the file is here, and what a get would have to fetch.
+//! `get --dry-run`: counts the blocks that are on this machine, and those that a get would fetch.
 //!
-//! This file counts. It opens everything for reading only, and asks no server.
+//! This file opens everything for reading only, and contacts no server.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use crate::file;
 use crate::hash::Hash;
 use crate::progress::Progress;
 
-/// What there is of a file's blocks. Those of its lists are not counted.
+/// The blocks of a file, without those of its lists.
 #[derive(Default)]
 pub struct Count {
     pub blocks: u64,
     pub local: u64,
     pub missing: u64,
-    /// To be fetched, at most: the last block may be shorter than it is counted.
+    /// Bytes to fetch, at most: the last block may be shorter than its share here.
     pub bytes: u64,
-    /// Whether FILE is all that the list says, and no more.
+    /// Whether FILE has exactly the blocks of the list.
     pub is_complete: bool,
 }
 
 impl Count {
-    /// Of a file of which not even the root block is here.
+    /// For a root whose root block is missing.
     pub fn without_root() -> Self {
         Count {
             missing: 1,
@@ -39,7 +39,7 @@ impl Count {
         }
     }
 
-    /// Of a FILE that is right.
+    /// For a FILE that is right.
     pub fn complete(blocks: u64) -> Self {
         Count {
             blocks,
@@ -49,10 +49,11 @@ impl Count {
         }
     }
 
-    fn add_missing(&mut self, bytes: u64) {
+    /// Counts the block of this number in a file of this size, if that is known.
+    fn add_missing(&mut self, number: u64, size: Option<u64>) {
         self.blocks += 1;
         self.missing += 1;
-        self.bytes += bytes;
+        self.bytes += size.map_or(BLOCK_SIZE, |size| block::length(number, size)) as u64;
     }
 }
 
@@ -138,11 +139,10 @@ pub fn count(
         let wanted = match list.next() {
             Ok(Some(wanted)) => wanted,
             Ok(None) => break,
-            // The rest of the list is not here either, and the root tells how long it is.
+            // The rest of the list is missing too, and the root gives its length.
             Err(error) if error.is_missing() => {
-                let (length, size) = (list.length(), list.size());
-                for number in list.given()..length.unwrap_or(0) {
-                    count.add_missing(block_length(number, size));
+                for number in list.given()..list.length().unwrap_or(0) {
+                    count.add_missing(number, list.size());
                 }
                 break;
             }
@@ -159,17 +159,11 @@ pub fn count(
             count.local += 1;
         } else {
             size = wanted.offset() + 1;
-            count.add_missing(block_length(wanted.number, list.size()));
+            count.add_missing(wanted.number, list.size());
         }
         progress.draw(count.blocks, list.length(), String::new);
     }
     files.check_room(size)?;
     count.is_complete = in_place == count.blocks && files.ends_at(size);
     Ok(count)
-}
-
-/// Bytes of a block of a file of this size, or of one of which that is not known.
-fn block_length(number: u64, size: Option<u64>) -> u64 {
-    let left = size.map(|size| size.saturating_sub(block::offset(number)));
-    left.map_or(BLOCK_SIZE as u64, |left| left.min(BLOCK_SIZE as u64))
 }
