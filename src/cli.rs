@@ -5,7 +5,6 @@
 
 mod split;
 
-use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::mem;
@@ -228,11 +227,11 @@ const MAX_JOBS: usize = 256;
 const RETRY: u32 = 2;
 const MAX_RETRY: u32 = 1000;
 
-/// Default timeouts in seconds. A server's is shorter: a slow client takes a place from other clients, and a
+/// Default timeouts. A server's is shorter: a slow client takes a place from other clients, and a
 /// client that waits for a slow server takes nothing.
-const SERVER_TIMEOUT: u64 = 15;
-const GET_TIMEOUT: u64 = 30;
-const CONNECT_TIMEOUT: u64 = 5;
+const SERVER_TIMEOUT: Seconds = Seconds(Duration::from_secs(15));
+const GET_TIMEOUT: Seconds = Seconds(Duration::from_secs(30));
+const CONNECT_TIMEOUT: Seconds = Seconds(Duration::from_secs(5));
 
 /// The range of a timeout: more than a day is a slip of the finger.
 const TIMEOUTS: RangeInclusive<Seconds> =
@@ -270,16 +269,15 @@ pub fn parse(
         }
         _ => words.remove(0).to_string_lossy().into_owned(),
     };
+    let unknown = |kind, word| Err(Error::usage("", format!("unknown {kind} '{word}'")));
     match command.as_str() {
         EXPORT => read(EXPORT, EXPORT_HELP, parse_export, words, &env),
         SERVER => read(SERVER, SERVER_HELP, parse_server, words, &env),
         GET => read(GET, GET_HELP, parse_get, words, &env),
         "-h" | "--help" => Ok(Command::Print(HELP)),
         "-V" | "--version" => Ok(Command::Print(VERSION)),
-        option if option.starts_with('-') => {
-            Err(Error::usage("", format_args!("unknown option '{option}'")))
-        }
-        word => Err(Error::usage("", format_args!("unknown command '{word}'"))),
+        option if option.starts_with('-') => unknown("option", option),
+        word => unknown("command", word),
     }
 }
 
@@ -345,7 +343,9 @@ fn parse_server(words: &mut Words) -> Result<Command> {
             1..=MOST_CONNECTIONS,
             MAX_CONNECTIONS,
         )?,
-        timeout: words.seconds("--timeout", SERVER_TIMEOUT)?,
+        timeout: words
+            .number("--timeout", "seconds", TIMEOUTS, SERVER_TIMEOUT)?
+            .0,
         verbose: words.flag("--verbose"),
         lan: words.lan()?,
         addresses: words.addresses()?,
@@ -360,8 +360,9 @@ fn parse_server(words: &mut Words) -> Result<Command> {
 
 fn parse_get(words: &mut Words) -> Result<Command> {
     let dir = words.name("--dir", "-d")?;
-    let timeout = words.seconds("--timeout", GET_TIMEOUT)?;
-    let connect_timeout = words.seconds("--connect-timeout", CONNECT_TIMEOUT)?;
+    let Seconds(timeout) = words.number("--timeout", "seconds", TIMEOUTS, GET_TIMEOUT)?;
+    let Seconds(connect_timeout) =
+        words.number("--connect-timeout", "seconds", TIMEOUTS, CONNECT_TIMEOUT)?;
     let output = words.name("--output", "-o")?;
     let output = output.filter(|output| output.as_os_str() != "-");
     let seeds = words.paths("--seed")?;
@@ -438,7 +439,7 @@ impl Words<'_> {
 
     /// All values of an option that may be given any number of times.
     fn values(&mut self, key: &'static str) -> Vec<OsString> {
-        let take = |value: &OsStr| Ok::<_, Infallible>(split::value(value));
+        let take = |value: &OsStr| Ok::<_, String>(split::value(value));
         // `split` refuses an option without its value.
         self.args.values_from_os_str(key, take).unwrap_or_default()
     }
@@ -483,12 +484,6 @@ impl Words<'_> {
             url.map_err(|problem| self.wrong(word, problem))
         };
         words.iter().map(url).collect()
-    }
-
-    fn seconds(&mut self, key: &'static str, default: u64) -> Result<Duration> {
-        let default = Seconds(Duration::from_secs(default));
-        let Seconds(duration) = self.number(key, "seconds", TIMEOUTS, default)?;
-        Ok(duration)
     }
 
     /// The value of an option that takes a number of this kind, in this range.
