@@ -150,8 +150,7 @@ impl Row {
     pub fn new(blocks: usize) -> Self {
         Row {
             buffer: vec![0; blocks.saturating_sub(1) * BLOCK_SIZE + READ_SIZE],
-            filled: 0,
-            verified: Verified::default(),
+            ..Row::default()
         }
     }
 
@@ -167,6 +166,7 @@ impl Row {
     /// Empties it.
     pub fn clear(&mut self) {
         self.filled = 0;
+        self.verified = Verified::default();
     }
 
     pub fn is_full(&self) -> bool {
@@ -201,8 +201,7 @@ impl Row {
                 ..Row::default()
             }
         };
-        self.filled = 0;
-        self.verified = Verified::default();
+        self.clear();
         taken
     }
 }
