@@ -1,8 +1,8 @@
 //! `psync export`: input to blocks to block directory to hashlist.
 //!
-//! One thread a processor takes runs of blocks from the input, hashes them, and stages what the block
-//! directory lacks. A batch of runs is then put in place, and only after that its lines are printed, in
-//! the order of the input. How a block is written is `store.rs`'s.
+//! Each of a few threads takes runs of blocks from the input, hashes them, and stages those that the
+//! block directory lacks. Then the staged blocks of a batch of runs are put in place, and only then its
+//! lines are printed, in the order of the input. `store.rs` owns how a block is written.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -52,7 +52,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut source = Source::open(options)?;
     let writer = options.store.as_ref().map(BlockDir::writer).transpose()?;
     let durable = writer.as_ref().filter(|_| options.durable);
-    let block_writer = || writer.as_ref().map(Writer::hand);
+    let block_writer = || writer.as_ref().map(Writer::block_writer);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let worker = |_| Worker {
         buffer: vec![0; RUN * BLOCK_SIZE],
@@ -180,12 +180,10 @@ fn with_all<'a, R: Send>(
     thread::scope(|scope| {
         let start = |worker| {
             let work = &work;
-            thread::Builder::new().spawn_scoped(scope, move || work(worker))
+            let started = thread::Builder::new().spawn_scoped(scope, move || work(worker));
+            started.ok()
         };
-        let others: Vec<_> = others
-            .iter_mut()
-            .map_while(|worker| start(worker).ok())
-            .collect();
+        let others: Vec<_> = others.iter_mut().map_while(start).collect();
         let mut done = vec![work(own)];
         for other in others {
             done.push(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
@@ -212,7 +210,7 @@ fn stage_runs(
     seen: &Mutex<HashSet<Hash>>,
 ) -> Result<Vec<(usize, Vec<Line>)>> {
     let mut runs = Vec::new();
-    // A closure, so that the lock is released before the work.
+    // A closure releases the lock before the work.
     let take = |buffer: &mut [u8]| lock(source).take(buffer);
     while let Some((number, length)) = take(&mut worker.buffer)? {
         let mut lines = Vec::with_capacity(RUN);

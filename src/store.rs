@@ -58,9 +58,7 @@ impl BlockDir {
 
     /// A way for one thread to the blocks. It reuses the memory for the path.
     pub fn view(&self) -> View {
-        View {
-            path: self.path.join(TEMPORARY),
-        }
+        View(self.path.join(TEMPORARY))
     }
 
     /// Makes the directory where there is none, and claims a writer's names in it. Removes what
@@ -107,23 +105,20 @@ impl BlockDir {
     }
 }
 
-/// One thread's way to the blocks of a directory.
-pub struct View {
-    /// The path that was used last.
-    path: PathBuf,
-}
+/// One thread's way to the blocks of a directory: the path that was used last.
+pub struct View(PathBuf);
 
 impl View {
     fn temporary_path(&mut self, owner: u32, temporary: Temporary) -> &Path {
         let name = format!("{TEMPORARY}{owner}-{}", temporary.0);
-        self.path.set_file_name(name);
-        &self.path
+        self.0.set_file_name(name);
+        &self.0
     }
 
     /// Only this makes a path of a hash.
     fn block_path(&mut self, hash: &Hash) -> &Path {
-        self.path.set_file_name(OsStr::from_bytes(&hash.to_hex()));
-        &self.path
+        self.0.set_file_name(OsStr::from_bytes(&hash.to_hex()));
+        &self.0
     }
 
     /// Reads a block into `slot`. False when it is absent. Anything else under its name (a directory, a FIFO,
@@ -169,7 +164,7 @@ pub struct Temporary(u32);
 
 impl Writer {
     /// A way for one more thread to write.
-    pub fn hand(&self) -> BlockWriter<'_> {
+    pub fn block_writer(&self) -> BlockWriter<'_> {
         BlockWriter {
             writer: self,
             temporary: self.dir.view(),
@@ -281,7 +276,7 @@ impl BlockWriter<'_> {
         let written = file.write_all(block.bytes());
         #[cfg(not(target_os = "linux"))]
         let written = written.and_then(|()| file.sync_all());
-        written.map_err(|e| Error::storage("write", &self.temporary.path, &e))?;
+        written.map_err(|e| Error::storage("write", &self.temporary.0, &e))?;
         if let Some(put) = &self.writer.put {
             put.add(&block.hash());
         }
@@ -297,11 +292,10 @@ impl BlockWriter<'_> {
     }
 
     fn create(&mut self) -> Result<(Temporary, File)> {
+        let owner = self.writer.owner.number;
         loop {
             let temporary = Temporary(self.writer.next.fetch_add(1, Relaxed));
-            let path = self
-                .temporary
-                .temporary_path(self.writer.owner.number, temporary);
+            let path = self.temporary.temporary_path(owner, temporary);
             match File::create_new(path) {
                 Ok(file) => return Ok((temporary, file)),
                 // Left by a writer whose lock file is gone.

@@ -302,7 +302,7 @@ impl Keep {
     pub fn keep(&self, block: &Block) -> Result<()> {
         let keep = self.0.read();
         if let Some(writer) = &*keep.unwrap_or_else(PoisonError::into_inner) {
-            let mut hand = writer.hand();
+            let mut hand = writer.block_writer();
             if let Some(temporary) = hand.stage(block)? {
                 hand.publish(temporary, &block.hash())?;
             }
