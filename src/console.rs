@@ -89,8 +89,8 @@ pub fn print_line(mut line: String) {
     write_stderr(&line);
 }
 
-/// Whether standard error is a terminal that can show progress. A dumb one would show the escape codes;
-/// one that also shows the data, where `to_stdout` says that there is some, shows progress by that.
+/// Whether standard error is a terminal to show progress on: not a dumb one, which would show the escape
+/// codes, nor one that shows the data, which goes `to_stdout` and is progress enough.
 pub fn is_watched(to_stdout: bool) -> bool {
     let is_dumb = || env::var_os("TERM").is_some_and(|term| term == "dumb");
     io::stderr().is_terminal() && !is_dumb() && !(to_stdout && io::stdout().is_terminal())

@@ -85,7 +85,7 @@ pub const O_EXCL: i32 = match LINUX {
 };
 
 /// Makes a write beyond the file size limit (`ulimit -f`) fail like one to a full disk. Otherwise
-/// SIGXFSZ (signal(7)) ends the program without a message. A child process would inherit this.
+/// SIGXFSZ (signal(7)) would end the program without a message. A child process would inherit this.
 pub fn ignore_file_size_signal() {
     const SIGXFSZ: i32 = if LINUX && MIPS { 31 } else { 25 };
     const SIG_IGN: usize = 1;
@@ -106,8 +106,8 @@ pub fn may_write_in(directory: &Path) -> io::Result<()> {
     checked(unsafe { access(directory.as_ptr(), W_OK | X_OK) })
 }
 
-/// The bits of a mode that the user takes from each new file. Only for a time with one thread: reading
-/// them means setting them.
+/// The bits of a mode that the user takes from each new file. Only one thread may run: the call that reads
+/// them sets them.
 pub fn masked_bits() -> u32 {
     const PRIVATE: u32 = 0o077;
     let mask = umask(PRIVATE);
@@ -145,8 +145,8 @@ pub fn is_shortage(error: &io::Error) -> bool {
 /// ENODATA, which std has no name for: the file lacks the attribute.
 const NO_SUCH_ATTRIBUTE: i32 = if SPARC { 111 } else { 61 };
 
-/// Whether a file lacks an attribute, or its file system all of them; the latter cannot be said by a file
-/// system that lists the attribute.
+/// Whether a file lacks an attribute, or its file system knows none. One that lists the attribute knows
+/// some: its refusal means something else.
 pub fn is_no_attribute(error: &io::Error, is_listed: bool) -> bool {
     let is_unsupported = error.kind() == io::ErrorKind::Unsupported;
     error.raw_os_error() == Some(NO_SUCH_ATTRIBUTE) || is_unsupported && !is_listed
@@ -173,7 +173,8 @@ pub fn is_no_interface(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(NO_SUCH_FAMILY)
 }
 
-/// Bits of [`file_attributes`], as statx(2) has them: `chattr +i`, and `chattr +a`.
+/// What keeps a file from being replaced, or names in a directory: bits of [`file_attributes`], as statx(2)
+/// has them. These are set by `chattr +i` and `chattr +a`.
 pub const IMMUTABLE: u64 = 0x10;
 pub const APPEND_ONLY: u64 = 0x20;
 /// A mount of its own, as a file of a container mostly is. Known since Linux 5.8.
@@ -182,7 +183,7 @@ pub const MOUNT_ROOT: u64 = 0x2000;
 /// What a file system has left for this user.
 pub struct Room {
     pub bytes: u64,
-    /// None where the file system makes them as they are needed.
+    /// None where the file system makes inodes as it needs them.
     pub inodes: Option<u64>,
 }
 
@@ -253,8 +254,8 @@ mod linux {
         }
     }
 
-    /// Drops what the cache holds of a file and nobody will write any more (posix_fadvise(2)): after a
-    /// failed sync the cache holds what the disk lacks, and the next sync does not report it.
+    /// Drops a file from the cache (posix_fadvise(2)). After a failed sync the cache holds what the disk
+    /// lacks, and the next sync does not report it.
     pub fn forget_cached(file: &File) {
         const DONTNEED: i32 = if cfg!(target_arch = "s390x") { 6 } else { 4 };
         posix_fadvise(file.as_fd(), 0, 0, DONTNEED);
@@ -353,8 +354,8 @@ mod linux {
         rest: [u64; 30],
     }
 
-    /// What keeps `path`, which may be a link itself, from being replaced, or names in it (statx(2)). The
-    /// kernel's own call: musl has had a name for it only since 1.2.5.
+    /// Attributes of the file `path`, which may be a link itself (statx(2)). The number of the call stands
+    /// here because musl has had a name for it only since 1.2.5.
     pub fn file_attributes(path: &Path) -> u64 {
         const STATX: c_long = match () {
             () if cfg!(target_arch = "x86_64") => 332,

@@ -12,8 +12,8 @@ use crate::error::{Cause, Error, Result};
 use crate::file::{self, directory_of, is_same_inode};
 use crate::sys;
 
-/// Symbolic links to look at on the way to the file, at most. The kernel follows 40, and a look at each
-/// name behind a link includes the link.
+/// Symbolic links to look at on the way to the file, at most. The kernel follows 40; here a link counts
+/// once for each name behind it.
 const MAX_LINKS: usize = 400;
 
 /// The bit of a directory's mode that lets each user remove only files of his own.
@@ -96,8 +96,8 @@ impl Target {
         matches!(self.kind, Kind::Regular(_))
     }
 
-    /// Whether `now`, which has the name or was opened by it, is the file that was found. The rights of
-    /// another one are unknown, and it may not be one to write to.
+    /// Whether `now`, which has the name or was opened by it, is the file that was found. Another file has
+    /// other rights, and the user may not want to write it.
     pub fn is_as_found(&self, now: io::Result<Metadata>) -> bool {
         match (&self.kind, now) {
             (Kind::New, Err(e)) => e.kind() == io::ErrorKind::NotFound,
