@@ -1,7 +1,7 @@
 //! The block directory: one flat directory of blocks, each named by its hash.
 //!
-//! Only this file knows how a hash becomes a path, and how a block is read and written. It deletes only
-//! the temporaries of dead writers.
+//! Only this file knows how a hash becomes a path, and how a block is read and written. It deletes
+//! nothing but temporaries and lock files: its own, and those of dead writers.
 //!
 //! # How a block is written
 //!
@@ -335,8 +335,8 @@ fn temporary_owner(name: &[u8]) -> Option<u32> {
     owner.parse().ok()
 }
 
-/// Claims the numbers of all dead writers in `dir` whose files belong to the user `uid`. Other users' writers
-/// count as alive: only their owner can tell, and removes their temporaries.
+/// Claims the numbers of all dead writers in `dir` whose files belong to the user `uid`. Writers of other
+/// users count as alive: only their user can lock their files, and removes their temporaries.
 fn dead_owners(dir: &Path, uid: u32) -> Vec<WriterLock> {
     let is_own = |there: &Metadata| match there.is_file() && there.uid() == uid {
         true => Ok(()),

@@ -40,7 +40,7 @@ pub struct Target {
 }
 
 pub enum Kind {
-    /// A FIFO or a character device: blocks in order.
+    /// A FIFO, a character device, or a pipe that only a link in /proc names: blocks in order.
     Stream(Box<Metadata>),
     BlockDevice(Box<Metadata>),
     Regular(Box<Metadata>),
@@ -50,7 +50,8 @@ pub enum Kind {
 
 impl Target {
     /// # Errors
-    /// When the name leads to a directory, or by a link that another user may have made.
+    /// When the name leads to a directory, to a file without a name of its own, or by a link that another
+    /// user may have made.
     pub fn find(path: &Path) -> Result<Self> {
         let mut target = Target {
             path: follow(path)?,
@@ -96,8 +97,8 @@ impl Target {
         matches!(self.kind, Kind::Regular(_))
     }
 
-    /// Whether `now`, which has the name or was opened by it, is the file that was found. Another file has
-    /// other rights, and the user may not want to write it.
+    /// Whether `now`, which has the name or was opened by it, is the file that was found. Of another file
+    /// neither its rights are known, nor whether it may be written at all.
     pub fn is_as_found(&self, now: io::Result<Metadata>) -> bool {
         match (&self.kind, now) {
             (Kind::New, Err(e)) => e.kind() == io::ErrorKind::NotFound,
