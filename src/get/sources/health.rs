@@ -10,7 +10,7 @@
 //! 3. A server that was given up for a transient reason gets another chance in the next round.
 //! 4. A batch is as long as what the server delivers in [`RUN_TIME`].
 //! 5. A server that refuses batches is asked for single blocks: for good, or for a number of
-//!    requests. Silence in answer to a batch is a refusal for now.
+//!    requests. Silence in answer to a batch refuses batches for now, and is an outage too.
 //! 6. What was in flight when the server was given up changes neither that nor the reason.
 
 use std::mem;
@@ -39,19 +39,11 @@ const LONG_WAIT: Duration = Duration::from_secs(2);
 /// Blocks that a worker takes at once where each block is a request.
 pub const SINGLES: usize = 4;
 
-/// Single requests after a batch that was refused for now: at least so many, twice as many after
-/// each further refusal, at most the blocks of the longest batch.
-const MIN_BACKOFF: usize = 16;
-const MAX_BACKOFF: usize = 1024;
-
-/// Silence costs a timeout, so the single requests grow so many times after each, without a limit:
-/// a server that never answers a batch costs 2 timeouts for 1,000 blocks, 3 for 60,000, and 4 for
-/// 4 million.
-const SILENCE_GROWTH: usize = 64;
-
-/// Blocks that batches must bring after a silence to show that it was an outage. The next silence
-/// then counts as the first.
-const REPAYMENT: usize = 1024;
+/// Single requests after a batch that was refused for now, and how many times as many after each
+/// further refusal in a row. They grow without a limit: a server that leaves every batch without an
+/// answer costs 4 timeouts for 1,000 blocks, 7 for 60,000, and 10 for 4 million.
+const FIRST_BACKOFF: usize = 16;
+const BACKOFF_GROWTH: usize = 4;
 
 /// One server's record.
 ///
@@ -96,8 +88,6 @@ enum BatchSupport {
         /// Single requests that come before the next batch, of so many after the last refusal.
         singles_left: usize,
         singles: usize,
-        /// Blocks that batches must bring before they count as working.
-        blocks_due: usize,
     },
     Never,
 }
@@ -183,8 +173,7 @@ impl Health {
 
     /// Records what a request brought.
     pub fn record(&mut self, kind: RequestKind, outcome: Outcome) -> Verdict {
-        let is_refused =
-            kind == RequestKind::Batch && self.batches.record(&outcome, self.is_given_up());
+        let is_refused = kind == RequestKind::Batch && self.batches.record(&outcome);
         if outcome.is_answered() {
             self.clear_strikes();
         }
@@ -256,66 +245,44 @@ impl Health {
 
 impl BatchSupport {
     /// Records what a batch brought; tells whether the server refused to answer it.
-    fn record(&mut self, outcome: &Outcome, is_given_up: bool) -> bool {
-        // An unreachable or silent server says nothing about batch support.
-        let says_nothing = outcome.failures.iter().any(Failure::is_outage);
+    fn record(&mut self, outcome: &Outcome) -> bool {
+        let is_outage = outcome.failures.iter().any(Failure::is_outage);
         // Unless batches are known to work, a wrong answer refuses the batch and is no strike: the
         // answers to single requests count.
         let refusal = outcome.batch_refusal.or(match self {
-            _ if says_nothing || outcome.is_answered() => None,
+            _ if is_outage || outcome.is_answered() => None,
             BatchSupport::Unknown | BatchSupport::Never => Some(BatchRefusal::Permanent),
             BatchSupport::NotNow { .. } => Some(BatchRefusal::Temporary),
             BatchSupport::Works => None,
         });
-        let is_silence = !is_given_up && outcome.failures.iter().any(Failure::is_silence);
         match refusal {
             Some(BatchRefusal::Permanent) => *self = BatchSupport::Never,
-            Some(BatchRefusal::Temporary) => {
-                self.back_off(|singles| (2 * singles).clamp(MIN_BACKOFF, MAX_BACKOFF), 0);
-            }
-            None if is_silence => {
-                let grow = |singles: usize| singles.saturating_mul(SILENCE_GROWTH).max(MIN_BACKOFF);
-                self.back_off(grow, REPAYMENT);
-            }
-            None if outcome.is_answered() => self.confirm(outcome.given),
+            Some(BatchRefusal::Temporary) => self.back_off(),
+            // Single requests find out whether the server is away, or silent to batches alone.
+            None if outcome.failures.iter().any(Failure::is_silence) => self.back_off(),
+            None if outcome.is_answered() && !self.is_backing_off() => *self = BatchSupport::Works,
             None => {}
         }
         refusal.is_some()
     }
 
-    /// Puts off the next batch: the single requests before it `grow`. Batches count as working again
-    /// once they bring so many `blocks`.
-    fn back_off(&mut self, grow: impl Fn(usize) -> usize, blocks: usize) {
-        let (singles, blocks_due) = match *self {
-            BatchSupport::NotNow {
-                singles_left: 0,
-                singles,
-                blocks_due,
-            } => (singles, blocks_due),
+    /// Puts off the next batch.
+    fn back_off(&mut self) {
+        let singles = match self {
             // This batch was in flight at the last refusal.
-            BatchSupport::NotNow { .. } => return,
-            _ => (0, 0),
+            _ if self.is_backing_off() => return,
+            BatchSupport::Never => return,
+            BatchSupport::NotNow { singles, .. } => singles.saturating_mul(BACKOFF_GROWTH),
+            BatchSupport::Unknown | BatchSupport::Works => FIRST_BACKOFF,
         };
-        let singles = grow(singles);
         *self = BatchSupport::NotNow {
             singles_left: singles,
             singles,
-            blocks_due: blocks_due.max(blocks),
         };
     }
 
-    /// A batch brought so many blocks.
-    fn confirm(&mut self, blocks: usize) {
-        match self {
-            BatchSupport::NotNow {
-                singles_left,
-                blocks_due,
-                ..
-            } if *singles_left > 0 || *blocks_due > blocks => {
-                *blocks_due = blocks_due.saturating_sub(blocks);
-            }
-            _ => *self = BatchSupport::Works,
-        }
+    fn is_backing_off(&self) -> bool {
+        matches!(self, BatchSupport::NotNow { singles_left, .. } if *singles_left > 0)
     }
 }
 
@@ -450,7 +417,7 @@ mod tests {
             assert_eq!(health.reason(), Some("refused"));
         }
         health.revive();
-        assert_eq!(ask(&mut health, 8, give, give), "B");
+        assert_eq!(health.standing(), Standing::Untried);
     }
 
     #[test]
@@ -565,13 +532,12 @@ mod tests {
 
     #[test]
     fn batches_that_are_refused_for_now_are_tried_ever_more_seldom() {
-        let due = [16, 32, 64, 128, 256, 512, 1024, 1024];
-        assert_eq!(backoffs(&[not_now as Answer; 8]), due);
-        let due = [16, 32, 0, 16];
+        assert_eq!(backoffs(&[not_now as Answer; 5]), [16, 64, 256, 1024, 4096]);
+        let due = [16, 64, 0, 16];
         assert_eq!(backoffs(&[not_now, not_now, give, not_now]), due);
         assert_eq!(backoffs(&[not_now, not_now, lack, not_now]), due);
         // Where batches are in doubt, an answer that makes no sense is another refusal.
-        assert_eq!(backoffs(&[give, not_now, busy, not_now]), [0, 16, 32, 64]);
+        assert_eq!(backoffs(&[give, not_now, busy, not_now]), [0, 16, 64, 256]);
         assert_eq!(backoffs(&[give, busy, not_now]), [0, 0, 16]);
         // Eight workers that are refused at once count once.
         let mut health = Health::default();
@@ -580,17 +546,13 @@ mod tests {
     }
 
     #[test]
-    fn silence_to_a_batch_is_a_refusal_for_now_that_costs_more_each_time() {
-        assert_eq!(backoffs(&[silent as Answer; 3]), [16, 1024, 65_536]);
-        assert_eq!(backoffs(&[gone as Answer; 3]), [0; 3], "nobody was there");
-        assert_eq!(backoffs(&[silent, give, silent]), [16, 0, 1024]);
-        assert_eq!(backoffs(&[silent, not_now, silent]), [16, 32, 2048]);
-        // As many blocks as show that it was an outage.
-        let many: Answer = |outcome, _| give(outcome, &wanted(REPAYMENT / 2));
+    fn silence_to_a_batch_is_a_refusal_for_now() {
+        assert_eq!(backoffs(&[silent, not_now, silent]), [16, 64, 256]);
+        assert_eq!(backoffs(&[silent, give, silent]), [16, 0, 16]);
         assert_eq!(
-            backoffs(&[silent, many, many, silent]),
-            [16, 0, 0, 16],
-            "each is the first"
+            backoffs(&[gone as Answer; 3]),
+            [0; 3],
+            "no server was there"
         );
         // A server that is still away is asked for a single block in vain, which says nothing.
         let mut health = Health::default();
@@ -602,6 +564,25 @@ mod tests {
         health.revive();
         assert_eq!(ask(&mut health, 12, give, give), "S".repeat(11) + "S");
         assert_eq!(ask(&mut health, 8, give, give), "B");
+    }
+
+    /// A server that is silent to batches alone costs few timeouts, whatever the number of blocks.
+    #[test]
+    fn silence_to_batches_costs_few_timeouts() {
+        for (blocks, timeouts) in [(41, 2), (1_000, 4), (60_000, 7)] {
+            let mut health = Health::default();
+            let (mut singles, mut batches) = (0, 0);
+            while singles < blocks {
+                let (kind, length) = health.plan(8);
+                let is_batch = kind == RequestKind::Batch;
+                let answer: Answer = if is_batch { silent } else { give };
+                health.record(kind, outcome(answer, length));
+                health.revive();
+                batches += usize::from(is_batch);
+                singles += usize::from(!is_batch);
+            }
+            assert_eq!(batches, timeouts, "{blocks} blocks");
+        }
     }
 
     /// A long download over outages goes on in batches.

@@ -791,8 +791,8 @@ fn a_run_may_take_longer_than_the_timeout() {
     );
 }
 
-/// Its way with single requests is better: it is found out in a few rounds, whatever the number of
-/// blocks.
+/// Its way with single requests is better: it is found out in a few rounds, and each is followed by
+/// more single requests than the one before.
 fn a_server_that_falls_silent_in_later_runs_is_asked_singly_in_the_end() {
     let meet = |jobs: &'static str, most: usize| {
         let sample = Sample::new(400);
@@ -813,8 +813,8 @@ fn a_server_that_falls_silent_in_later_runs_is_asked_singly_in_the_end() {
         assert!((1..=401).contains(&singles), "-j {jobs}: {singles}");
     };
     thread::scope(|scope| {
-        scope.spawn(move || meet("1", 3));
-        scope.spawn(move || meet("8", 1 + 2 * 8));
+        scope.spawn(move || meet("1", 4));
+        scope.spawn(move || meet("8", 1 + 3 * 8));
     });
 }
 
