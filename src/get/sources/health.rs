@@ -58,8 +58,6 @@ pub struct Health {
     run: RunLength,
     /// Why the server did not give the last block that it was asked for in vain.
     reason: Option<String>,
-    /// Whether the last request brought no block.
-    is_barren: bool,
 }
 
 /// Whether the server answers.
@@ -112,10 +110,6 @@ impl Health {
 
     pub fn is_given_up(&self) -> bool {
         matches!(self.standing, Standing::GivenUp { .. })
-    }
-
-    pub fn is_barren(&self) -> bool {
-        self.is_barren
     }
 
     pub fn reason(&self) -> Option<&str> {
@@ -177,7 +171,6 @@ impl Health {
         if outcome.is_answered() {
             self.clear_strikes();
         }
-        self.is_barren = outcome.given == 0;
         if let Some(pace) = outcome.pace {
             self.run.fit(pace);
         }
@@ -461,9 +454,6 @@ mod tests {
             single(&mut health, answer);
             assert_eq!(health.reason(), Some(due));
         }
-        assert!(!health.is_barren());
-        single(&mut health, lack);
-        assert!(health.is_barren());
     }
 
     /// The requests of two workers, one after the other, for four blocks each.

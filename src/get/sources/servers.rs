@@ -14,9 +14,6 @@ use crate::get::block_ref::BlockRef;
 use crate::get::client::url::Url;
 use crate::mutex::lock;
 
-/// With `--spread`, one run in so many may begin at a server whose last answer had no block.
-const BARREN_TURNS: usize = 16;
-
 struct Server {
     url: Url,
     /// Its number, if it is a mirror.
@@ -92,8 +89,6 @@ pub struct Servers {
 struct Spread {
     /// The server after the one at which the last run began.
     next: usize,
-    /// Runs that have begun.
-    turns: usize,
     /// Runs in flight, by the servers at which they began.
     in_flight: Vec<usize>,
 }
@@ -101,13 +96,10 @@ struct Spread {
 impl Spread {
     /// The server at which fewest runs are in flight; of equals, the next in turn.
     fn begin(&mut self, servers: &[Server]) -> Option<usize> {
-        self.turns += 1;
-        let may_be_barren = self.turns.is_multiple_of(BARREN_TURNS);
         let places = (0..servers.len()).map(|place| (self.next + place) % servers.len());
         let place = places.min_by_key(|&place| {
-            let health = servers[place].health();
-            let is_barren = health.is_barren() && !may_be_barren;
-            (health.is_given_up(), is_barren, self.in_flight[place])
+            let is_given_up = servers[place].health().is_given_up();
+            (is_given_up, self.in_flight[place])
         })?;
         self.next = place + 1;
         self.in_flight[place] += 1;
@@ -141,7 +133,6 @@ impl Servers {
         }
         let new_spread = || Spread {
             next: 0,
-            turns: 0,
             in_flight: vec![0; peers_from],
         };
         Servers {
@@ -191,7 +182,7 @@ impl Servers {
     pub fn fetch(
         &self,
         wanted: Vec<BlockRef>,
-        mut turn: RunStart,
+        turn: RunStart,
         mirrored: bool,
         mut ask: impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
     ) -> Result<(Vec<BlockRef>, bool)> {
@@ -201,7 +192,6 @@ impl Servers {
                 break;
             }
             left = self.ask(server, left, &mut transient, &mut ask)?;
-            turn.end();
         }
         Ok((left, transient))
     }
@@ -280,24 +270,18 @@ impl Servers {
 
 /// Where a run begins.
 pub struct RunStart<'a> {
-    /// Counts this run until the server at which it begins has answered.
+    /// Counts this run until its end.
     spread: Option<&'a Mutex<Spread>>,
     first: usize,
     /// Blocks that are worth asking for at once.
     pub length: usize,
 }
 
-impl RunStart<'_> {
-    fn end(&mut self) {
-        if let Some(spread) = self.spread.take() {
-            lock(spread).in_flight[self.first] -= 1;
-        }
-    }
-}
-
 impl Drop for RunStart<'_> {
     fn drop(&mut self) {
-        self.end();
+        if let Some(spread) = self.spread {
+            lock(spread).in_flight[self.first] -= 1;
+        }
     }
 }
 
@@ -462,10 +446,8 @@ mod tests {
     #[test]
     fn with_spread_each_run_begins_at_another() {
         assert_eq!(spread(&["a", "b", "c"], 4, &[]), ["a", "b", "c", "a"]);
-        let mostly = spread(&["a", "b"], BARREN_TURNS - 1, &["a"]);
-        assert_eq!(mostly.iter().filter(|name| *name == "a").count(), 1);
-        let again = spread(&["a", "b"], BARREN_TURNS, &["a"]);
-        assert_eq!(again.iter().filter(|name| *name == "a").count(), 2);
+        let lacking = spread(&["a", "b"], 4, &["a"]);
+        assert_eq!(lacking, ["a", "b", "b", "a", "b", "b"]);
     }
 
     #[test]

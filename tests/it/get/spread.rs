@@ -191,7 +191,8 @@ fn a_server_that_has_nothing_costs_few_requests() {
             assert!(!out.stderr.contains("give up"), "{out}");
             let asked = asked(&servers);
             assert_eq!(asked[1] + asked[2], 2000);
-            assert!(asked[0] <= 2000 / 4, "-j {jobs}, {takes_runs}: {asked:?}");
+            // About a third of all runs begin at it.
+            assert!(asked[0] <= 2000 / 2, "-j {jobs}, {takes_runs}: {asked:?}");
         }
     }
 }
