@@ -110,7 +110,6 @@ pub fn run(options: Options) -> Result<()> {
     let told = put_together(options, list, output, &sources, &mut report);
     told.map_err(|error| match error.is_missing() {
         true => sources
-            .servers
             .reasons(options.verbose)
             .into_iter()
             .fold(error, Error::and),
@@ -223,15 +222,9 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
         false => Vec::new(),
     };
     Ok(Sources {
-        servers: Servers::new(
-            servers,
-            peers,
-            options.mirrors.clone(),
-            longest,
-            options.spread,
-            tell,
-        ),
-        mirrors: options.mirrors.iter().map(|_| Mirror::default()).collect(),
+        servers: Servers::new(servers, peers, longest, options.spread, tell),
+        mirrors: Servers::mirrors(options.mirrors.clone(), longest, tell),
+        copies: options.mirrors.iter().map(|_| Mirror::default()).collect(),
         client,
         keep: Keep::new(keep.map(BlockDir::writer).transpose()?),
         // A look into one that is not there is a system call a block.

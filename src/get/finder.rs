@@ -1,23 +1,23 @@
 //! Finds blocks: those that are local, then those that servers have, a run of blocks at once. What it
 //! finds goes into its sink; it never writes the output. One finder a thread.
 
+use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc::SyncSender;
 
 use super::block_ref::BlockRef;
 use super::output::Place;
 use super::output::sink::{Sink, TaskReport};
+use super::sources::Sources;
 use super::sources::local::{Local, OwnLists};
-use super::sources::mirror::Mirror;
-use super::sources::outcome::RequestKind;
-use super::sources::servers::RunStart;
-use super::sources::{Sources, blocks};
+use super::sources::outcome::Missing;
+use super::sources::servers::{RunStart, Servers};
 use crate::error::Result;
 
 pub struct Finder<'a> {
     sources: &'a Sources,
-    /// A mirror has the file, and nothing of its list.
-    mirrors: &'a [Mirror],
+    /// Asked one after the other.
+    servers: Vec<&'a Servers>,
     local: Local<'a>,
     sink: Sink<'a>,
 }
@@ -32,17 +32,17 @@ impl<'a> Finder<'a> {
         let seeds = place.map_or(&[][..], Place::seeds);
         Finder {
             sources,
-            mirrors: &sources.mirrors,
+            servers: vec![&sources.servers, &sources.mirrors],
             local: Local::of_file(sources, place.map(Place::old), seeds),
             sink: Sink::new(&sources.keep, &sources.spare, Some(results)),
         }
     }
 
-    /// For blocks of a list.
+    /// For blocks of a list, which no mirror has.
     pub fn of_list(sources: &'a Sources, own_lists: Option<OwnLists<'a>>) -> Self {
         Finder {
             sources,
-            mirrors: &[],
+            servers: vec![&sources.servers],
             local: Local::of_list(sources, own_lists),
             sink: Sink::new(&sources.keep, &sources.spare, None),
         }
@@ -55,7 +55,7 @@ impl<'a> Finder<'a> {
 
     /// Begins a run of blocks at the server whose turn it is.
     pub fn begin_run(&self) -> RunStart<'a> {
-        self.sources.servers.turn()
+        self.sources.begin_run()
     }
 
     /// Finds blocks, local or not.
@@ -108,32 +108,28 @@ impl<'a> Finder<'a> {
         while !absent.is_empty() && !self.is_stopped() {
             let run = begun.take().unwrap_or_else(|| self.begin_run());
             let later = absent.split_off(run.length.min(absent.len()));
-            let (missing, transient) = self.ask(absent, run)?;
-            report.missing.extend(missing);
-            report.transient |= transient;
+            let missing = self.ask(absent, run)?;
+            report.missing.extend(missing.blocks);
+            report.transient |= missing.transient;
             absent = later;
         }
         report.parts = self.sink.take();
         Ok(report)
     }
 
-    /// Asks the servers for a run; returns what is missing, and whether a server may give it later.
-    fn ask(&mut self, wanted: Vec<BlockRef>, run: RunStart) -> Result<(Vec<BlockRef>, bool)> {
-        let Sources {
-            servers, client, ..
-        } = self.sources;
-        let mirrored = !self.mirrors.is_empty();
-        servers.fetch(wanted, run, mirrored, |url, kind, wanted| match kind {
-            RequestKind::Single => {
-                let asked = blocks::for_one(client, url, &wanted[0], &mut self.sink);
-                // The next may take as long as a server takes.
-                self.sink.flush();
-                asked
-            }
-            RequestKind::Batch => blocks::for_many(client, url, wanted, &mut self.sink),
-            RequestKind::Range(number) => {
-                self.mirrors[number].ask(client, url, wanted, &mut self.sink)
-            }
-        })
+    /// Asks the servers for a run; returns what is missing.
+    fn ask(&mut self, wanted: Vec<BlockRef>, mut run: RunStart) -> Result<Missing> {
+        let mut missing = Missing {
+            blocks: wanted,
+            transient: false,
+        };
+        for servers in &self.servers {
+            let run = mem::take(&mut run);
+            self.sources
+                .fetch_from(servers, &mut missing, run, &mut self.sink)?;
+            // A mirror that ignores ranges sends the file from its start.
+            missing.blocks.sort_unstable_by_key(|wanted| wanted.number);
+        }
+        Ok(missing)
     }
 }

@@ -374,7 +374,7 @@ impl<'a> Scheduler<'a> {
             }
             thread::sleep(left.min(self.progress.tick()));
         }
-        self.shared.sources.servers.revive();
+        self.shared.sources.revive();
         for task in failed.chunks(self.task) {
             self.give(Task::Retry(task.to_vec()));
         }

@@ -98,7 +98,7 @@ impl ListTree {
                 return Err(self.missing(&first.hash));
             };
             thread::sleep(pause);
-            self.sources.servers.revive();
+            self.sources.revive();
             report = finder.find(report.missing)?;
         }
     }

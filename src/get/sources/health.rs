@@ -16,7 +16,7 @@
 use std::mem;
 use std::time::Duration;
 
-use super::outcome::{BatchRefusal, Outcome, Pace, RequestKind, STRIKES};
+use super::outcome::{BatchRefusal, Missing, Outcome, Pace, RequestKind, STRIKES};
 use crate::get::block_ref::BlockRef;
 use crate::get::client::failure::Failure;
 
@@ -48,7 +48,7 @@ const BACKOFF_GROWTH: usize = 4;
 /// One server's record.
 ///
 /// Three more fields are to come, each beside the state that it changes: how many requests may be in
-/// flight (beside `run`; [`Health::plan`] asks it), until when the server asked to be left alone
+/// flight (beside `run`; [`Health::begin`] asks it), until when the server asked to be left alone
 /// (beside `standing`; the time is an argument), and the time that it spent without giving a block
 /// (an argument of [`Health::record`]).
 #[derive(Default)]
@@ -88,22 +88,18 @@ enum BatchSupport {
         singles: usize,
     },
     Never,
-}
-
-/// What follows from the outcome of a request.
-pub enum Verdict {
-    /// The server refused a batch: it is asked again for the rest.
-    AskAgain(Vec<BlockRef>),
-    /// The next server is asked for the rest. `transient`: this server may give it a little later;
-    /// `gives_up`: it is given up for this outcome.
-    AskNext {
-        rest: Vec<BlockRef>,
-        transient: bool,
-        gives_up: bool,
-    },
+    /// It is the mirror of this number, and asked for ranges of the file instead.
+    Mirror(usize),
 }
 
 impl Health {
+    pub fn of_mirror(number: usize) -> Self {
+        Health {
+            batches: BatchSupport::Mirror(number),
+            ..Health::default()
+        }
+    }
+
     pub fn standing(&self) -> Standing {
         self.standing
     }
@@ -125,30 +121,15 @@ impl Health {
         (!self.is_given_up()).then_some(length)
     }
 
-    /// Blocks of the next batch, or range, for a worker that wants so many.
-    pub fn batch_length(&self, wanted: usize) -> usize {
-        self.run.0.min(wanted)
-    }
-
-    /// Begins a request: a probe, where the server has not answered yet.
-    pub fn begin(&mut self) {
-        if matches!(self.standing, Standing::Untried) {
+    /// Begins a request for blocks, of which so many are `wanted`: how it asks, and for how many. It is
+    /// a probe where the server has not answered yet.
+    pub fn begin(&mut self, wanted: usize) -> (RequestKind, usize) {
+        if self.standing == Standing::Untried {
             self.standing = Standing::Probed;
         }
-    }
-
-    /// Ends a request; its outcome is recorded next. After a probe without an outcome the next request
-    /// is the probe.
-    pub fn end(&mut self) {
-        if matches!(self.standing, Standing::Probed) {
-            self.standing = Standing::Untried;
-        }
-    }
-
-    /// Plans a request for blocks, of which so many are `wanted`: how it asks, and for how many.
-    pub fn plan(&mut self, wanted: usize) -> (RequestKind, usize) {
-        let length = self.batch_length(wanted);
+        let length = self.run.0.min(wanted);
         let is_batch = match &mut self.batches {
+            BatchSupport::Mirror(number) => return (RequestKind::Range(*number), length),
             BatchSupport::Works => true,
             BatchSupport::NotNow { singles_left, .. } if *singles_left > 0 => {
                 *singles_left -= 1;
@@ -165,8 +146,22 @@ impl Health {
         }
     }
 
-    /// Records what a request brought.
-    pub fn record(&mut self, kind: RequestKind, outcome: Outcome) -> Verdict {
+    /// Ends a request; its outcome is recorded next. After a probe without an outcome the next request
+    /// is the probe.
+    pub fn end(&mut self) {
+        if matches!(self.standing, Standing::Probed) {
+            self.standing = Standing::Untried;
+        }
+    }
+
+    /// Records what a request brought, and what is `missing` for that. Returns the blocks of a refused
+    /// batch, for which the same server is asked again.
+    pub fn record(
+        &mut self,
+        kind: RequestKind,
+        outcome: Outcome,
+        missing: &mut Missing,
+    ) -> Vec<BlockRef> {
         let is_refused = kind == RequestKind::Batch && self.batches.record(&outcome);
         if outcome.is_answered() {
             self.clear_strikes();
@@ -180,18 +175,14 @@ impl Health {
             self.reason = Some(reason);
         }
         if is_refused {
-            return Verdict::AskAgain(outcome.rest);
+            return outcome.rest;
         }
-        let (mut transient, mut gives_up) = (false, false);
+        missing.blocks.extend(outcome.rest);
         for failure in outcome.failures {
-            transient |= failure.is_transient();
-            gives_up |= self.count_failure(failure);
+            missing.transient |= failure.is_transient();
+            self.count_failure(failure);
         }
-        Verdict::AskNext {
-            rest: outcome.rest,
-            transient,
-            gives_up,
-        }
+        Vec::new()
     }
 
     fn clear_strikes(&mut self) {
@@ -203,10 +194,9 @@ impl Health {
         }
     }
 
-    /// Counts a failure; tells whether the server is given up for it.
-    fn count_failure(&mut self, failure: Failure) -> bool {
+    fn count_failure(&mut self, failure: Failure) {
         let (strikes, transient) = match self.standing {
-            Standing::GivenUp { .. } => return false,
+            Standing::GivenUp { .. } => return,
             Standing::Reachable { strikes, transient } => (strikes + 1, transient),
             Standing::Untried | Standing::Probed => (1, true),
         };
@@ -221,7 +211,6 @@ impl Health {
             }
         };
         self.reason = Some(failure.reason);
-        self.is_given_up()
     }
 
     /// Gives the server another chance, if it was given up for a transient reason.
@@ -246,7 +235,7 @@ impl BatchSupport {
             _ if is_outage || outcome.is_answered() => None,
             BatchSupport::Unknown | BatchSupport::Never => Some(BatchRefusal::Permanent),
             BatchSupport::NotNow { .. } => Some(BatchRefusal::Temporary),
-            BatchSupport::Works => None,
+            BatchSupport::Works | BatchSupport::Mirror(_) => None,
         });
         match refusal {
             Some(BatchRefusal::Permanent) => *self = BatchSupport::Never,
@@ -264,7 +253,7 @@ impl BatchSupport {
         let singles = match self {
             // This batch was in flight at the last refusal.
             _ if self.is_backing_off() => return,
-            BatchSupport::Never => return,
+            BatchSupport::Never | BatchSupport::Mirror(_) => return,
             BatchSupport::NotNow { singles, .. } => singles.saturating_mul(BACKOFF_GROWTH),
             BatchSupport::Unknown | BatchSupport::Works => FIRST_BACKOFF,
         };
@@ -292,13 +281,8 @@ impl RunLength {
     /// Fits the length to a batch that came: longer after a fast one, shorter after a slow one, as
     /// many blocks as come in [`RUN_TIME`]. The rate is the line's, whatever else it carries.
     fn fit(&mut self, pace: Pace) {
-        let seconds = pace.body.as_secs_f64().max(f64::EPSILON);
-        #[allow(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "saturates, and is clamped"
-        )]
-        let fit = (pace.blocks as f64 * RUN_TIME.as_secs_f64() / seconds) as usize;
+        let fit = pace.blocks as u128 * RUN_TIME.as_micros() / pace.body.as_micros().max(1);
+        let fit = usize::try_from(fit).unwrap_or(usize::MAX);
         if pace.body > RUN_TIME {
             self.0 = fit.clamp(1, self.0);
         } else if pace.blocks >= self.0 && pace.whole < LONG_WAIT {
@@ -331,12 +315,17 @@ mod tests {
     }
 
     /// Records the answer to a single request.
-    fn single(health: &mut Health, answer: Answer) -> Verdict {
-        health.record(RequestKind::Single, outcome(answer, 1))
+    fn single(health: &mut Health, answer: Answer) -> Missing {
+        let mut missing = Missing::default();
+        health.record(RequestKind::Single, outcome(answer, 1), &mut missing);
+        missing
     }
 
-    fn gives_up(verdict: &Verdict) -> bool {
-        matches!(verdict, Verdict::AskNext { gives_up: true, .. })
+    /// Records the answer to a batch; returns the blocks to ask for again.
+    fn batch(health: &mut Health, answer: Answer, blocks: usize) -> usize {
+        let mut missing = Missing::default();
+        let again = health.record(RequestKind::Batch, outcome(answer, blocks), &mut missing);
+        again.len()
     }
 
     /// Asks for so many blocks until the server is given up. Batches are answered with `batch`, single
@@ -344,16 +333,13 @@ mod tests {
     fn ask(health: &mut Health, blocks: usize, batch: Answer, single: Answer) -> String {
         let (mut left, mut requests) = (blocks, String::new());
         while left > 0 && !health.is_given_up() {
-            health.begin();
-            let (kind, length) = health.plan(left);
+            let (kind, length) = health.begin(left);
             let is_batch = kind == RequestKind::Batch;
             requests.push(if is_batch { 'B' } else { 'S' });
             let outcome = outcome(if is_batch { batch } else { single }, length);
             left -= length;
             health.end();
-            if let Verdict::AskAgain(rest) = health.record(kind, outcome) {
-                left += rest.len();
-            }
+            left += health.record(kind, outcome, &mut Missing::default()).len();
         }
         requests
     }
@@ -361,15 +347,15 @@ mod tests {
     #[test]
     fn one_request_probes_and_the_others_wait() {
         let mut health = Health::default();
-        health.begin();
+        health.begin(1);
         assert_eq!(health.standing(), Standing::Probed);
         // A probe that brought nothing to judge by leaves it to the next.
         health.end();
         assert_eq!(health.standing(), Standing::Untried);
-        health.begin();
+        health.begin(1);
         health.end();
         single(&mut health, lack);
-        health.begin();
+        health.begin(1);
         assert_ne!(health.standing(), Standing::Probed, "it answers");
     }
 
@@ -378,7 +364,8 @@ mod tests {
         let closed = |answers: &[Answer]| {
             let mut health = Health::default();
             for (count, answer) in answers.iter().cycle().take(30).enumerate() {
-                if gives_up(&single(&mut health, *answer)) {
+                single(&mut health, *answer);
+                if health.is_given_up() {
                     return Some((count + 1, health.standing()));
                 }
             }
@@ -404,8 +391,8 @@ mod tests {
         let mut health = Health::default();
         single(&mut health, gone);
         for late in [give as Answer, lack, wrong, silent] {
-            assert!(!gives_up(&single(&mut health, late)));
-            health.record(RequestKind::Batch, outcome(silent, 9));
+            single(&mut health, late);
+            batch(&mut health, silent, 9);
             assert_eq!(health.standing(), Standing::GivenUp { transient: true });
             assert_eq!(health.reason(), Some("refused"));
         }
@@ -414,20 +401,15 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_tells_whether_the_rest_may_come_later() {
-        let later = |answer| match single(&mut Health::default(), answer) {
-            Verdict::AskNext {
-                rest, transient, ..
-            } => rest.len() == 1 && transient,
-            Verdict::AskAgain(_) => panic!("no batch was refused"),
-        };
+    fn a_failure_tells_whether_the_rest_may_come_later() {
         for (answer, transient) in [
             (busy as Answer, true),
             (gone, true),
             (wrong, false),
             (lack, false),
         ] {
-            assert_eq!(later(answer), transient);
+            let missing = single(&mut Health::default(), answer);
+            assert_eq!((missing.blocks.len(), missing.transient), (1, transient));
         }
     }
 
@@ -511,10 +493,9 @@ mod tests {
         let mut health = Health::default();
         let singles = answers.iter().map(|answer| {
             // Answers this batch alone, and looks how many single requests come before the next.
-            let outcome = outcome(*answer, 8);
-            health.record(RequestKind::Batch, outcome);
+            batch(&mut health, *answer, 8);
             health.revive();
-            let is_single = |health: &mut Health| health.plan(8).0 == RequestKind::Single;
+            let is_single = |health: &mut Health| health.begin(8).0 == RequestKind::Single;
             (0..).take_while(|_| is_single(&mut health)).count()
         });
         singles.collect()
@@ -531,7 +512,7 @@ mod tests {
         assert_eq!(backoffs(&[give, busy, not_now]), [0, 0, 16]);
         // Eight workers that are refused at once count once.
         let mut health = Health::default();
-        (0..8).for_each(|_| drop(health.record(RequestKind::Batch, outcome(not_now, 8))));
+        assert_eq!([(); 8].map(|()| batch(&mut health, not_now, 8)), [8; 8]);
         assert_eq!(ask(&mut health, 24, give, give), "S".repeat(16) + "B");
     }
 
@@ -563,10 +544,10 @@ mod tests {
             let mut health = Health::default();
             let (mut singles, mut batches) = (0, 0);
             while singles < blocks {
-                let (kind, length) = health.plan(8);
+                let (kind, length) = health.begin(8);
                 let is_batch = kind == RequestKind::Batch;
                 let answer: Answer = if is_batch { silent } else { give };
-                health.record(kind, outcome(answer, length));
+                health.record(kind, outcome(answer, length), &mut Missing::default());
                 health.revive();
                 batches += usize::from(is_batch);
                 singles += usize::from(!is_batch);
@@ -597,7 +578,7 @@ mod tests {
                 body: Duration::from_millis(body),
                 whole: Duration::from_millis(whole),
             });
-            health.record(RequestKind::Batch, outcome);
+            health.record(RequestKind::Batch, outcome, &mut Missing::default());
             health.run_length().unwrap()
         };
         assert_eq!(fit(8, 125, 200), 32);

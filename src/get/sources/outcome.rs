@@ -1,4 +1,4 @@
-//! What one request to one server is, and what it brought: `blocks.rs` and `mirror.rs` report it,
+//! What one request to one server is, and what it brought: `blocks.rs` and the mirrors report it,
 //! `health.rs` judges it.
 
 use std::fmt::Display;
@@ -17,7 +17,7 @@ pub enum RequestKind {
     Single,
     /// For many blocks at once.
     Batch,
-    /// For parts of the whole file, in order, of the mirror of this number.
+    /// For parts of the whole file: the mirror of this number.
     Range(usize),
 }
 
@@ -37,8 +37,15 @@ pub struct Outcome {
     pub pace: Option<Pace>,
 }
 
-/// The server does not answer a batch as it should. That is no failure: it is asked for each block
-/// instead.
+/// Blocks that no server gave. `transient`: a server may give them a little later.
+#[derive(Default)]
+pub struct Missing {
+    pub blocks: Vec<BlockRef>,
+    pub transient: bool,
+}
+
+/// The server does not answer a batch as it should. That is no failure: the server is asked for single
+/// blocks instead.
 #[derive(Clone, Copy, PartialEq)]
 pub enum BatchRefusal {
     /// It may answer a later batch.
@@ -46,7 +53,7 @@ pub enum BatchRefusal {
     Permanent,
 }
 
-/// How fast a run came.
+/// How fast the blocks came.
 #[derive(Clone, Copy)]
 pub struct Pace {
     pub blocks: usize,
@@ -85,7 +92,7 @@ impl Outcome {
         self.given > 0 || self.lacks
     }
 
-    /// Whether so many answers in a row are wrong that reading on is of no use.
+    /// Whether enough answers in a row are wrong to give the server up.
     pub fn reached_strike_limit(&self) -> bool {
         self.failures.len() >= STRIKES as usize
     }
