@@ -7,7 +7,7 @@ use std::env;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::sys;
 
@@ -50,18 +50,19 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     open_with(path, sys::O_NONBLOCK | sys::O_NOFOLLOW)
 }
 
-/// Makes a file without a name in `$TMPDIR`, for this user alone: it goes with the process.
+/// Makes a file in `$TMPDIR`, for this user alone, and removes its name, which it returns: the file goes
+/// with the process.
 ///
 /// # Errors
 /// When there is no directory for it.
-pub fn unnamed() -> io::Result<File> {
+pub fn unnamed() -> io::Result<(File, PathBuf)> {
     // Of no use to anybody who guesses it: it is made anew or not at all, and gone at once.
     let path = env::temp_dir().join(format!(".psync-{:016x}", sys::random()));
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true).mode(0o600);
     let file = options.open(&path)?;
     fs::remove_file(&path)?;
-    Ok(file)
+    Ok((file, path))
 }
 
 /// Bytes of an open file. Not from its metadata: a block device's says 0.

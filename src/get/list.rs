@@ -6,7 +6,6 @@
 mod order;
 pub mod tree;
 
-use std::env;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -156,10 +155,10 @@ impl List {
 
     /// Fetches all lines, as far as they can be had. None where no file can be made for them.
     fn spool(&mut self) -> Result<Option<File>> {
-        let Ok(file) = file::unnamed() else {
+        let Ok((file, path)) = file::unnamed() else {
             return Ok(None);
         };
-        let failed = |e: io::Error| Error::io("write", env::temp_dir().display(), &e);
+        let failed = |e: io::Error| Error::io("write", path.display(), &e);
         let mut text = BufWriter::new(&file);
         let mut line = Vec::with_capacity(LINE);
         loop {

@@ -20,7 +20,7 @@ impl OwnList {
     /// An empty one. None where no file can be made for it.
     pub fn new() -> Option<Self> {
         Some(OwnList {
-            text: file::unnamed().ok()?,
+            text: file::unnamed().ok()?.0,
             is_whole: AtomicBool::new(true),
         })
     }
