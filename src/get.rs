@@ -36,10 +36,10 @@ use client::{Client, Tally};
 use dry_run::{Count, Files};
 use list::List;
 use list::tree::ListTree;
+use output::Output;
 use output::existing::{self, OldFile};
 use output::sink::{Keep, Spare};
 use output::target::Target;
-use output::{Output, Stream};
 use report::Report;
 use schedule::{Scheduler, Summary};
 use sources::mirror::Mirror;
@@ -64,7 +64,7 @@ pub fn run(options: Options) -> Result<()> {
     let mut report = Report::new(options);
     // A file's list is read before anything else happens.
     let start = match &options.hashlist {
-        Hashlist::File(name) => Start::List(Box::new(List::open(name)?)),
+        Hashlist::File(name) => Start::List(List::open(name)?),
         Hashlist::Root(hash) => Start::Root(*hash),
     };
     let mut servers = servers(options)?;
@@ -86,7 +86,7 @@ pub fn run(options: Options) -> Result<()> {
     }
     let mut old = None;
     if let Some(target) = target.as_ref().filter(|target| target.is_regular()) {
-        old = OldFile::open(target, options.in_place, own_lists)?;
+        old = OldFile::open(target, options.in_place, OwnLists::Written)?;
         if let Some(old) = &mut old
             && let Some(blocks) = blocks_already_right(options, old, &start)?
         {
@@ -99,7 +99,7 @@ pub fn run(options: Options) -> Result<()> {
         }
     }
     // Before any server is asked: what cannot be written need not be fetched.
-    let output = Output::open(target, options.in_place, old, own_lists)?;
+    let output = Output::open(target, options.in_place, old)?;
     if let Some(interface) = options.lan {
         servers = servers_near(interface, servers, options.quiet);
         report.has_servers |= !servers.is_empty();
@@ -134,8 +134,9 @@ fn check_list_stays(target: &Target, list: &Path) -> Result<()> {
 }
 
 /// What the work starts from.
+#[allow(clippy::large_enum_variant, reason = "there is one")]
 enum Start {
-    List(Box<List>),
+    List(List),
     /// The root of a list that is yet to be found.
     Root(Hash),
 }
@@ -171,7 +172,7 @@ fn put_together(
     sources: &Arc<Sources>,
     report: &mut Report,
 ) -> Result<()> {
-    let list = match list {
+    let mut list = match list {
         Err(error) if error.is_missing() => {
             let unlisted = Summary {
                 unlisted: Some(error),
@@ -182,17 +183,34 @@ fn put_together(
         list => list?,
     };
     report.length = list.length();
-    let (shared, mut stream) = begin(options, list, output, sources)?;
+    let (place, stream) = match output {
+        Output::Stream(stream) => (None, Some(stream)),
+        Output::Place(mut place) => {
+            place.begin();
+            list.mark_last_line();
+            // Others may be at it too. A mirror that ignores ranges is read through for each step back.
+            if (options.lan.is_some() || options.peers) && options.mirrors.is_empty() {
+                list = list.shuffle()?;
+            }
+            (Some(*place), None)
+        }
+    };
+    let shared = Arc::new(Shared {
+        sources: Arc::clone(sources),
+        list: Mutex::new(list),
+        place,
+    });
     let workers = Workers::start(options.jobs, &shared)?;
-    let flow = Scheduler::new(
+    let progress = Progress::new(!options.quiet, options.output.is_none());
+    let scheduler = Scheduler::new(
         &shared,
-        (&report.name, report.length),
-        stream.as_mut(),
+        &report.name,
+        stream,
         workers,
-        Progress::new(!options.quiet, options.output.is_none()),
+        progress,
         options.retry,
     );
-    let summary = flow.run()?;
+    let summary = scheduler.run()?;
     if summary.missing == 0
         && let Some(place) = &shared.place
     {
@@ -235,33 +253,6 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
     })
 }
 
-/// Begins the work, once there is room for the file.
-fn begin(
-    options: &Options,
-    mut list: List,
-    output: Output,
-    sources: &Arc<Sources>,
-) -> Result<(Arc<Shared>, Option<Stream>)> {
-    let (mut place, stream) = match output {
-        Output::Place(place) => (Some(*place), None),
-        Output::Stream(stream) => (None, Some(stream)),
-    };
-    if let Some(place) = &mut place {
-        place.begin();
-        list.mark_last_line();
-        // Others may be at it too. A mirror that ignores ranges is read through for each step back.
-        if (options.lan.is_some() || options.peers) && options.mirrors.is_empty() {
-            list = list.shuffle()?;
-        }
-    }
-    let shared = Shared {
-        sources: Arc::clone(sources),
-        list: Mutex::new(list),
-        place,
-    };
-    Ok((Arc::new(shared), stream))
-}
-
 fn tell(text: String) {
     console::complain(text);
 }
@@ -278,12 +269,11 @@ fn find_list(
     match start {
         Start::List(list) => {
             check_size(list.least_size().unwrap_or(0))?;
-            Ok(*list)
+            Ok(list)
         }
         Start::Root(hash) => {
-            let name = options.hashlist.to_string();
-            let tree = ListTree::new(sources, name, seeds, options.retry);
-            let root = tree.root(hash)?;
+            let tree = ListTree::new(sources, hash, seeds, options.retry);
+            let root = tree.root_block()?;
             check_size(root.size)?;
             tree.list(root)
         }
@@ -299,14 +289,11 @@ fn blocks_already_right(
 ) -> Result<Option<u64>> {
     match (start, &options.hashlist) {
         (Start::Root(root), _) => Ok(old.has_root(root)),
-        (Start::List(list), Hashlist::File(name)) => {
-            let Some(length) = list.length() else {
-                return Ok(None);
-            };
-            let right = old.has_list(&mut List::open(name)?)?;
-            Ok(right.then_some(length))
+        (Start::List(list), Hashlist::File(name)) if list.length().is_some() => {
+            let is_right = old.has_list(&mut List::open(name)?)?;
+            Ok(list.length().filter(|_| is_right))
         }
-        (Start::List(_), Hashlist::Root(_)) => Ok(None),
+        _ => Ok(None),
     }
 }
 

@@ -91,11 +91,11 @@ impl List {
     }
 
     /// The list under `root`, whose `text` may end early for a `failure`.
-    pub fn under(root: &Root, name: &str, text: Box<dyn Read + Send>, failure: Failure) -> Self {
+    pub fn under(root: &Root, name: String, text: Box<dyn Read + Send>, failure: Failure) -> Self {
         List {
             size: Some(root.size),
             failure,
-            ..List::new(text, name.to_owned(), Some(root.blocks(0)))
+            ..List::new(text, name, Some(root.blocks(0)))
         }
     }
 

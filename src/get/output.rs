@@ -94,25 +94,20 @@ impl Output {
     ///
     /// # Errors
     /// When it cannot be written to, will not be replaceable, or is another psync's.
-    pub fn open(
-        target: Option<Target>,
-        in_place: bool,
-        old: Option<OldFile>,
-        own_lists: OwnLists,
-    ) -> Result<Self> {
+    pub fn open(target: Option<Target>, in_place: bool, old: Option<OldFile>) -> Result<Self> {
         let Some(target) = target else {
             return Ok(Output::Stream(Stream::Stdout(Stdout::new()?)));
         };
         target.check(in_place)?;
         let place = match &target.kind {
             target::Kind::Stream(_) => return Stream::open(target).map(Output::Stream),
-            target::Kind::BlockDevice(there) => Place::device(&target, there, own_lists),
+            target::Kind::BlockDevice(there) => Place::device(&target, there),
             target::Kind::Regular(there) if in_place => {
                 in_use::check_loops(&target.path, there)?;
-                Place::in_place(target, old, own_lists)
+                Place::in_place(target, old)
             }
-            target::Kind::New if in_place => Place::in_place(target, old, own_lists),
-            _ => Place::part(target, old, own_lists),
+            target::Kind::New if in_place => Place::in_place(target, old),
+            _ => Place::part(target, old),
         };
         place.map(|place| Output::Place(Box::new(place)))
     }
@@ -220,30 +215,29 @@ enum Kind {
 }
 
 impl Place {
-    fn part(target: Target, old: Option<OldFile>, own_lists: OwnLists) -> Result<Self> {
+    fn part(target: Target, old: Option<OldFile>) -> Result<Self> {
         rights::check_readable(&target).map_err(|e| rights_failed(&target, &e))?;
         let new_mode = rights::ALL_READ_AND_WRITE & !sys::masked_bits();
         let path = target.part();
         let look_at = |there: &Metadata| rights::look_at(there, &path, &target, new_mode);
         let (file, leftover) = open_part(&path, &look_at)?;
-        let leftover = leftover.and_then(|file| {
-            let seed = Seed::new(file, Scope::OwnPlaces, own_lists);
-            seed.ok().map(Arc::new)
-        });
+        let mut seeds = Vec::new();
+        if let Some(leftover) = leftover {
+            let leftover = Seed::new(leftover, Scope::OwnPlaces, OwnLists::Written);
+            seeds.extend(leftover.ok().map(Arc::new));
+        }
+        seeds.extend(old.map(|old| old.seed));
         let kind = Kind::Part {
             target,
-            seeds: leftover
-                .into_iter()
-                .chain(old.map(|old| old.seed))
-                .collect(),
+            seeds,
             new_mode,
         };
-        Place::new(file, path, kind, own_lists)
+        Place::new(file, path, kind)
     }
 
     /// What is there already is opened and not made: it may be another user's, in a sticky directory
     /// (fs.protected_regular).
-    fn in_place(target: Target, old: Option<OldFile>, own_lists: OwnLists) -> Result<Self> {
+    fn in_place(target: Target, old: Option<OldFile>) -> Result<Self> {
         let is_new = matches!(target.kind, target::Kind::New);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create_new(is_new);
@@ -253,7 +247,7 @@ impl Place {
         if !is_new && !target.is_as_found(file.metadata()) {
             return Err(Error::local("write", target.path.display(), REPLACED));
         }
-        let mut place = Place::new(file, target.path, Kind::InPlace, own_lists)?;
+        let mut place = Place::new(file, target.path, Kind::InPlace)?;
         // What was found in it before it was locked holds as long as nobody has written to it since.
         if let Some(old) = old.filter(|old| old.is_as(&place.old)) {
             place.old = old;
@@ -261,7 +255,7 @@ impl Place {
         Ok(place)
     }
 
-    fn device(target: &Target, there: &Metadata, own_lists: OwnLists) -> Result<Self> {
+    fn device(target: &Target, there: &Metadata) -> Result<Self> {
         let path = target.path.clone();
         let device = in_use::open_device(&path, there)?;
         let locking = lockfile::lock_open(device, &path);
@@ -270,13 +264,13 @@ impl Place {
         if !target.is_as_found(file.metadata()) {
             return Err(Error::local("write", path.display(), REPLACED));
         }
-        Place::new(file, path, Kind::Device, own_lists)
+        Place::new(file, path, Kind::Device)
     }
 
-    fn new(file: File, path: PathBuf, kind: Kind, own_lists: OwnLists) -> Result<Self> {
+    fn new(file: File, path: PathBuf, kind: Kind) -> Result<Self> {
         let old = file
             .try_clone()
-            .and_then(|file| OldFile::new(file, Scope::OwnPlaces, own_lists));
+            .and_then(|file| OldFile::new(file, Scope::OwnPlaces, OwnLists::Written));
         Ok(Place {
             old: old.map_err(|e| Error::io("read", path.display(), &e))?,
             file,

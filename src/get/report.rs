@@ -35,31 +35,31 @@ impl<'a> Report<'a> {
     /// # Errors
     /// Exit code 3 when blocks are missing.
     pub fn done(&self, mut summary: Summary, tally: Tally) -> Result<()> {
-        let (options, name) = (self.options, &self.name);
+        let (blocks, seconds) = (summary.blocks(), self.started.elapsed());
         let Summary {
             at_hand,
             fetched,
             missing,
             ..
         } = summary;
-        let (blocks, seconds) = (summary.blocks(), self.started.elapsed());
         self.warn_of_emptiness(blocks);
-        if options.verbose {
+        if self.options.verbose {
             console::complain(format_args!(
-                "get {name}: {blocks} blocks: {at_hand} at hand, {fetched} fetched, {missing} missing"
+                "get {}: {blocks} blocks: {at_hand} at hand, {fetched} fetched, {missing} missing",
+                self.name
             ));
         }
-        let stats = options.stats.then(|| {
+        let Tally { bytes, requests } = tally;
+        let stats = self.options.stats.then(|| {
             format!(
-                "blocks={blocks} local={at_hand} fetched={fetched} missing={missing} bytes={} requests={} seconds={}.{:03}",
-                tally.bytes, tally.requests, seconds.as_secs(), seconds.subsec_millis()
+                "blocks={blocks} local={at_hand} fetched={fetched} missing={missing} bytes={bytes} requests={requests} seconds={}.{:03}",
+                seconds.as_secs(), seconds.subsec_millis()
             )
         });
-        if let Some(error) = summary.unlisted.take() {
+        let unlisted = summary.unlisted.take();
+        let failure = unlisted.or_else(|| (missing > 0).then(|| self.missing(&summary)));
+        if let Some(error) = failure {
             return Err(error.closing(stats));
-        }
-        if missing > 0 {
-            return Err(self.missing(&summary).closing(stats));
         }
         stats.into_iter().for_each(console::print_line);
         Ok(())
@@ -115,39 +115,28 @@ impl<'a> Report<'a> {
     }
 
     fn missing(&self, summary: &Summary) -> Error {
-        let mut places = summary
-            .named
-            .iter()
-            .map(|(number, hash)| (number + 1, hash));
-        if summary.is_stream {
+        let Summary { missing, named, .. } = summary;
+        if let Some((number, hash)) = named.first().filter(|_| summary.is_stream) {
             // It ends at the first, so that there is no more to tell.
-            let of = self
-                .length
-                .map_or_else(String::new, |length| format!(" of {length}"));
-            let who = if self.has_servers {
-                "no server gave it"
-            } else {
-                "it is not at hand, and no server is given"
+            let of = self.length.map(|length| format!(" of {length}"));
+            let (number, of) = (number + 1, of.unwrap_or_default());
+            let who = match self.has_servers {
+                true => "no server gave it",
+                false => "it is not at hand, and no server is given",
             };
-            let (number, hash) = places
-                .next()
-                .map_or((0, String::new()), |(n, hash)| (n, hash.to_string()));
-            return Error::missing(
-                "get",
-                hash,
-                format_args!("block {number}{of}: {who}; the output ends before it"),
-            );
+            let cause = format_args!("block {number}{of}: {who}; the output ends before it");
+            return Error::missing("get", hash, cause);
         }
-        let named: Vec<String> = places
-            .map(|(number, hash)| format!("{hash} (block {number})"))
-            .collect();
-        let (count, blocks, named) = (summary.missing, summary.blocks(), named.join(", "));
-        let more = if count > summary.named.len() as u64 {
-            ", ..."
-        } else {
-            ""
-        };
-        let cause = format_args!("{count} of {blocks} blocks could not be had: {named}{more}; the same command later goes on from here").to_string();
+        let places = named.iter();
+        let places = places.map(|(number, hash)| format!("{hash} (block {})", number + 1));
+        let mut places: Vec<String> = places.collect();
+        if *missing > places.len() as u64 {
+            places.push("...".to_owned());
+        }
+        let (blocks, places) = (summary.blocks(), places.join(", "));
+        let cause = format_args!(
+            "{missing} of {blocks} blocks could not be had: {places}; the same command later goes on from here"
+        );
         Error::missing("get", &self.name, cause)
     }
 }

@@ -30,8 +30,6 @@ const LEAST_SHARE: usize = 4;
 /// Blocks that failed for a passing reason and wait for the next round, at most.
 const MAX_FAILED: usize = 1024;
 
-const ZEROS: [u8; BLOCK_SIZE] = [0; BLOCK_SIZE];
-
 /// Missing blocks that are remembered to be named.
 const NAMED: usize = 3;
 
@@ -86,7 +84,7 @@ pub struct Scheduler<'a> {
     /// The file's in bytes, where a root tells it.
     size: Option<u64>,
     /// None where blocks go to their places instead.
-    stream: Option<&'a mut Stream>,
+    stream: Option<Stream>,
     workers: Workers,
     progress: Progress,
     rounds: Rounds,
@@ -110,24 +108,24 @@ pub struct Scheduler<'a> {
 impl<'a> Scheduler<'a> {
     pub fn new(
         shared: &'a Shared,
-        (name, length): (&'a str, Option<u64>),
-        stream: Option<&'a mut Stream>,
+        name: &'a str,
+        stream: Option<Stream>,
         workers: Workers,
         progress: Progress,
         retry: u32,
     ) -> Self {
         let is_stream = stream.is_some();
+        let list = lock(&shared.list);
+        let (length, size) = (list.length(), list.size());
         // Short lists are shared out evenly.
         let each = length.map_or(usize::MAX, |length| {
             usize::try_from(length / (workers.count() * TASKS_EACH) as u64).unwrap_or(usize::MAX)
         });
         let mut task = each.clamp(1, longest_run(workers.count()));
-        let list = lock(&shared.list);
         if let (true, Some(lines)) = (list.is_shuffled(), length) {
             let share = lines / (SHARES * workers.count() as u64);
             task = task.min(usize::try_from(share).unwrap_or(task).max(LEAST_SHARE));
         }
-        let size = list.size();
         drop(list);
         Scheduler {
             shared,
@@ -348,7 +346,7 @@ impl<'a> Scheduler<'a> {
                     stream.write(part.row.bytes())?;
                     self.shared.sources.spare.put(part.row);
                 }
-                Origin::Zeros => (0..count).try_for_each(|_| stream.write(&ZEROS))?,
+                Origin::Zeros => (0..count).try_for_each(|_| stream.write(&[0; BLOCK_SIZE]))?,
                 // A stream has no places.
                 Origin::InPlace => {}
             }

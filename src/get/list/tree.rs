@@ -39,8 +39,7 @@ const MAX_HELD: u64 = 512;
 /// What all levels of one root share.
 pub struct ListTree {
     sources: Arc<Sources>,
-    /// The root, as messages name it.
-    name: String,
+    root: Hash,
     /// Files whose own lists may have blocks of these.
     seeds: Vec<Arc<Seed>>,
     retry: u32,
@@ -49,15 +48,10 @@ pub struct ListTree {
 }
 
 impl ListTree {
-    pub fn new(
-        sources: &Arc<Sources>,
-        name: String,
-        seeds: Vec<Arc<Seed>>,
-        retry: u32,
-    ) -> Arc<Self> {
+    pub fn new(sources: &Arc<Sources>, root: Hash, seeds: Vec<Arc<Seed>>, retry: u32) -> Arc<Self> {
         Arc::new(ListTree {
             sources: Arc::clone(sources),
-            name,
+            root,
             seeds,
             retry,
             failure: Failure::default(),
@@ -68,9 +62,9 @@ impl ListTree {
     ///
     /// # Errors
     /// Exit code 3 when no source has it, 2 when it is none.
-    pub fn root(&self, hash: Hash) -> Result<Root> {
+    pub fn root_block(&self) -> Result<Root> {
         let mut finder = Finder::of_list(&self.sources, None);
-        let absent = finder.find_local(vec![list_block(0, hash)])?;
+        let absent = finder.find_local(vec![list_block(0, self.root)])?;
         let mut parts = Vec::new();
         self.fetch(&mut finder, absent, &mut parts)?;
         let root = parts.first().and_then(|part| Root::parse(part.row.bytes()));
@@ -119,7 +113,7 @@ impl ListTree {
                 tree: Arc::clone(&self),
                 root: Arc::clone(&root),
                 number,
-                hashes: Reader::new(BufReader::new(text), self.name.clone()),
+                hashes: Reader::new(BufReader::new(text), self.root.to_string()),
                 found: 0,
                 run: FIRST_RUN,
                 text: Cursor::default(),
@@ -129,12 +123,8 @@ impl ListTree {
         if root.depth > 0 {
             text = Box::new(self.feed(text)?);
         }
-        Ok(List::under(
-            &root,
-            &self.name,
-            text,
-            Arc::clone(&self.failure),
-        ))
+        let (name, failure) = (self.root.to_string(), Arc::clone(&self.failure));
+        Ok(List::under(&root, name, text, failure))
     }
 
     /// Has a thread read `text` ahead, into a pipe.
@@ -152,20 +142,21 @@ impl ListTree {
     }
 
     fn missing(&self, hash: &Hash) -> Error {
-        let hash = hash.to_string();
-        let what = if hash == self.name {
+        let what = if *hash == self.root {
             "its root block".to_owned()
         } else {
             format!("block {hash} of its list")
         };
-        let cause =
-            format_args!("{what} could not be had; the same command later goes on from here")
-                .to_string();
-        Error::missing("get", &self.name, cause)
+        let advice = "the same command later goes on from here";
+        Error::missing(
+            "get",
+            self.root,
+            format_args!("{what} could not be had; {advice}"),
+        )
     }
 
     fn malformed(&self, cause: &str) -> Error {
-        Error::malformed("read root", &self.name, cause)
+        Error::malformed("read root", self.root, cause)
     }
 }
 

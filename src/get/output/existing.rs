@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::target::{Kind, Target};
-use crate::block::{self, BLOCK_SIZE, Buffer, Slot};
+use crate::block::{self, Buffer, Slot};
 use crate::error::{Error, Result};
 use crate::file::{self, sync, sync_name};
 use crate::get::block_ref::BlockRef;
@@ -106,8 +106,8 @@ impl OldFile {
     /// The length of the block, if it is in its place. It is read into `slot` only where neither the
     /// check nor the file's own list tells.
     pub fn find_in_place(&self, wanted: &BlockRef, slot: &mut Slot) -> Option<usize> {
-        let left = self.seed.size().saturating_sub(wanted.offset());
-        if left == 0 {
+        let size = self.seed.size();
+        if wanted.offset() >= size {
             return None;
         }
         let is_right = match wanted.number < self.right && !wanted.last {
@@ -115,9 +115,7 @@ impl OldFile {
             false => self.seed.is_known_to_have(wanted),
         };
         match is_right {
-            Some(true) => {
-                Some(usize::try_from(left).map_or(BLOCK_SIZE, |left| left.min(BLOCK_SIZE)))
-            }
+            Some(true) => Some(block::length(wanted.number, size)),
             // The last block may be shorter than what is there.
             Some(false) if !wanted.last => None,
             _ => {
