@@ -1,7 +1,7 @@
 //! One request to one server. Only this file and those of `client/` use `ureq`.
 //!
-//! All of the library's settings are made in [`agent`], on purpose: its defaults have no
-//! timeouts, few idle connections and large buffers. What an answer is worth is not decided here.
+//! All of the library's settings are made in [`Client::new`], on purpose: its defaults have no
+//! timeouts, few idle connections and large buffers. What an answer is worth is decided elsewhere.
 
 mod deadline;
 pub mod failure;
@@ -12,12 +12,10 @@ pub mod url;
 use std::env;
 use std::io;
 use std::mem;
-use std::ptr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ureq::config::{AutoHeaderValue, Config};
-use ureq::http::response::Parts;
 use ureq::http::{self, HeaderName, Uri, header};
 use ureq::unversioned::transport::{Connector, DefaultConnector};
 use ureq::{Agent, Body, BodyReader, RequestBuilder, ResponseExt, Timeout};
@@ -28,49 +26,47 @@ use crate::hash::Hash;
 use crate::mutex::lock;
 use crate::seconds::Seconds;
 use crate::sys;
-use deadline::{PART_DEADLINE, PartDeadlines};
+use deadline::{PartDeadlines, within};
 use failure::Failure;
-use proxy::{Proxies, Variable};
+use proxy::Proxies;
 use resolve::ResolveOnce;
 use url::Url;
 
 /// Bytes of an answer's head.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Bytes read at once: the more, the fewer system calls, and beyond 128 KiB that makes no
-/// difference. All connections together take no more than `INPUTS` where the least of each allows.
+/// Bytes of one read. More bytes mean fewer system calls; beyond 128 KiB the gain ends. All connections
+/// share `INPUTS`, but each has [`MIN_INPUT`].
 const MAX_INPUT: usize = 128 * 1024;
 const INPUTS: usize = 1024 * 1024;
 
-/// And at least of one: the longest head and one more byte, without which ureq takes a full buffer
-/// for the end of the connection.
+/// The longest head and one more byte, without which ureq takes a full buffer for the end of the
+/// connection.
 const MIN_INPUT: usize = MAX_HEAD + 1;
 
-/// A request is one line and four fields, and mostly the lines of a run.
+/// A request is one line and four fields; a batch adds its hashlist.
 const OUTPUT: usize = 8 * 1024;
 
-/// Redirects of a mirror that are followed. None of a server's: a peer must not send the client
-/// elsewhere.
+/// Redirects that a mirror may make. A server may make none: a peer must not send the client elsewhere.
 const MAX_REDIRECTS: u32 = 3;
 
-/// Bytes of an answer without a block that are read to use its connection again: an error page.
-/// A longer one costs the connection.
+/// Bytes of an error page that are read, so that its connection can be used again. A longer page costs
+/// the connection.
 const MAX_PAGE: usize = 16 * 1024;
 
-/// Longer than any server keeps an idle connection, and a closed one is noticed anyhow.
+/// Longer than any server keeps an idle connection. A request notices that its connection is closed.
 const MAX_IDLE_AGE: Duration = Duration::from_secs(600);
 
-/// Connections to peers that are kept. A stranger may name 63, and a connection to each for every job
-/// would take more descriptors than a process has.
+/// Connections kept to peers. A stranger may name 63, and one to each for every job would take more
+/// descriptors than a process has.
 const PEER_CONNECTIONS: usize = 64;
 
-/// Asks servers, over connections that are kept. Shared by all workers.
+/// Asks servers, over connections that are kept. All workers share it.
 pub struct Client {
     proxies: Proxies,
     direct: Agent,
-    /// By a proxy, where the environment names one for the scheme.
-    http: Option<Agent>,
-    https: Option<Agent>,
+    /// By a proxy, with the variable that names it.
+    by_proxy: Vec<(&'static str, Agent)>,
     connect_timeout: Duration,
     timeout: Duration,
     tally: Arc<Mutex<Tally>>,
@@ -80,20 +76,62 @@ pub struct Client {
 #[derive(Clone, Copy, Default)]
 pub struct Tally {
     pub requests: u64,
-    /// Of bodies.
+    /// Bytes of bodies.
     pub bytes: u64,
 }
 
-pub type Answered<T> = std::result::Result<T, Fault>;
-
-/// What comes of a call of the library.
+/// What the library returns.
 type Called = std::result::Result<http::Response<Body>, ureq::Error>;
+
+/// What is asked for at a URL.
+enum Call<'a> {
+    Get,
+    /// A range of bytes. All its redirects take this time at most.
+    Range(String, Duration),
+    /// With this body.
+    Post(&'a [u8]),
+}
+
+impl Call<'_> {
+    /// Calls the library. `fresh`: over a new connection.
+    fn run(&self, agent: &Agent, url: &str, fresh: bool) -> Called {
+        match self {
+            Call::Get => only(fresh, agent.get(url)).call(),
+            Call::Post(body) => only(fresh, agent.post(url)).send(*body),
+            Call::Range(range, timeout) => {
+                let request = only(fresh, agent.get(url)).header(header::RANGE, range);
+                let request = request.config().max_redirects(MAX_REDIRECTS).build();
+                // The library reads the page of each redirect, which may have no end.
+                within(*timeout, || request.call())
+            }
+        }
+    }
+}
+
+/// What reading a body brings.
+pub type Received<T> = std::result::Result<T, Failure>;
+
+/// What a request brings.
+pub type Answered<T> = std::result::Result<T, Fault>;
 
 /// Why there is no answer.
 pub enum Fault {
     Failed(Failure),
-    /// This machine is at fault, not the server.
+    /// This machine failed, not the server.
     Local(Error),
+}
+
+impl Fault {
+    /// The server's failure.
+    ///
+    /// # Errors
+    /// What fails on this machine.
+    pub fn failure(self) -> Result<Failure> {
+        match self {
+            Fault::Failed(failure) => Ok(failure),
+            Fault::Local(error) => Err(error),
+        }
+    }
 }
 
 impl From<Failure> for Fault {
@@ -106,11 +144,6 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         Fault::Local(error)
     }
-}
-
-/// A server in the local network is the one that answered there, and nobody else's idea of it.
-fn is_direct(proxies: &Proxies, server: &Url) -> bool {
-    server.is_near() || proxies.is_direct(server.host())
 }
 
 impl Client {
@@ -130,23 +163,42 @@ impl Client {
         let proxies = Proxies::new(|name| env::var(name).ok());
         let to_peers = if peers { PEER_CONNECTIONS } else { 0 };
         let connections = (jobs.saturating_mul(servers.len()) + to_peers).max(1);
-        let agent = |proxy| agent(proxy, connections, jobs, connect_timeout, timeout);
-        // Only where a server is reached by it does it matter whether it can be used.
-        let by = |proxy: &Option<Variable>, https: bool| -> Result<Option<Agent>> {
-            let led = |server: &Url| server.is_https() == https && !is_direct(&proxies, server);
-            // A stranger's word must not make a difference, so any peer is thought to be.
-            let peer_led = peers && (!https || cfg!(feature = "tls"));
-            let is_used = peer_led || servers.iter().any(led);
-            let proxy = proxy.as_ref().filter(|_| is_used);
-            Ok(proxy
-                .map(parse_proxy)
-                .transpose()?
-                .map(|proxy| agent(Some(proxy))))
+        let agent = |proxy| {
+            let config = Config::builder()
+                .http_status_as_error(false)
+                .max_redirects(0)
+                .max_redirects_will_error(false)
+                // Phases only: a global, per-call or resolve timeout starts a thread a request.
+                .timeout_connect(Some(connect_timeout))
+                .timeout_send_request(Some(timeout))
+                .timeout_send_body(Some(timeout))
+                .timeout_recv_response(Some(timeout))
+                .max_response_header_size(MAX_HEAD)
+                .input_buffer_size((INPUTS / connections).clamp(MIN_INPUT, MAX_INPUT))
+                .output_buffer_size(OUTPUT)
+                .max_idle_connections(connections)
+                .max_idle_connections_per_host(jobs)
+                .max_idle_age(MAX_IDLE_AGE)
+                .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))
+                .accept(AutoHeaderValue::None)
+                .accept_encoding(AutoHeaderValue::None)
+                .proxy(proxy)
+                .build();
+            let connector = DefaultConnector::default().chain(PartDeadlines);
+            Agent::with_parts(config, connector, ResolveOnce::new(connect_timeout))
         };
+        let mut by_proxy = Vec::new();
+        for proxy in proxies.http.iter().chain(&proxies.https) {
+            // A proxy that no server needs may be unusable. Any peer may need it: what a stranger says
+            // must not decide that.
+            let leads_to = |server| proxies.to(server).is_some_and(|to| to.name == proxy.name);
+            if peers || servers.iter().any(leads_to) {
+                by_proxy.push((proxy.name, agent(Some(proxy.parse()?))));
+            }
+        }
         Ok(Client {
             direct: agent(None),
-            http: by(&proxies.http, false)?,
-            https: by(&proxies.https, true)?,
+            by_proxy,
             proxies,
             connect_timeout,
             timeout,
@@ -154,20 +206,14 @@ impl Client {
         })
     }
 
-    /// By a proxy or directly, as the environment has it for this server.
-    fn agent(&self, server: &Url) -> &Agent {
-        let by_proxy = if server.is_https() {
-            &self.https
-        } else {
-            &self.http
-        };
-        let by_proxy = by_proxy
-            .as_ref()
-            .filter(|_| !is_direct(&self.proxies, server));
-        by_proxy.unwrap_or(&self.direct)
+    /// The agent that reaches this server, and the words before the reason why it did not.
+    fn agent(&self, server: &Url) -> (&Agent, &'static str) {
+        let name = self.proxies.to(server).map(|proxy| proxy.name);
+        let by_proxy = self.by_proxy.iter().find(|(by, _)| Some(*by) == name);
+        by_proxy.map_or((&self.direct, ""), |(_, agent)| (agent, "by the proxy: "))
     }
 
-    /// What was asked and received until now.
+    /// The tally until now.
     pub fn tally(&self) -> Tally {
         *lock(&self.tally)
     }
@@ -177,7 +223,7 @@ impl Client {
     /// # Errors
     /// When there is no answer, or this machine is too short of something to ask.
     pub fn block(&self, server: &Url, hash: &Hash) -> Answered<Response> {
-        self.get(server, &server.block(hash), None)
+        self.ask(server, &format!("{server}/{hash}"), &Call::Get)
     }
 
     /// Asks `server` for the servers that it knows.
@@ -185,7 +231,7 @@ impl Client {
     /// # Errors
     /// As [`Client::block`].
     pub fn peers(&self, server: &Url) -> Answered<Response> {
-        self.get(server, &server.peers(), None)
+        self.ask(server, &format!("{server}/peers"), &Call::Get)
     }
 
     /// Asks `server` for all blocks of `list`, a hashlist, in one request.
@@ -193,66 +239,35 @@ impl Client {
     /// # Errors
     /// As [`Client::block`].
     pub fn blocks(&self, server: &Url, list: &[u8]) -> Answered<Response> {
-        let url = server.blocks();
-        self.ask(server, &url, &|agent, fresh| {
-            only(fresh, agent.post(&url)).send(list)
-        })
+        self.ask(server, &format!("{server}/blocks"), &Call::Post(list))
     }
 
-    /// Asks `mirror` for the bytes from `first` to `last`, this one too, or to the end.
+    /// Asks `mirror` for the bytes from `first` to `last`, both included, or to the end.
     ///
     /// # Errors
     /// As [`Client::block`].
     pub fn range(&self, mirror: &Url, first: u64, last: Option<u64>) -> Answered<Response> {
         let last = last.map_or_else(String::new, |last| last.to_string());
-        let range = format!("bytes={first}-{last}");
-        self.get(mirror, &mirror.to_string(), Some(&range))
+        let range = Call::Range(format!("bytes={first}-{last}"), self.timeout);
+        self.ask(mirror, &mirror.to_string(), &range)
     }
 
-    fn get(&self, server: &Url, url: &str, range: Option<&str>) -> Answered<Response> {
-        self.ask(server, url, &|agent, fresh| {
-            let mut request = only(fresh, agent.get(url));
-            if let Some(range) = range {
-                request = request.header(header::RANGE, range);
-                request = request.config().max_redirects(MAX_REDIRECTS).build();
-                // The pages that come with redirects are read on the way, and may have no end.
-                PART_DEADLINE.set(Some(Instant::now() + self.timeout));
-            }
-            let answer = request.call();
-            PART_DEADLINE.set(None);
-            answer
-        })
-    }
-
-    /// Asks by `call`; once more on a fresh connection, as it is then told, where a kept one may
-    /// have been closed meanwhile.
-    fn ask(
-        &self,
-        server: &Url,
-        url: &str,
-        call: &dyn Fn(&Agent, bool) -> Called,
-    ) -> Answered<Response> {
-        let agent = self.agent(server);
+    /// Asks again over a new connection where the server may have closed a kept one meanwhile.
+    fn ask(&self, server: &Url, url: &str, call: &Call) -> Answered<Response> {
+        let (agent, by) = self.agent(server);
         let call = |fresh| {
             lock(&self.tally).requests += 1;
-            call(agent, fresh)
+            call.run(agent, url, fresh)
         };
         let answer = match call(false) {
             Err(e) if is_hung_up(&e) => call(true),
             answer => answer,
         };
-        let by = if ptr::eq(agent, &self.direct) {
-            ""
-        } else {
-            "by the proxy: "
-        };
         let answer = answer.map_err(|e| self.unanswered(e, url, by))?;
         let place = answer.get_uri().clone();
-        let (head, body) = answer.into_parts();
         Ok(Response {
             place,
-            head,
-            body: body.into_reader(),
+            answer: answer.map(Body::into_reader),
             timeout: self.timeout,
             filled: 0,
             bytes: 0,
@@ -260,7 +275,7 @@ impl Client {
         })
     }
 
-    /// `by` is said before why there is no connection.
+    /// Why there is no answer. `by` stands before the reason for no connection.
     fn unanswered(&self, error: ureq::Error, url: &str, by: &str) -> Fault {
         use ureq::Error;
         Fault::Failed(match error {
@@ -287,42 +302,7 @@ impl Client {
     }
 }
 
-/// The library with all its settings: so many `connections` are kept, of them `jobs` to one server.
-fn agent(
-    proxy: Option<ureq::Proxy>,
-    connections: usize,
-    jobs: usize,
-    connect_timeout: Duration,
-    timeout: Duration,
-) -> Agent {
-    let config = Config::builder()
-        .http_status_as_error(false)
-        .max_redirects(0)
-        .max_redirects_will_error(false)
-        // Phases only: a global, per-call or resolve timeout starts a thread a request.
-        .timeout_connect(Some(connect_timeout))
-        .timeout_send_request(Some(timeout))
-        .timeout_send_body(Some(timeout))
-        .timeout_recv_response(Some(timeout))
-        .max_response_header_size(MAX_HEAD)
-        .input_buffer_size((INPUTS / connections).clamp(MIN_INPUT, MAX_INPUT))
-        .output_buffer_size(OUTPUT)
-        .max_idle_connections(connections)
-        .max_idle_connections_per_host(jobs)
-        .max_idle_age(MAX_IDLE_AGE)
-        .user_agent(concat!("psync/", env!("CARGO_PKG_VERSION")))
-        .accept(AutoHeaderValue::None)
-        .accept_encoding(AutoHeaderValue::None)
-        .proxy(proxy)
-        .build();
-    Agent::with_parts(
-        config,
-        DefaultConnector::default().chain(PartDeadlines),
-        ResolveOnce::new(connect_timeout),
-    )
-}
-
-/// Has a request wait for a fresh connection, where that is asked for: no kept one is so young.
+/// Keeps a `fresh` request off all kept connections: none is so young.
 fn only<B>(fresh: bool, request: RequestBuilder<B>) -> RequestBuilder<B> {
     if fresh {
         request.config().max_idle_age(Duration::ZERO).build()
@@ -331,17 +311,17 @@ fn only<B>(fresh: bool, request: RequestBuilder<B>) -> RequestBuilder<B> {
     }
 }
 
-/// Whether the connection ended before an answer began: it may have been a kept one that the
-/// server had closed meanwhile.
+/// Whether the connection ended before the answer began. The server may have closed a kept connection
+/// meanwhile.
 fn is_hung_up(error: &ureq::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-    let ends = [
-        UnexpectedEof,
-        ConnectionReset,
-        ConnectionAborted,
-        BrokenPipe,
-    ];
-    matches!(error, ureq::Error::Io(e) if ends.contains(&e.kind()))
+    let ureq::Error::Io(e) = error else {
+        return false;
+    };
+    matches!(
+        e.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+    )
 }
 
 fn silence(lacking: &str, timeout: Duration) -> Failure {
@@ -349,17 +329,15 @@ fn silence(lacking: &str, timeout: Duration) -> Failure {
     Failure::silent(format_args!("{lacking} within {seconds} s"))
 }
 
-/// An answer: its head, and its body as it comes. A body must be read to its end, or its connection
-/// is lost.
+/// An answer: its head, and its body as it comes. A body that is not read to its end costs its
+/// connection.
 ///
-/// Time is given to each part of a body that is filled: a server that sends block after block may
-/// take long over a run of them, one that sends a byte now and then may not.
+/// Each part of a body has `timeout`, so a server may take long over many blocks, but not over one.
 pub struct Response {
     place: Uri,
-    head: Parts,
-    body: BodyReader<'static>,
+    answer: http::Response<BodyReader<'static>>,
     timeout: Duration,
-    /// Bytes of the part that is being filled, or was last.
+    /// Bytes of the current part, or of the last one.
     filled: usize,
     /// Received and not yet in the tally.
     bytes: u64,
@@ -368,101 +346,101 @@ pub struct Response {
 
 impl Response {
     pub fn status(&self) -> u16 {
-        self.head.status.as_u16()
+        self.answer.status().as_u16()
     }
 
-    /// What the head says about the body's length.
+    /// The body's length, as the head has it.
     pub fn length(&self) -> Option<u64> {
         self.field(&header::CONTENT_LENGTH)?.parse().ok()
     }
 
-    /// Where the range that was answered begins (RFC 9110, section 14.4).
+    /// Where the range in the answer begins (RFC 9110, section 14.4).
     pub fn range_start(&self) -> Option<u64> {
         let (unit, range) = self.field(&header::CONTENT_RANGE)?.split_once(' ')?;
         let (start, _) = range.split_once('-')?;
         let is_plain = start.bytes().all(|c| c.is_ascii_digit());
-        (is_plain && unit.eq_ignore_ascii_case("bytes"))
-            .then(|| start.parse().ok())
-            .flatten()
+        let start = start.parse().ok();
+        start.filter(|_| is_plain && unit.eq_ignore_ascii_case("bytes"))
     }
 
-    /// Where the answer comes from in the end.
+    /// Where the answer comes from, after all redirects.
     pub fn place(&self) -> Url {
-        Url::of_answer(&self.place)
+        Url::far(self.place.to_string())
     }
 
     fn field(&self, name: &HeaderName) -> Option<&str> {
-        self.head.headers.get(name)?.to_str().ok()
+        self.answer.headers().get(name)?.to_str().ok()
     }
 
-    /// Reads until `buffer` is full or the body at its end, in `timeout` altogether; tells the
-    /// bytes read.
+    /// Reads one part: until `buffer` is full or the body ends. Returns the bytes read.
     ///
     /// # Errors
     /// When the body breaks off or stops coming.
-    pub fn fill(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+    pub fn fill(&mut self, buffer: &mut [u8]) -> Received<usize> {
         self.filled = 0;
-        PART_DEADLINE.set(Some(Instant::now() + self.timeout));
-        let filled = block::fill(self, buffer);
-        PART_DEADLINE.set(None);
-        filled
+        let filled = within(self.timeout, || block::fill(self, buffer));
+        filled.map_err(|e| self.failure(&e))
     }
 
-    /// Whether nothing more comes, which lets the connection be used again.
+    /// Whether the body ends here, so that its connection can be used again.
     ///
     /// # Errors
     /// As [`Response::fill`].
-    pub fn ends(&mut self) -> io::Result<bool> {
+    pub fn ends(&mut self) -> Received<bool> {
         Ok(self.fill(&mut [0])? == 0)
     }
 
-    /// Bytes of the part that was filled last, also where it did not come whole.
+    /// Bytes of the last part, even if it broke off.
     pub fn filled(&self) -> usize {
         self.filled
     }
 
-    /// Why a part of a body did not come whole.
-    pub fn failure(&self, error: &io::Error) -> Failure {
-        if is_timeout(error) {
-            silence("no whole answer", self.timeout)
-        } else if let Some(inner) = ureq_error(error) {
-            // Cut off in the line of a chunk's size it is told as this.
-            let transient = matches!(inner, ureq::Error::BodyStalled);
-            Failure::strike(format_args!("the body is not HTTP: {error}"), transient)
-        } else {
-            let reason = format_args!("it broke off after {} bytes of a block", self.filled);
-            Failure::strike(reason, true)
+    /// Why a part of the body broke off.
+    fn failure(&self, error: &io::Error) -> Failure {
+        // An error of the library, not of the system.
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+        match inner {
+            Some(ureq::Error::Timeout(_)) => silence("no whole answer", self.timeout),
+            Some(inner) => {
+                // A body that is cut off in the line of a chunk's size.
+                let transient = matches!(inner, ureq::Error::BodyStalled);
+                Failure::strike(format_args!("the body is not HTTP: {error}"), transient)
+            }
+            None => {
+                let reason = format_args!("it broke off after {} bytes of a block", self.filled);
+                Failure::strike(reason, true)
+            }
         }
     }
 
-    /// The status for a person, after the page that comes with it has been read: what that says
-    /// changes nothing.
+    /// The status in words. Reads the page that comes with it, and ignores that.
     ///
     /// # Errors
-    /// When the page never ends, which must not cost its time again.
-    pub fn refusal(&mut self) -> std::result::Result<String, Failure> {
-        if self.fill(&mut [0; MAX_PAGE]).is_err_and(|e| is_timeout(&e)) {
-            return Err(silence("no whole answer", self.timeout));
+    /// When the page does not end in time: no other page may cost that time.
+    pub fn refusal(&mut self) -> Received<String> {
+        if let Err(failure) = self.fill(&mut [0; MAX_PAGE])
+            && failure.is_outage()
+        {
+            return Err(failure);
         }
-        let reason = self.head.status.canonical_reason().unwrap_or_default();
-        let status = self.head.status.as_str();
+        let status = self.answer.status();
+        let reason = status.canonical_reason().unwrap_or_default();
+        let status = status.as_str();
         Ok(format!("HTTP {status} {reason}").trim_end().to_owned())
+    }
+
+    /// Adds the bytes received to the tally.
+    pub fn account(&mut self) {
+        lock(&self.tally).bytes += mem::take(&mut self.bytes);
     }
 }
 
 impl io::Read for Response {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let received = self.body.read(buffer)?;
+        let received = self.answer.body_mut().read(buffer)?;
         self.filled += received;
         self.bytes += received as u64;
         Ok(received)
-    }
-}
-
-impl Response {
-    /// Brings what was received into the tally.
-    pub fn account(&mut self) {
-        lock(&self.tally).bytes += mem::take(&mut self.bytes);
     }
 }
 
@@ -470,36 +448,4 @@ impl Drop for Response {
     fn drop(&mut self) {
         self.account();
     }
-}
-
-/// Whether reading a body took too long.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(ureq_error(error), Some(ureq::Error::Timeout(_)))
-}
-
-/// What the library says is wrong with a body, rather than the system.
-fn ureq_error(error: &io::Error) -> Option<&ureq::Error> {
-    error.get_ref()?.downcast_ref()
-}
-
-fn parse_proxy(variable: &Variable) -> Result<ureq::Proxy> {
-    let refused = |cause| Error::local("use", variable.name, cause);
-    const NO_URL: &str = "not the URL of a proxy";
-    let proxy = ureq::Proxy::new(&variable.value).map_err(|_| refused(NO_URL))?;
-    if proxy.protocol() != ureq::ProxyProtocol::Http {
-        return Err(refused("psync goes through http:// proxies only"));
-    }
-    // ureq takes an empty host, and the usual port for one that does not exist.
-    let authority = proxy
-        .uri()
-        .authority()
-        .map_or("", |authority| authority.as_str());
-    let host_and_port = authority.rsplit('@').next().unwrap_or_default();
-    let port = host_and_port.strip_prefix(proxy.host());
-    let port_is_right =
-        port.is_some_and(|port| port.is_empty() || port == format!(":{}", proxy.port()));
-    if proxy.host().is_empty() || !port_is_right {
-        return Err(refused(NO_URL));
-    }
-    Ok(proxy)
 }

@@ -9,10 +9,10 @@ const MAX_PAUSE: Duration = Duration::from_secs(300);
 /// When there is another round for what failed.
 pub struct Rounds {
     most: u32,
-    /// Rounds in a row that brought nothing.
+    /// Rounds in a row that brought no block.
     fruitless: u32,
-    /// Whether the last brought anything. What is fetched for the first time meanwhile does not
-    /// count: else a silent server would be waited for again and again as long as others give.
+    /// Whether the last round brought a block. A block that is fetched for the first time does not count:
+    /// else the rounds would wait for a silent server as long as others give.
     pub made_progress: bool,
 }
 
@@ -25,7 +25,8 @@ impl Rounds {
         }
     }
 
-    /// The pause before the next round, twice as long after each that brought nothing.
+    /// The pause before the next round; none if there is no other. It doubles after each round that brought
+    /// no block.
     pub fn next(&mut self) -> Option<Duration> {
         if mem::take(&mut self.made_progress) {
             self.fruitless = 0;

@@ -1,18 +1,26 @@
 //! Deadlines for the parts of a body, which ureq does not have.
 
 use std::cell::Cell;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ureq::Timeout;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 thread_local! {
-    /// When what this thread reads of a body must be there.
-    pub static PART_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// When the part of a body that this thread reads must be there.
+    static PART_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Has every wait for input end at [`PART_DEADLINE`]. What ureq has is a time for a whole body,
-/// which a slow line may exceed, and one for each wait, which a byte now and then never does.
+/// Runs `read`, whose reads of bodies on this thread fail after `timeout` altogether.
+pub fn within<T>(timeout: Duration, read: impl FnOnce() -> T) -> T {
+    PART_DEADLINE.set(Some(Instant::now() + timeout));
+    let read = read();
+    PART_DEADLINE.set(None);
+    read
+}
+
+/// Ends every wait for input at [`PART_DEADLINE`]. ureq has a timeout for a whole body, which a slow line
+/// exceeds, and one for each wait, which a byte now and then never exceeds.
 #[derive(Debug)]
 pub struct PartDeadlines;
 

@@ -7,7 +7,7 @@ pub fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
 
-/// An answer that is neither a block nor a plain no.
+/// Why a request failed: no answer came, or a wrong one. A plain no is no failure.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub reason: String,
@@ -50,7 +50,7 @@ impl Failure {
         !matches!(self.kind, FailureKind::Bad { .. })
     }
 
-    /// The server took the request and sent nothing, which may be due to this kind of request.
+    /// The server took the request and sent nothing; another kind of request may get an answer.
     pub fn is_silence(&self) -> bool {
         matches!(self.kind, FailureKind::Silent)
     }

@@ -14,9 +14,8 @@ use ureq::unversioned::transport::NextTimeout;
 
 use crate::mutex::lock;
 
-/// Looks each host up once: the default resolver does it before every request. Of several
-/// addresses it gives the first that takes a connection: a dead one would cost its time again
-/// with every connection.
+/// Looks each host up once: the default resolver does so before every request. Of several addresses it
+/// keeps the first that takes a connection: a dead one would cost its timeout with every connection.
 #[derive(Debug)]
 pub struct ResolveOnce {
     resolver: DefaultResolver,
@@ -34,14 +33,17 @@ impl ResolveOnce {
         }
     }
 
-    /// The first address that can be connected to, all of them sharing the time for one.
-    fn first_alive(&self, addresses: &[SocketAddr]) -> io::Result<SocketAddr> {
-        let mut failure = io::ErrorKind::NotFound.into();
+    /// The first address that takes a connection. All of them share the time for one.
+    fn first_alive(&self, addresses: &[SocketAddr]) -> Result<SocketAddr, ureq::Error> {
+        let share = self.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1);
+        let mut failure = ureq::Error::HostNotFound;
         for address in addresses {
-            let share = self.connect_timeout / u32::try_from(addresses.len()).unwrap_or(1);
-            match TcpStream::connect_timeout(address, share) {
+            failure = match TcpStream::connect_timeout(address, share) {
                 Ok(_) => return Ok(*address),
-                Err(e) => failure = e,
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+                    ureq::Error::Timeout(Timeout::Connect)
+                }
+                Err(e) => ureq::Error::Io(e),
             }
         }
         Err(failure)
@@ -61,10 +63,7 @@ impl Resolver for ResolveOnce {
         }
         let mut addresses = self.resolver.resolve(uri, config, timeout)?;
         if addresses.len() > 1 {
-            let alive = self.first_alive(&addresses).map_err(|e| match e.kind() {
-                io::ErrorKind::TimedOut => ureq::Error::Timeout(Timeout::Connect),
-                _ => ureq::Error::Io(e),
-            })?;
+            let alive = self.first_alive(&addresses)?;
             addresses = self.resolver.empty();
             addresses.push(alive);
         }

@@ -1,18 +1,16 @@
-//! Where servers and mirrors are.
+//! URLs of servers and mirrors, and their written form. This file knows no socket.
 
 use std::fmt::{self, Display};
 use std::net::{Ipv6Addr, SocketAddrV4};
 
-use crate::hash::Hash;
-
-/// Characters of a server's URL: more than any proxy or server takes with a hash after it.
+/// Characters of a URL. No proxy or server takes a longer one with a hash after it.
 const MAX_URL: usize = 2_000;
 
-/// Where a server is, or a mirror: in one written form, so that the same server is the same text.
+/// Where a server or a mirror is. There is one written form, so that the same server has the same text.
 #[derive(Clone, Debug)]
 pub struct Url {
     text: String,
-    /// Whether it is so near that no proxy leads there.
+    /// Whether it answered in the local network, where no proxy leads.
     near: bool,
 }
 
@@ -44,11 +42,12 @@ impl Url {
         Ok(Url::far(format!("{start}{path}")))
     }
 
-    fn far(text: String) -> Self {
+    /// Takes a text that has the written form.
+    pub fn far(text: String) -> Self {
         Url { text, near: false }
     }
 
-    /// Of a server in the local network, in the same form as one that is listed.
+    /// A server in the local network, in the same form as a listed one.
     pub fn near(server: SocketAddrV4) -> Option<Self> {
         let url = Url::parse(&server.to_string()).ok()?;
         Some(Url { near: true, ..url })
@@ -58,13 +57,8 @@ impl Url {
         self.near
     }
 
-    /// Of where an answer came from.
-    pub fn of_answer(uri: &impl Display) -> Self {
-        Url::far(uri.to_string())
-    }
-
-    /// Parses a list of servers, one a line, # comments: each line's number, and the server or why it
-    /// is none.
+    /// Parses a list of servers, one a line, # comments: the number of each line, and its server or what is
+    /// wrong with it.
     pub fn list(text: &[u8]) -> Vec<(usize, Result<Self, &'static str>)> {
         let mut list = Vec::new();
         for (line, number) in text.split(|&c| c == b'\n').zip(1..) {
@@ -88,59 +82,36 @@ impl Url {
         let authority = rest.split('/').next().unwrap_or_default();
         split_port(authority).0
     }
-
-    /// Where the block is, if this server has it.
-    pub fn block(&self, hash: &Hash) -> String {
-        format!("{}/{hash}", self.text)
-    }
-
-    /// Where many blocks are asked for at once.
-    pub fn blocks(&self) -> String {
-        format!("{}/blocks", self.text)
-    }
-
-    /// Where the servers that this one knows are.
-    pub fn peers(&self) -> String {
-        format!("{}/peers", self.text)
-    }
 }
 
-/// Splits a URL, which must look like `form`, into its start in one written form and its path.
+/// Splits a URL into its start, in the written form, and its path. `form` is the error for most.
 fn split<'t>(text: &'t str, form: &'static str) -> Result<(String, &'t str), &'static str> {
     if text.len() > MAX_URL {
         return Err("a URL of over 2,000 characters");
     }
-    let (scheme, port_due, rest) = match text.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => ("http", 80, rest),
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => {
-            if !cfg!(feature = "tls") {
-                return Err("this psync is built without https; build it with --features tls");
-            }
-            ("https", 443, rest)
-        }
-        Some(_) => return Err(form),
+    let (scheme, rest) = match text.split_once("://") {
+        Some(parts) => parts,
         None if text.contains('/') => return Err(form),
-        None => ("http", 80, text),
+        None => ("http", text),
     };
-    let (authority, path) = rest
-        .find('/')
-        .map_or((rest, ""), |slash| rest.split_at(slash));
+    let (scheme, port_due) = match &*scheme.to_ascii_lowercase() {
+        "http" => ("http", 80),
+        "https" if cfg!(feature = "tls") => ("https", 443),
+        "https" => return Err("this psync is built without https; build it with --features tls"),
+        _ => return Err(form),
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let (host, port) = split_port(authority);
     let port = port.map_or(Some(port_due), parse_port).ok_or(form)?;
-    if !is_host(host)
-        || !path
-            .bytes()
-            .all(|c| c.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&c))
-    {
+    let is_allowed = |c: u8| c.is_ascii_graphic() && !b"#\"<>\\^`{|}".contains(&c);
+    if !is_host(host) || !path.bytes().all(is_allowed) {
         return Err(form);
     }
-    let port = if port == port_due {
-        String::new()
-    } else {
-        format!(":{port}")
-    };
-    let host = host.to_ascii_lowercase();
-    Ok((format!("{scheme}://{host}{port}"), path))
+    let mut start = format!("{scheme}://{}", host.to_ascii_lowercase());
+    if port != port_due {
+        start += &format!(":{port}");
+    }
+    Ok((start, path))
 }
 
 fn split_port(authority: &str) -> (&str, Option<&str>) {
@@ -156,18 +127,12 @@ fn parse_port(digits: &str) -> Option<u16> {
 }
 
 fn is_host(host: &str) -> bool {
-    match host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'))
-    {
-        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            !host.is_empty()
-                && host
-                    .bytes()
-                    .all(|c| c.is_ascii_alphanumeric() || b"-._".contains(&c))
-        }
+    let in_brackets = host.strip_prefix('[').and_then(|v6| v6.strip_suffix(']'));
+    if let Some(v6) = in_brackets {
+        return v6.parse::<Ipv6Addr>().is_ok();
     }
+    let is_allowed = |c: u8| c.is_ascii_alphanumeric() || b"-._".contains(&c);
+    !host.is_empty() && host.bytes().all(is_allowed)
 }
 
 impl Display for Url {

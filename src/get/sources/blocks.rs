@@ -29,8 +29,7 @@ pub fn for_one(
     match receive_one(client.block(server, &wanted.hash), wanted, sink) {
         Ok(One::Given) => outcome.hit(),
         Ok(One::Lacking(reason)) => outcome.miss(whole, reason),
-        Err(Fault::Failed(failure)) => outcome.fail(whole, failure),
-        Err(Fault::Local(error)) => return Err(error),
+        Err(fault) => outcome.fail(whole, fault.failure()?),
     }
     Ok(outcome)
 }
@@ -55,7 +54,7 @@ fn receive_one(answer: Answered<Response>, wanted: &BlockRef, sink: &mut Sink) -
     }
     let mut slot = sink.slot(wanted, Origin::Fetched);
     // To the end of the body, which lets its connection be used again.
-    let length = fill(&mut answer, &mut slot.room()[..=BLOCK_SIZE])?;
+    let length = answer.fill(&mut slot.room()[..=BLOCK_SIZE])?;
     slot.accept(length, &wanted.hash);
     if sink.commit()? {
         return Ok(One::Given);
@@ -127,13 +126,13 @@ fn receive_many<'w>(
             break;
         };
         let mut length = [0; frames::LENGTH];
-        let mut is_whole = fill(&mut answer, &mut length)? == frames::LENGTH;
+        let mut is_whole = answer.fill(&mut length)? == frames::LENGTH;
         let length = frames::decode_length(length);
         if !is_whole || length > BLOCK_SIZE {
             break;
         }
         let mut slot = sink.slot(wanted, Origin::Fetched);
-        is_whole = fill(&mut answer, &mut slot.room()[..length])? == length;
+        is_whole = answer.fill(&mut slot.room()[..length])? == length;
         let given = is_whole && slot.accept(length, &wanted.hash) && sink.commit()?;
         let this = std::slice::from_ref(wanted);
         if given {
@@ -156,7 +155,7 @@ fn receive_many<'w>(
     // That the connection broke only then is nothing to hold against it.
     let has_end = |answer: &mut Response| match answer.ends() {
         Ok(ended) => ended,
-        Err(e) => !answer.failure(&e).is_outage(),
+        Err(failure) => !failure.is_outage(),
     };
     if !left.is_empty() || !has_end(&mut answer) {
         outcome.refuse_batch(left, BatchRefusal::Permanent);
@@ -173,8 +172,4 @@ fn unfit(status: u16) -> BatchRefusal {
         status if is_transient(status) => BatchRefusal::Temporary,
         _ => BatchRefusal::Permanent,
     }
-}
-
-fn fill(answer: &mut Response, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {
-    answer.fill(buffer).map_err(|e| answer.failure(&e))
 }

@@ -343,8 +343,7 @@ impl Stream {
     }
 
     fn fill(&mut self, buffer: &mut [u8]) -> std::result::Result<usize, Failure> {
-        let filled = self.answer.fill(buffer);
-        let filled = filled.map_err(|e| self.answer.failure(&e))?;
+        let filled = self.answer.fill(buffer)?;
         self.at += filled as u64;
         Ok(filled)
     }

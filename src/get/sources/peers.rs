@@ -25,7 +25,7 @@ const MAX_SERVERS: usize = 64;
 /// Bytes of a list that are read.
 const MAX_TEXT: usize = 64 * 1024;
 
-/// What one server said: the servers that it names, or nothing.
+/// The servers that one server names; none if it did not answer.
 type Named = Option<Vec<Url>>;
 
 /// Asks the `listed` servers for peers, and those for more, `timeout` for each of the two steps.
@@ -75,14 +75,14 @@ fn add(known: &mut Vec<Url>, named: &[Named]) {
     }
 }
 
-/// One step: what the servers have said so far, and how many of them are still being asked.
+/// One step: what the servers have answered so far, and how many have not.
 struct Step {
     named: Vec<Named>,
     open: usize,
 }
 
-/// Asks all `servers` at once, and waits until they have answered or time is up. A thread that is late
-/// is left to itself: it may wait for a name to be looked up, which has no bound.
+/// Asks all `servers` at once, and waits until they have answered or time is up. It does not wait for a
+/// late thread, which may be looking up a name: that has no bound.
 fn ask_all(client: &Arc<Client>, servers: &[Url], timeout: Duration) -> Vec<Named> {
     let step = Step {
         named: vec![None; servers.len()],
@@ -104,12 +104,12 @@ fn ask_all(client: &Arc<Client>, servers: &[Url], timeout: Duration) -> Vec<Name
 fn record((step, changed): &(Mutex<Step>, Condvar), number: usize, answer: Answered<Vec<Url>>) {
     let mut step = lock(step);
     step.open -= 1;
-    // Unless time was up.
+    // Once time is up, there is no place for it.
     if let Some(named) = step.named.get_mut(number) {
         *named = match answer {
             Ok(named) => Some(named),
             Err(Fault::Failed(_)) => None,
-            // That this machine is short of something says nothing about the server.
+            // A shortage on this machine says nothing about the server.
             Err(Fault::Local(_)) => Some(Vec::new()),
         };
     }
@@ -123,7 +123,7 @@ fn ask(client: &Client, server: &Url) -> Answered<Vec<Url>> {
         return Ok(Vec::new());
     }
     let mut text = vec![0; MAX_TEXT];
-    let length = answer.fill(&mut text).map_err(|e| answer.failure(&e))?;
+    let length = answer.fill(&mut text)?;
     text.truncate(length);
     if length == MAX_TEXT {
         // Its last line may go on.
