@@ -4,11 +4,14 @@ mod blocks;
 mod health;
 pub mod local;
 pub mod mirror;
+mod mirror_body;
+mod mirror_stream;
 pub mod outcome;
 mod own_list;
 pub mod peers;
 pub mod seed;
 pub mod servers;
+mod visit;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,9 +21,10 @@ use super::output::sink::{Keep, Sink, Spare};
 use crate::error::Result;
 use crate::store::BlockDir;
 use mirror::Mirror;
-use outcome::{Missing, RequestKind};
+use outcome::{Missing, Outcome, RequestKind};
 use seed::Seed;
 use servers::{RunStart, Servers};
+use visit::Visit;
 
 /// Where blocks come from, be they the file's or its list's.
 pub struct Sources {
@@ -55,15 +59,27 @@ impl Sources {
         start: RunStart,
         sink: &mut Sink,
     ) -> Result<()> {
-        servers.fetch(missing, start, |url, kind, wanted| match kind {
-            RequestKind::Single => {
-                let outcome = blocks::for_one(&self.client, url, &wanted[0], sink);
-                // The next may take as long as a server takes.
-                sink.flush();
-                outcome
+        servers.fetch(missing, start, |url, kind, wanted| {
+            let mut visit = Visit {
+                client: &self.client,
+                url,
+                sink,
+                left: wanted,
+                outcome: Outcome::default(),
+            };
+            let received = match kind {
+                RequestKind::Single => blocks::receive_one(&mut visit),
+                RequestKind::Batch => blocks::receive_many(&mut visit),
+                RequestKind::Range(mirror) => self.copies[mirror].receive(&mut visit),
+            };
+            if let Err(fault) = received {
+                visit.outcome.fail(visit.left, fault.failure()?);
             }
-            RequestKind::Batch => blocks::for_many(&self.client, url, wanted, sink),
-            RequestKind::Range(mirror) => self.copies[mirror].ask(&self.client, url, wanted, sink),
+            if kind == RequestKind::Single {
+                // The next may take as long as a server takes.
+                visit.sink.flush();
+            }
+            Ok(visit.outcome)
         })
     }
 

@@ -3,47 +3,29 @@
 
 use std::time::Instant;
 
-use super::outcome::{BatchRefusal, Outcome, Pace};
+use super::outcome::{BatchRefusal, Pace};
+use super::visit::Visit;
 use crate::block::BLOCK_SIZE;
-use crate::error::Result;
 use crate::frames;
-use crate::get::block_ref::BlockRef;
 use crate::get::client::failure::{Failure, is_transient};
-use crate::get::client::url::Url;
-use crate::get::client::{Answered, Client, Fault, Response};
-use crate::get::output::sink::{Origin, Sink};
-use crate::hashlist::LINE;
+use crate::get::client::{Answered, Fault, Response};
+use crate::get::output::sink::Origin;
+use crate::hashlist::{LINE, push_line};
 
-/// Asks for one block.
+/// Asks for the next block.
 ///
 /// # Errors
-/// What fails on this machine.
-pub fn for_one(
-    client: &Client,
-    server: &Url,
-    wanted: &BlockRef,
-    sink: &mut Sink,
-) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
-    let whole = std::slice::from_ref(wanted);
-    match receive_one(client.block(server, &wanted.hash), wanted, sink) {
-        Ok(One::Given) => outcome.hit(),
-        Ok(One::Lacking(reason)) => outcome.miss(whole, reason),
-        Err(fault) => outcome.fail(whole, fault.failure()?),
-    }
-    Ok(outcome)
-}
-
-enum One {
-    Given,
-    Lacking(String),
-}
-
-fn receive_one(answer: Answered<Response>, wanted: &BlockRef, sink: &mut Sink) -> Answered<One> {
-    let mut answer = answer?;
+/// When it does not come.
+pub fn receive_one(visit: &mut Visit) -> Answered<()> {
+    let wanted = &visit.left[0];
+    let mut answer = visit.client.block(visit.url, &wanted.hash)?;
     match answer.status() {
         200 => {}
-        403 | 404 | 410 => return Ok(One::Lacking(answer.refusal()?)),
+        403 | 404 | 410 => {
+            let reason = answer.refusal()?;
+            visit.miss_rest(&reason);
+            return Ok(());
+        }
         status => {
             return Err(Failure::strike(answer.refusal()?, is_transient(status)).into());
         }
@@ -52,12 +34,14 @@ fn receive_one(answer: Answered<Response>, wanted: &BlockRef, sink: &mut Sink) -
         let reason = format_args!("{length} bytes, which no block has");
         return Err(Failure::strike(reason, false).into());
     }
-    let mut slot = sink.slot(wanted, Origin::Fetched);
-    // To the end of the body, which lets its connection be used again.
-    let length = answer.fill(&mut slot.room()[..=BLOCK_SIZE])?;
+    let mut slot = visit.sink.slot(wanted, Origin::Fetched);
+    // The room is longer than a block, so this reads the end of the body too: its connection can be
+    // used again.
+    let length = answer.fill(slot.room())?;
     slot.accept(length, &wanted.hash);
-    if sink.commit()? {
-        return Ok(One::Given);
+    if visit.sink.commit()? {
+        visit.outcome.hit();
+        return Ok(());
     }
     let reason = match length {
         0 => "an empty answer".to_owned(),
@@ -67,109 +51,101 @@ fn receive_one(answer: Answered<Response>, wanted: &BlockRef, sink: &mut Sink) -
     Err(Failure::strike(reason, false).into())
 }
 
-/// Asks for many blocks in one request: `POST /blocks`, whose answer has, for each in order, two
-/// bytes of length, big-endian, and so many bytes; none for one that is not there.
+/// Asks for all blocks in one request: `POST /blocks`, whose answer has a frame for each in order
+/// (`frames.rs`).
 ///
 /// # Errors
-/// What fails on this machine.
-pub fn for_many(
-    client: &Client,
-    server: &Url,
-    wanted: &[BlockRef],
-    sink: &mut Sink,
-) -> Result<Outcome> {
-    let mut outcome = Outcome::default();
-    let mut list = Vec::with_capacity(wanted.len() * LINE);
-    for wanted in wanted {
-        crate::hashlist::push_line(&mut list, &wanted.hash);
+/// When the answer ends before its frames do.
+pub fn receive_many(visit: &mut Visit) -> Answered<()> {
+    let mut list = Vec::with_capacity(visit.left.len() * LINE);
+    for wanted in visit.left {
+        push_line(&mut list, &wanted.hash);
     }
-    let begun = Instant::now();
-    let mut left = wanted;
-    match receive_many(client.blocks(server, &list), &mut left, sink, &mut outcome) {
-        Ok(Some(head)) => {
-            // One that is not there comes quickly as well.
-            outcome.pace = Some(Pace {
-                blocks: wanted.len() - left.len(),
-                body: head.elapsed(),
-                whole: begun.elapsed(),
-            });
+    let (begun, wanted) = (Instant::now(), visit.left.len());
+    let answer = visit.client.blocks(visit.url, &list);
+    let head = Instant::now();
+    match answer.and_then(|answer| receive_frames(answer, visit)) {
+        // The server may answer a request for a single block in an orderly way.
+        Err(Fault::Failed(failure))
+            if failure.is_misunderstanding() && visit.outcome.given == 0 =>
+        {
+            visit
+                .outcome
+                .refuse_batch(visit.left, BatchRefusal::Permanent);
         }
-        Ok(None) => {}
-        // What is no answer at all may be one to a request for a single block.
-        Err(Fault::Failed(failure)) if failure.is_misunderstanding() && outcome.given == 0 => {
-            outcome.refuse_batch(left, BatchRefusal::Permanent);
-        }
-        Err(Fault::Failed(failure)) => outcome.fail(left, failure),
-        Err(Fault::Local(error)) => return Err(error),
+        received => received?,
     }
-    Ok(outcome)
+    if visit.outcome.batch_refusal.is_none() {
+        // A frame without a block counts: it comes as quickly.
+        visit.outcome.pace = Some(Pace {
+            blocks: wanted - visit.left.len(),
+            body: head.elapsed(),
+            whole: begun.elapsed(),
+        });
+    }
+    Ok(())
 }
 
-/// Takes frame after frame, of the blocks in `left`. Tells when they began to come; none if they are
-/// no frames.
-fn receive_many<'w>(
-    answer: Answered<Response>,
-    left: &mut &'w [BlockRef],
-    sink: &mut Sink,
-    outcome: &mut Outcome,
-) -> Answered<Option<Instant>> {
-    let mut answer = answer?;
+/// Takes frame after frame, or a refusal of the batch.
+fn receive_frames(mut answer: Response, visit: &mut Visit) -> Answered<()> {
     if answer.status() != 200 {
         answer.refusal()?;
-        outcome.refuse_batch(left, unfit(answer.status()));
-        return Ok(None);
+        let refusal = batch_refusal(answer.status());
+        visit.outcome.refuse_batch(visit.left, refusal);
+        return Ok(());
     }
-    let head = Instant::now();
-    while !outcome.reached_strike_limit() {
-        let frames: &'w [BlockRef] = left;
-        let Some((wanted, later)) = frames.split_first() else {
-            break;
-        };
+    while let Some(wanted) = visit.left.first()
+        && !visit.outcome.reached_strike_limit()
+    {
         let mut length = [0; frames::LENGTH];
-        let mut is_whole = answer.fill(&mut length)? == frames::LENGTH;
-        let length = frames::decode_length(length);
-        if !is_whole || length > BLOCK_SIZE {
+        if answer.fill(&mut length)? < frames::LENGTH {
             break;
         }
-        let mut slot = sink.slot(wanted, Origin::Fetched);
-        is_whole = answer.fill(&mut slot.room()[..length])? == length;
-        let given = is_whole && slot.accept(length, &wanted.hash) && sink.commit()?;
-        let this = std::slice::from_ref(wanted);
-        if given {
-            outcome.hit();
-        } else if !is_whole {
+        let length = frames::decode_length(length);
+        if length > BLOCK_SIZE {
             break;
+        }
+        let mut slot = visit.sink.slot(wanted, Origin::Fetched);
+        if answer.fill(&mut slot.room()[..length])? < length {
+            break;
+        }
+        slot.accept(length, &wanted.hash);
+        let is_given = visit.sink.commit()?;
+        let this = visit.next();
+        if is_given {
+            visit.outcome.hit();
         } else if length == 0 {
-            outcome.miss(this, "it has not got it");
+            visit.outcome.miss(this, "it has not got it");
         } else {
             let reason = format_args!("wrong bytes ({length})");
-            outcome.fail(this, Failure::strike(reason, false));
+            visit.outcome.fail(this, Failure::strike(reason, false));
         }
-        *left = later;
     }
-    if outcome.reached_strike_limit() {
-        outcome.rest.extend_from_slice(left);
-        return Ok(Some(head));
+    if visit.outcome.reached_strike_limit() {
+        visit.outcome.rest.extend_from_slice(visit.left);
+        return Ok(());
     }
-    // All that was wanted may have come, and then more, or nothing for as long as a server may take.
-    // That the connection broke only then is nothing to hold against it.
-    let has_end = |answer: &mut Response| match answer.ends() {
+    // More bytes, or silence, after the last frame: the server does not understand batches. A connection
+    // that breaks only there has done no harm.
+    let mut has_end = || match answer.ends() {
         Ok(ended) => ended,
         Err(failure) => !failure.is_outage(),
     };
-    if !left.is_empty() || !has_end(&mut answer) {
-        outcome.refuse_batch(left, BatchRefusal::Permanent);
-        return Ok(None);
+    if !visit.left.is_empty() || !has_end() {
+        visit
+            .outcome
+            .refuse_batch(visit.left, BatchRefusal::Permanent);
     }
-    Ok(Some(head))
+    Ok(())
 }
 
-/// What a status that is not 200 says of later requests for many.
-fn unfit(status: u16) -> BatchRefusal {
-    match status {
-        // Not implemented; not in this version of HTTP.
-        501 | 505 => BatchRefusal::Permanent,
-        status if is_transient(status) => BatchRefusal::Temporary,
-        _ => BatchRefusal::Permanent,
+/// What a status that is not 200 says of later batches.
+fn batch_refusal(status: u16) -> BatchRefusal {
+    // Not implemented; not in this version of HTTP.
+    let is_permanent = matches!(status, 501 | 505) || !is_transient(status);
+    if is_permanent {
+        BatchRefusal::Permanent
+    } else {
+        BatchRefusal::Temporary
     }
 }
