@@ -57,12 +57,7 @@ impl Failure {
 
     /// Whether the same server may answer rightly a little later.
     pub fn is_transient(&self) -> bool {
-        !self.is_misunderstanding()
-    }
-
-    /// Whether the answer made no sense.
-    pub fn is_misunderstanding(&self) -> bool {
-        matches!(self.kind, FailureKind::Bad { transient: false })
+        !matches!(self.kind, FailureKind::Bad { transient: false })
     }
 }
 
@@ -71,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_wrong_answer_that_will_stay_wrong_is_a_misunderstanding() {
+    fn only_a_wrong_answer_that_will_stay_wrong_is_not_transient() {
         for (failure, outage, silence, transient) in [
             (Failure::unreachable("refused"), true, false, true),
             (Failure::silent("nothing came"), true, true, true),
@@ -81,7 +76,6 @@ mod tests {
             assert_eq!(failure.is_outage(), outage, "{failure:?}");
             assert_eq!(failure.is_silence(), silence, "{failure:?}");
             assert_eq!(failure.is_transient(), transient, "{failure:?}");
-            assert_eq!(failure.is_misunderstanding(), !transient, "{failure:?}");
         }
     }
 }

@@ -66,9 +66,7 @@ pub fn receive_many(visit: &mut Visit) -> Answered<()> {
     let head = Instant::now();
     match answer.and_then(|answer| receive_frames(answer, visit)) {
         // The server may answer a request for a single block in an orderly way.
-        Err(Fault::Failed(failure))
-            if failure.is_misunderstanding() && visit.outcome.given == 0 =>
-        {
+        Err(Fault::Failed(failure)) if !failure.is_transient() && visit.outcome.given == 0 => {
             visit
                 .outcome
                 .refuse_batch(visit.left, BatchRefusal::Permanent);

@@ -75,43 +75,37 @@ fn add(known: &mut Vec<Url>, named: &[Named]) {
     }
 }
 
-/// One step: what the servers have answered so far, and how many have not.
-struct Step {
-    named: Vec<Named>,
-    open: usize,
-}
+/// What the servers of one step have answered so far: none where the answer is not there yet.
+type Step = (Mutex<Vec<Option<Named>>>, Condvar);
 
 /// Asks all `servers` at once, and waits until they have answered or time is up. It does not wait for a
 /// late thread, which may be looking up a name: that has no bound.
 fn ask_all(client: &Arc<Client>, servers: &[Url], timeout: Duration) -> Vec<Named> {
-    let step = Step {
-        named: vec![None; servers.len()],
-        open: servers.len(),
-    };
-    let shared = Arc::new((Mutex::new(step), Condvar::new()));
+    let step: Step = (Mutex::new(vec![None; servers.len()]), Condvar::new());
+    let step = Arc::new(step);
     for (number, server) in servers.iter().enumerate() {
-        let (client, server, answers) = (Arc::clone(client), server.clone(), Arc::clone(&shared));
+        let (client, server, answers) = (Arc::clone(client), server.clone(), Arc::clone(&step));
         let work = move || record(&answers, number, ask(&client, &server));
         if let Err(shortage) = spawn(ASKING_STACK, Box::new(work)) {
-            record(&shared, number, Err(shortage.into()));
+            record(&step, number, Err(shortage.into()));
         }
     }
-    let (step, changed) = &*shared;
-    let step = changed.wait_timeout_while(lock(step), timeout, |step| step.open > 0);
-    mem::take(&mut step.unwrap_or_else(PoisonError::into_inner).0.named)
+    let (answers, changed) = &*step;
+    let is_open = |answers: &mut Vec<_>| answers.contains(&None);
+    let waited = changed.wait_timeout_while(lock(answers), timeout, is_open);
+    let answers = mem::take(&mut *waited.unwrap_or_else(PoisonError::into_inner).0);
+    answers.into_iter().map(Option::flatten).collect()
 }
 
-fn record((step, changed): &(Mutex<Step>, Condvar), number: usize, answer: Answered<Vec<Url>>) {
-    let mut step = lock(step);
-    step.open -= 1;
+fn record((answers, changed): &Step, number: usize, answer: Answered<Vec<Url>>) {
     // Once time is up, there is no place for it.
-    if let Some(named) = step.named.get_mut(number) {
-        *named = match answer {
+    if let Some(place) = lock(answers).get_mut(number) {
+        *place = Some(match answer {
             Ok(named) => Some(named),
             Err(Fault::Failed(_)) => None,
             // A shortage on this machine says nothing about the server.
             Err(Fault::Local(_)) => Some(Vec::new()),
-        };
+        });
     }
     changed.notify_one();
 }

@@ -159,9 +159,6 @@ impl Servers {
         mut ask: impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
     ) -> Result<()> {
         for server in self.in_order(start.first) {
-            if missing.blocks.is_empty() {
-                break;
-            }
             self.ask(server, missing, &mut ask)?;
         }
         Ok(())
