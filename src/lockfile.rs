@@ -14,10 +14,6 @@ pub enum Locking {
     Locked(File),
     /// Another process holds it.
     Held,
-    /// The file is absent, or so is the directory to make it in.
-    Absent(io::Error),
-    /// The file was to be made, and is there already.
-    Present(io::Error),
     /// Another process renamed or removed it meanwhile.
     Moved,
     /// The check refuses it, for this reason.
@@ -42,11 +38,7 @@ pub fn lock(
     }
     // A FIFO of that name would make the open wait.
     let flags = sys::O_NONBLOCK | sys::O_NOFOLLOW;
-    let file = match options.custom_flags(flags).open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Locking::Absent(e)),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(Locking::Present(e)),
-        opened => opened?,
-    };
+    let file = options.custom_flags(flags).open(path)?;
     // The name may have got another file since the first check.
     if let Err(reason) = check(&file.metadata()?) {
         return Ok(Locking::Refused(reason));

@@ -367,21 +367,20 @@ fn numbers(dir: &Path, uid: u32) -> impl Iterator<Item = (u32, PathBuf, bool)> {
 
 /// Claims a free number for this process.
 fn claim(dir: &Path) -> Result<WriterLock> {
-    let failed = |path: &Path, e| Error::storage("create", path, &e);
     for (number, path, _) in numbers(dir, sys::user()).filter(|(.., is_taken)| !is_taken) {
         let mut new = OpenOptions::new();
         // A user who may open it may lock it, and so fake a living writer.
         new.write(true).create_new(true).mode(0o600);
-        let made = lockfile::lock(&mut new, &path, |_| Ok(()));
-        match made.map_err(|e| failed(&path, e))? {
-            Locking::Locked(lock) => return Ok(WriterLock { number, path, lock }),
-            // The directory was removed or renamed meanwhile.
-            Locking::Absent(e) => return Err(failed(&path, e)),
-            Locking::Unlockable(e) => {
+        match lockfile::lock(&mut new, &path, |_| Ok(())) {
+            Ok(Locking::Locked(lock)) => return Ok(WriterLock { number, path, lock }),
+            Ok(Locking::Unlockable(e)) => {
                 let _ = fs::remove_file(&path);
                 return Err(Error::io("lock", path.display(), &e));
             }
-            Locking::Held | Locking::Present(_) | Locking::Moved | Locking::Refused(_) => {}
+            Ok(Locking::Held | Locking::Moved | Locking::Refused(_)) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            // Among others, the directory was removed or renamed meanwhile.
+            Err(e) => return Err(Error::storage("create", &path, &e)),
         }
     }
     let cause = format_args!("{MAX_WRITERS} writers are at work in it");

@@ -126,10 +126,10 @@ fn open_part(path: &Path, look_at: &dyn Fn(&Metadata) -> Leftover) -> Result<(Fi
     new.create_new(true).mode(rights::PRIVATE);
     let mut leftover = None;
     loop {
-        match lockfile::lock(&mut new, path, |_| Ok(())).map_err(failed)? {
-            Locking::Present(_) => {}
-            Locking::Absent(e) => return Err(failed(e)),
-            locking => {
+        match lockfile::lock(&mut new, path, |_| Ok(())) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(failed(e)),
+            Ok(locking) => {
                 if let Locking::Unlockable(_) = locking {
                     let _ = fs::remove_file(path);
                 }
@@ -142,7 +142,8 @@ fn open_part(path: &Path, look_at: &dyn Fn(&Metadata) -> Leftover) -> Result<(Fi
         old.read(true).write(is_private);
         match lockfile::lock(&mut old, path, check) {
             // Renamed by another psync that has just finished: there is a new one to be made.
-            Ok(Locking::Moved | Locking::Absent(_)) => {}
+            Ok(Locking::Moved) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Ok(locking) => {
                 let file = locked(locking, path)?;
                 let there = file.metadata().map_err(failed)?;
@@ -175,9 +176,6 @@ fn locked(locking: Locking, path: &Path) -> Result<File> {
         Locking::Held => "another psync is writing it",
         Locking::Moved => REPLACED,
         Locking::Refused(reason) => return Err(refused(path, reason)),
-        Locking::Absent(e) | Locking::Present(e) => {
-            return Err(Error::io("open", path.display(), &e));
-        }
         Locking::Unlockable(e) => return Err(Error::io("lock", path.display(), &e)),
     };
     Err(Error::local("write", path.display(), cause))

@@ -14,7 +14,7 @@ use super::output::Stream;
 use super::output::sink::{End, Origin, Part, TaskReport};
 use super::rounds::Rounds;
 use super::workers::{Shared, TASKS_EACH, Task, Workers, longest_run};
-use crate::block::BLOCK_SIZE;
+use crate::block::{self, BLOCK_SIZE};
 use crate::error::{Error, Result};
 use crate::hash::Hash;
 use crate::mutex::lock;
@@ -51,21 +51,6 @@ pub struct Summary {
 impl Summary {
     pub fn blocks(&self) -> u64 {
         self.at_hand + self.fetched + self.missing
-    }
-
-    /// Checks the length of the last of some blocks that have their places, and takes the file's
-    /// size from the last of all. `name` is the list's.
-    fn settle(&mut self, end: End, name: &str) -> Result<()> {
-        let End { wanted, length } = end;
-        if wanted.last {
-            self.size = wanted.offset() + length as u64;
-        } else if length != BLOCK_SIZE {
-            let line = format!("{name}:{}", wanted.number + 1);
-            let cause =
-                format!("a block of {length} bytes, which only the last of a file may have");
-            return Err(Error::malformed("read hashlist", line, cause));
-        }
-        Ok(())
     }
 }
 
@@ -260,7 +245,7 @@ impl<'a> Scheduler<'a> {
     /// Brings blocks to their places, or to where they wait for their turn.
     fn put(&mut self, part: Part) -> Result<()> {
         let count = part.count();
-        self.check_size(part.end)?;
+        self.check_length(part.end)?;
         self.check_no_root(&part)?;
         match part.origin {
             Origin::Fetched => self.summary.fetched += count,
@@ -271,7 +256,9 @@ impl<'a> Scheduler<'a> {
             self.reorder_buffer.insert(part.first, Next::Part(part));
             return self.write_ready();
         };
-        self.summary.settle(part.end, self.name)?;
+        if part.end.wanted.last {
+            self.summary.size = part.end.offset();
+        }
         match part.origin {
             Origin::InPlace => Ok(()),
             Origin::Zeros => place.write_zeros(part.first, part.end),
@@ -283,17 +270,24 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Whether some blocks, of which only the last may be short, end where the file's size has them
-    /// end.
-    fn check_size(&self, end: End) -> Result<()> {
-        let left = |size: u64| size.saturating_sub(end.wanted.offset());
-        let is_due = |size| left(size).min(BLOCK_SIZE as u64) == end.length as u64;
-        if self.size.is_none_or(is_due) {
-            return Ok(());
+    /// Whether the last of some blocks is as long as the file's size says, or, where only the list is known
+    /// and blocks have their places, full unless it is the last of all.
+    fn check_length(&self, End { wanted, length }: End) -> Result<()> {
+        let number = wanted.number + 1;
+        match self.size {
+            Some(size) if block::length(wanted.number, size) != length => {
+                let cause =
+                    format!("block {number} has {length} bytes, which does not fit its size");
+                Err(Error::malformed("read root", self.name, cause))
+            }
+            None if self.stream.is_none() && !wanted.last && length != BLOCK_SIZE => {
+                let line = format!("{}:{number}", self.name);
+                let cause =
+                    format!("a block of {length} bytes, which only the last of a file may have");
+                Err(Error::malformed("read hashlist", line, cause))
+            }
+            _ => Ok(()),
         }
-        let (number, length) = (end.wanted.number + 1, end.length);
-        let cause = format!("block {number} has {length} bytes, which does not fit its size");
-        Err(Error::malformed("read root", self.name, cause))
     }
 
     /// A list of one line may be a root that was kept in a file, and FILE would become its root block,
