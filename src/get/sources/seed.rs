@@ -97,10 +97,8 @@ impl Seed {
 
     /// None where the scope needs none, or it does not fit into memory.
     fn index(&self) -> Option<&Index> {
-        if let Scope::Anywhere = self.scope {
-            self.complete(self.new_index(), 0);
-        }
-        self.index.get()?.as_ref()
+        let read = || self.read_index(self.new_index(), 0);
+        self.index.get_or_init(read).as_ref()
     }
 
     /// An index that has none of the seed's blocks yet.
@@ -114,10 +112,12 @@ impl Seed {
     /// Takes an `index` of the blocks before `first`, and reads the others for it. Does nothing where
     /// the seed has its index.
     pub fn complete(&self, index: Option<Index>, first: u64) {
-        self.index.get_or_init(|| {
-            self.read(first, index.as_ref(), None);
-            index
-        });
+        self.index.get_or_init(|| self.read_index(index, first));
+    }
+
+    fn read_index(&self, index: Option<Index>, first: u64) -> Option<Index> {
+        self.read(first, index.as_ref(), None);
+        index
     }
 
     /// Reads the seed from the block `first` on, by several threads.
