@@ -21,7 +21,7 @@ mod filter;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -58,7 +58,9 @@ impl BlockDir {
 
     /// A way for one thread to the blocks. It reuses the memory for the path.
     pub fn view(&self) -> View {
-        View(self.path.join(TEMPORARY))
+        let path = self.path.join("").into_os_string().into_vec();
+        let prefix = path.len();
+        View { path, prefix }
     }
 
     /// Makes the directory where there is none, and claims a writer's names in it. Removes what
@@ -74,9 +76,8 @@ impl BlockDir {
             }
             _ => Error::storage("create", &self.path, &e),
         })?;
-        let open = File::open(&self.path);
-        let directory =
-            open.map_err(|e| Error::io("open block directory", self.path.display(), &e))?;
+        let failed = |e| Error::io("open block directory", self.path.display(), &e);
+        let directory = File::open(&self.path).map_err(failed)?;
         let user = sys::user();
         let mut dead = dead_owners(&self.path, user);
         // The number of a dead writer needs no new file, for which there may be no room.
@@ -105,20 +106,32 @@ impl BlockDir {
     }
 }
 
-/// One thread's way to the blocks of a directory: the path that was used last.
-pub struct View(PathBuf);
+/// One thread's way to the blocks of a directory.
+pub struct View {
+    /// The path that was used last.
+    path: Vec<u8>,
+    /// Bytes of the directory and the slash in it.
+    prefix: usize,
+}
 
 impl View {
     fn temporary_path(&mut self, owner: u32, temporary: Temporary) -> &Path {
-        let name = format!("{TEMPORARY}{owner}-{}", temporary.0);
-        self.0.set_file_name(name);
-        &self.0
+        self.named(format!("{TEMPORARY}{owner}-{}", temporary.0).as_bytes())
     }
 
     /// Only this makes a path of a hash.
     fn block_path(&mut self, hash: &Hash) -> &Path {
-        self.0.set_file_name(OsStr::from_bytes(&hash.to_hex()));
-        &self.0
+        self.named(&hash.to_hex())
+    }
+
+    fn named(&mut self, name: &[u8]) -> &Path {
+        self.path.truncate(self.prefix);
+        self.path.extend_from_slice(name);
+        self.path()
+    }
+
+    fn path(&self) -> &Path {
+        Path::new(OsStr::from_bytes(&self.path))
     }
 
     /// Reads a block into `slot`. False when it is absent. Anything else under its name (a directory, a FIFO,
@@ -276,7 +289,7 @@ impl BlockWriter<'_> {
         let written = file.write_all(block.bytes());
         #[cfg(not(target_os = "linux"))]
         let written = written.and_then(|()| file.sync_all());
-        written.map_err(|e| Error::storage("write", &self.temporary.0, &e))?;
+        written.map_err(|e| Error::storage("write", self.temporary.path(), &e))?;
         if let Some(put) = &self.writer.put {
             put.add(&block.hash());
         }
