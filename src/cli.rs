@@ -425,11 +425,9 @@ struct Words<'a> {
 impl Words<'_> {
     /// Whether the flag was given, however often.
     fn flag(&mut self, key: &'static str) -> bool {
-        let mut given = false;
-        while self.args.contains(key) {
-            given = true;
-        }
-        given
+        let is_given = self.args.contains(key);
+        while self.args.contains(key) {}
+        is_given
     }
 
     /// The value of an option, the last one if it was given more than once.

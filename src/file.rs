@@ -101,10 +101,7 @@ pub fn is_same_inode(one: &Metadata, other: &Metadata) -> bool {
 /// read as if it had, and the next sync would not report it.
 pub fn sync(file: &File) -> io::Result<()> {
     let synced = file.sync_all();
-    if synced.is_err() {
-        sys::forget_cached(file);
-    }
-    synced
+    synced.inspect_err(|_| sys::forget_cached(file))
 }
 
 /// The directory that holds the name `path`.
