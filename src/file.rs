@@ -3,13 +3,15 @@
 //!
 //! This file knows nothing of what is in them.
 
-use std::env;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::sys;
+
+/// The mode of a file that only its owner may read and write.
+pub const PRIVATE: u32 = 0o600;
 
 /// Opens a file, without waiting for the other end of a FIFO.
 ///
@@ -50,16 +52,17 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     open_with(path, sys::O_NONBLOCK | sys::O_NOFOLLOW)
 }
 
-/// Makes a file in `$TMPDIR`, for this user alone, and removes its name, which it returns: the file goes
+/// Makes a file in `directory`, for this user alone, and removes its name, which it returns: the file goes
 /// with the process.
 ///
 /// # Errors
-/// When there is no directory for it.
-pub fn unnamed() -> io::Result<(File, PathBuf)> {
+/// When the directory takes no file.
+pub fn unnamed(directory: &Path) -> io::Result<(File, PathBuf)> {
     // Of no use to anybody who guesses it: it is made anew or not at all, and gone at once.
-    let path = env::temp_dir().join(format!(".psync-{:016x}", sys::random()));
+    let path = directory.join(format!(".psync-{:016x}", sys::random()));
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create_new(true).mode(0o600);
+    options.read(true).write(true).create_new(true);
+    options.mode(PRIVATE);
     let file = options.open(&path)?;
     fs::remove_file(&path)?;
     Ok((file, path))

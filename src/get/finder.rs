@@ -72,14 +72,16 @@ impl<'a> Finder<'a> {
     ///
     /// # Errors
     /// What fails on this machine.
-    pub fn find_local(&mut self, wanted: Vec<BlockRef>) -> Result<Vec<BlockRef>> {
-        let mut absent = Vec::new();
-        for wanted in wanted {
-            if !self.local.find(&wanted, &mut self.sink)? {
-                absent.push(wanted);
-            }
-        }
-        Ok(absent)
+    pub fn find_local(&mut self, mut wanted: Vec<BlockRef>) -> Result<Vec<BlockRef>> {
+        let mut failure = None;
+        wanted.retain(|wanted| {
+            let found = self.local.find(wanted, &mut self.sink);
+            !found.unwrap_or_else(|error| {
+                failure = Some(error);
+                true
+            })
+        });
+        failure.map_or(Ok(wanted), Err)
     }
 
     /// Sends on the blocks that were found, where enough of them are there.

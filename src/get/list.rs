@@ -6,6 +6,7 @@
 mod order;
 pub mod tree;
 
+use std::env;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
@@ -155,7 +156,7 @@ impl List {
 
     /// Fetches all lines, as far as they can be had. None where no file can be made for them.
     fn spool(&mut self) -> Result<Option<File>> {
-        let Ok((file, path)) = file::unnamed() else {
+        let Ok((file, path)) = file::unnamed(&env::temp_dir()) else {
             return Ok(None);
         };
         let failed = |e: io::Error| Error::io("write", path.display(), &e);

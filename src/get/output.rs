@@ -21,7 +21,7 @@ use super::sources::seed::{OwnLists, Scope, Seed};
 use crate::block::{self, BLOCK_SIZE};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
-use crate::file::{sync, sync_name};
+use crate::file::{PRIVATE, sync, sync_name};
 use crate::lockfile::{self, Locking, is_named};
 use crate::sys;
 use existing::OldFile;
@@ -123,7 +123,7 @@ fn open_part(path: &Path, look_at: &dyn Fn(&Metadata) -> Leftover) -> Result<(Fi
     };
     let mut new = OpenOptions::new();
     new.read(true).write(true);
-    new.create_new(true).mode(rights::PRIVATE);
+    new.create_new(true).mode(PRIVATE);
     let mut leftover = None;
     loop {
         match lockfile::lock(&mut new, path, |_| Ok(())) {

@@ -5,13 +5,13 @@
 //! file touches no content.
 
 use std::ffi::{CStr, CString};
-use std::fs::{self, File, Metadata, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
 use std::path::Path;
 
 use super::target::{Kind, Target};
-use crate::file::directory_of;
+use crate::file::{self, PRIVATE, directory_of};
 use crate::sys;
 
 /// The attributes that hold a file's ACL, and the ACL that a directory gives to new files (acl(5)).
@@ -33,8 +33,6 @@ const SET_ID: u32 = 0o6000;
 const OWNER: u32 = 0o700;
 
 const ROOT: u32 = 0;
-/// The mode of an incomplete FILE.part.
-pub const PRIVATE: u32 = 0o600;
 /// The mode of a new file, before the umask.
 pub const ALL_READ_AND_WRITE: u32 = 0o666;
 /// The bits that let other users than the owner write.
@@ -69,7 +67,8 @@ pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32
     // Some file systems have users or modes of their own for all files: FAT by its mount options, NFS
     // for root.
     let is_like_new = || {
-        let new = new_file(directory_of(part_path));
+        let new = file::unnamed(directory_of(part_path));
+        let new = new.and_then(|(file, _)| file.metadata());
         new.is_ok_and(|new| (new.uid(), new.mode()) == (part.uid(), part.mode()))
     };
     let is_private = is_own && part.mode() & MODE & !PRIVATE == 0;
@@ -85,16 +84,6 @@ pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32
     } else {
         Leftover::Open
     }
-}
-
-/// What the file system makes of a private file of this user in `directory`.
-fn new_file(directory: &Path) -> io::Result<Metadata> {
-    let path = directory.join(format!(".psync-{:016x}", sys::random()));
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true).mode(PRIVATE);
-    let file = options.open(&path)?;
-    fs::remove_file(&path)?;
-    file.metadata()
 }
 
 /// The rights of a FILE.

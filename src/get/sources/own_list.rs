@@ -1,6 +1,7 @@
 //! The hashlist of a file that is here, in an unnamed file in `$TMPDIR`: 65 bytes a block, written while
 //! the file is read. It says which blocks lie at their own places, and has blocks of the wanted file's list.
 
+use std::env;
 use std::fs::File;
 use std::io::{BufReader, Seek};
 use std::os::unix::fs::FileExt;
@@ -20,7 +21,7 @@ impl OwnList {
     /// An empty one. None where no file can be made for it.
     pub fn new() -> Option<Self> {
         Some(OwnList {
-            text: file::unnamed().ok()?.0,
+            text: file::unnamed(&env::temp_dir()).ok()?.0,
             is_whole: AtomicBool::new(true),
         })
     }
