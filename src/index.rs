@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::thread;
 
 use crate::block::{self, BLOCK_SIZE, Slot};
@@ -134,31 +134,33 @@ pub fn hash_blocks(
     take: &(dyn Fn(u64, &[Hash]) + Sync),
     on_progress: &mut dyn FnMut(u64),
 ) {
-    let next = AtomicU64::new(blocks.start);
+    // The number of a piece: not all processors have atomic numbers of 64 bits.
+    let next = AtomicUsize::new(0);
     let pieces = (blocks.end - blocks.start).div_ceil(PIECE as u64);
     let threads = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| {
         for _ in 1..pieces.min(threads.min(THREADS) as u64) {
             // Where no thread is available, the others take longer.
-            let help = || hash_pieces(file, &next, blocks.end, take, &mut |_| {});
+            let help = || hash_pieces(file, &blocks, &next, take, &mut |_| {});
             let _ = thread::Builder::new().spawn_scoped(scope, help);
         }
-        hash_pieces(file, &next, blocks.end, take, on_progress);
+        hash_pieces(file, &blocks, &next, take, on_progress);
     });
 }
 
-/// Takes one piece after the other, from `next` on, until `end`.
+/// Takes one piece of the `blocks` after the other, from the `next` on.
 fn hash_pieces(
     file: &File,
-    next: &AtomicU64,
-    end: u64,
+    blocks: &Range<u64>,
+    next: &AtomicUsize,
     take: &(dyn Fn(u64, &[Hash]) + Sync),
     on_progress: &mut dyn FnMut(u64),
 ) {
     let mut buffer = vec![0; PIECE * BLOCK_SIZE];
     let mut hashes = Vec::with_capacity(PIECE);
     loop {
-        let mut number = next.fetch_add(PIECE as u64, Relaxed);
+        let piece = next.fetch_add(1, Relaxed) as u64;
+        let (mut number, end) = (blocks.start + piece * PIECE as u64, blocks.end);
         if number >= end {
             return;
         }
