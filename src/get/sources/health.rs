@@ -67,7 +67,7 @@ pub enum Standing {
     #[default]
     Untried,
     /// The probe is in flight.
-    Probed,
+    Probing,
     /// It answers. `strikes` count the wrong answers since the last right one, and are `transient` if
     /// a later request may do better than each of them.
     Reachable { strikes: u32, transient: bool },
@@ -125,7 +125,7 @@ impl Health {
     /// a probe where the server has not answered yet.
     pub fn begin(&mut self, wanted: usize) -> (RequestKind, usize) {
         if self.standing == Standing::Untried {
-            self.standing = Standing::Probed;
+            self.standing = Standing::Probing;
         }
         let length = self.run.0.min(wanted);
         let is_batch = match &mut self.batches {
@@ -149,7 +149,7 @@ impl Health {
     /// Ends a request; its outcome is recorded next. After a probe without an outcome the next request
     /// is the probe.
     pub fn end(&mut self) {
-        if matches!(self.standing, Standing::Probed) {
+        if matches!(self.standing, Standing::Probing) {
             self.standing = Standing::Untried;
         }
     }
@@ -198,7 +198,7 @@ impl Health {
         let (strikes, transient) = match self.standing {
             Standing::GivenUp { .. } => return,
             Standing::Reachable { strikes, transient } => (strikes + 1, transient),
-            Standing::Untried | Standing::Probed => (1, true),
+            Standing::Untried | Standing::Probing => (1, true),
         };
         self.standing = if failure.is_outage() {
             // The last word: the wrong answers before it are no reason never to ask again.
@@ -348,7 +348,7 @@ mod tests {
     fn one_request_probes_and_the_others_wait() {
         let mut health = Health::default();
         health.begin(1);
-        assert_eq!(health.standing(), Standing::Probed);
+        assert_eq!(health.standing(), Standing::Probing);
         // A probe that brought nothing to judge by leaves it to the next.
         health.end();
         assert_eq!(health.standing(), Standing::Untried);
@@ -356,7 +356,7 @@ mod tests {
         health.end();
         single(&mut health, lack);
         health.begin(1);
-        assert_ne!(health.standing(), Standing::Probed, "it answers");
+        assert_ne!(health.standing(), Standing::Probing, "it answers");
     }
 
     #[test]

@@ -29,12 +29,12 @@ const MAX_TEXT: usize = 64 * 1024;
 type Named = Option<Vec<Url>>;
 
 /// Asks the `listed` servers for peers, and those for more, `timeout` for each of the two steps.
-/// Reports each peer that is not used to `give_up`.
+/// Reports each peer that is not used to `report_given_up`.
 pub fn find(
     client: &Arc<Client>,
     listed: &[Url],
     timeout: Duration,
-    give_up: fn(String),
+    report_given_up: fn(String),
 ) -> Vec<Url> {
     let mut known: Vec<Url> = Vec::new();
     for url in listed {
@@ -54,7 +54,7 @@ pub fn find(
     let mut peers = known.split_off(listed);
     for (peer, named) in asked.iter().zip(&named) {
         if named.is_none() {
-            give_up(format!("give up {peer}: no answer to a request for peers"));
+            report_given_up(format!("give up {peer}: no answer to a request for peers"));
             peers.retain(|other| other != peer);
         }
     }

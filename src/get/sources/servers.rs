@@ -19,7 +19,7 @@ struct Server {
     url: Url,
     health: Mutex<Health>,
     /// The probe of this server has ended.
-    probed: Condvar,
+    probe_ended: Condvar,
 }
 
 impl Server {
@@ -27,7 +27,7 @@ impl Server {
         Server {
             url,
             health: Mutex::default(),
-            probed: Condvar::new(),
+            probe_ended: Condvar::new(),
         }
     }
 
@@ -38,8 +38,8 @@ impl Server {
     /// Begins a request, for a worker that wants so many blocks: how it asks, and for how many; none
     /// if the server is given up. Waits for the outcome of a probe that is in flight.
     fn begin(&self, wanted: usize, missing: &mut Missing) -> Option<(RequestKind, usize)> {
-        let is_probed = |health: &mut Health| health.standing() == Standing::Probed;
-        let health = self.probed.wait_while(self.health(), is_probed);
+        let is_probing = |health: &mut Health| health.standing() == Standing::Probing;
+        let health = self.probe_ended.wait_while(self.health(), is_probing);
         let mut health = health.unwrap_or_else(PoisonError::into_inner);
         if let Standing::GivenUp { transient } = health.standing() {
             missing.transient |= transient;
@@ -58,7 +58,7 @@ pub struct Servers {
     /// None where all runs begin at the first server.
     spread: Option<Mutex<Spread>>,
     /// Reports each server that is given up.
-    give_up: fn(String),
+    report_given_up: fn(String),
 }
 
 /// Where each run begins, so that all listed servers work at once.
@@ -91,7 +91,7 @@ impl Servers {
         peers: Vec<Url>,
         longest: usize,
         spread: bool,
-        give_up: fn(String),
+        report_given_up: fn(String),
     ) -> Self {
         let mut list: Vec<Server> = Vec::new();
         for url in listed {
@@ -110,13 +110,13 @@ impl Servers {
             peers_from,
             longest,
             spread: (spread && peers_from > 0).then(|| Mutex::new(new_spread())),
-            give_up,
+            report_given_up,
         }
     }
 
     /// Mirrors, each of which is asked for ranges of the file.
-    pub fn mirrors(listed: Vec<Url>, longest: usize, give_up: fn(String)) -> Self {
-        let mirrors = Servers::new(listed, Vec::new(), longest, false, give_up);
+    pub fn mirrors(listed: Vec<Url>, longest: usize, report_given_up: fn(String)) -> Self {
+        let mirrors = Servers::new(listed, Vec::new(), longest, false, report_given_up);
         for (number, mirror) in mirrors.list.iter().enumerate() {
             *mirror.health() = Health::of_mirror(number);
         }
@@ -179,7 +179,7 @@ impl Servers {
             let outcome = ask(&server.url, kind, &left);
             let mut health = server.health();
             health.end();
-            server.probed.notify_all();
+            server.probe_ended.notify_all();
             let was_given_up = health.is_given_up();
             let mut again = health.record(kind, outcome?, missing);
             left = later;
@@ -189,7 +189,7 @@ impl Servers {
             }
             if health.is_given_up() && !was_given_up {
                 let reason = health.reason().unwrap_or_default();
-                (self.give_up)(format!("give up {}: {reason}", server.url));
+                (self.report_given_up)(format!("give up {}: {reason}", server.url));
             }
         }
         missing.blocks.append(&mut left);
