@@ -2,8 +2,13 @@
 //!
 //! This file owns the way to lock, and no lock.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{LockResult, Mutex, MutexGuard, PoisonError};
 
 pub fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
-    shared.lock().unwrap_or_else(PoisonError::into_inner)
+    unpoisoned(shared.lock())
+}
+
+/// What a lock or a wait for one brings, whether a thread panicked meanwhile or not.
+pub fn unpoisoned<T>(result: LockResult<T>) -> T {
+    result.unwrap_or_else(PoisonError::into_inner)
 }

@@ -13,7 +13,7 @@ use std::fs::{self, File, Metadata};
 use std::mem;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::file;
 use crate::hash::Hash;
 use crate::index::{self, Index};
+use crate::mutex::unpoisoned;
 use crate::progress::Progress;
 
 /// The time between two looks at whether a file has changed. A file is still if two looks find it the same.
@@ -42,14 +43,14 @@ struct Served {
 impl Files {
     /// Reads a block into `slot` from any file that has it. False where none has.
     pub fn read(&self, hash: &Hash, slot: &mut Slot) -> bool {
-        let list = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        let list = unpoisoned(self.0.read()).clone();
         list.iter()
             .any(|served| served.index.find(&served.file, hash, slot))
     }
 
     /// Serves `new`, if any, and `old` no longer.
     fn replace(&self, old: Option<&Arc<Served>>, new: Option<&Arc<Served>>) {
-        let mut list = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut list = unpoisoned(self.0.write());
         let is_kept = |served: &&_| old.is_none_or(|old| !Arc::ptr_eq(old, served));
         *list = Arc::new(list.iter().filter(is_kept).chain(new).cloned().collect());
     }

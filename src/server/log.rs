@@ -4,11 +4,11 @@
 //! This file owns the lines that wait. It does not know what they say.
 
 use std::mem;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 
 use crate::console;
 use crate::error::Error;
-use crate::mutex::lock;
+use crate::mutex::{lock, unpoisoned};
 
 /// Bytes that may wait. The log loses lines beyond them, and counts those.
 const MAX_WAITING: usize = 256 * 1024;
@@ -57,7 +57,7 @@ impl Log {
         loop {
             let is_empty = |waiting: &mut Waiting| waiting.text.is_empty();
             let waiting = self.more.wait_while(lock(&self.waiting), is_empty);
-            let waiting = mem::take(&mut *waiting.unwrap_or_else(PoisonError::into_inner));
+            let waiting = mem::take(&mut *unpoisoned(waiting));
             console::print_line(waiting.text.trim_end().to_owned());
             if waiting.lost > 0 {
                 let lost = waiting.lost;

@@ -4,12 +4,12 @@
 //! This file owns the wait and the handover. It starts no thread, and does not look into a connection.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use super::clients::Admitted;
 use crate::error::Result;
-use crate::mutex::lock;
+use crate::mutex::{lock, unpoisoned};
 
 /// Threads that wait at once, at most: each takes some 12 KiB.
 const MAX_WAITING: usize = 64;
@@ -60,7 +60,7 @@ impl Threads {
         state.waiting += 1;
         let is_idle = |state: &mut State| state.given.is_empty();
         let waited = self.given.wait_timeout_while(state, WAIT, is_idle);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let (mut state, _) = unpoisoned(waited);
         state.waiting -= 1;
         state.given.pop_front()
     }

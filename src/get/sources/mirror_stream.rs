@@ -3,7 +3,7 @@
 //! A worker that comes too late for a block waits until all others have read what they want.
 
 use std::collections::BTreeSet;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Condvar, Mutex};
 
 use super::mirror_body::{Body, SHORTER};
 use super::visit::Visit;
@@ -12,7 +12,7 @@ use crate::get::block_ref::BlockRef;
 use crate::get::client::failure::Failure;
 use crate::get::client::url::Url;
 use crate::get::client::{Answered, Fault, Received};
-use crate::mutex::lock;
+use crate::mutex::{lock, unpoisoned};
 
 /// The stream of one mirror. All workers share it.
 #[derive(Default)]
@@ -85,8 +85,7 @@ impl MirrorStream {
         let before = state.silences;
         state.waiting.insert(first);
         let is_early = |state: &mut State| state.taken || state.next() != Some(first);
-        let woken = self.turn.wait_while(state, is_early);
-        let mut state = woken.unwrap_or_else(PoisonError::into_inner);
+        let mut state = unpoisoned(self.turn.wait_while(state, is_early));
         state.waiting.remove(&first);
         match &state.silence {
             Some(silence) if state.silences != before => {

@@ -11,12 +11,12 @@
 //! 5. A peer that was asked and did not answer is not used. A listed server stays.
 
 use std::mem;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crate::get::client::url::Url;
 use crate::get::client::{Answered, Client, Fault};
-use crate::mutex::lock;
+use crate::mutex::{lock, unpoisoned};
 use crate::spawn::{ASKING_STACK, spawn};
 
 /// Servers in all, the listed ones among them.
@@ -93,7 +93,7 @@ fn ask_all(client: &Arc<Client>, servers: &[Url], timeout: Duration) -> Vec<Name
     let (answers, changed) = &*step;
     let is_open = |answers: &mut Vec<_>| answers.contains(&None);
     let waited = changed.wait_timeout_while(lock(answers), timeout, is_open);
-    let answers = mem::take(&mut *waited.unwrap_or_else(PoisonError::into_inner).0);
+    let answers = mem::take(&mut *unpoisoned(waited).0);
     answers.into_iter().map(Option::flatten).collect()
 }
 

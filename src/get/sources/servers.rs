@@ -6,14 +6,14 @@
 //! `Servers`; the mirrors are another one.
 
 use std::mem;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::health::{FIRST_RUN, Health, Standing};
 use super::outcome::{Missing, Outcome, RequestKind};
 use crate::error::Result;
 use crate::get::block_ref::BlockRef;
 use crate::get::client::url::Url;
-use crate::mutex::lock;
+use crate::mutex::{lock, unpoisoned};
 
 struct Server {
     url: Url,
@@ -39,8 +39,7 @@ impl Server {
     /// if the server is given up. Waits for the outcome of a probe that is in flight.
     fn begin(&self, wanted: usize, missing: &mut Missing) -> Option<(RequestKind, usize)> {
         let is_probing = |health: &mut Health| health.standing() == Standing::Probing;
-        let health = self.probe_ended.wait_while(self.health(), is_probing);
-        let mut health = health.unwrap_or_else(PoisonError::into_inner);
+        let mut health = unpoisoned(self.probe_ended.wait_while(self.health(), is_probing));
         if let Standing::GivenUp { transient } = health.standing() {
             missing.transient |= transient;
             return None;
