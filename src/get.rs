@@ -42,7 +42,6 @@ use output::sink::{Keep, Spare};
 use output::target::Target;
 use report::Report;
 use schedule::{Scheduler, Summary};
-use sources::mirror::Mirror;
 use sources::seed::{OwnLists, Seed};
 use sources::servers::Servers;
 use sources::{Sources, peers};
@@ -242,7 +241,6 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
     Ok(Sources {
         servers: Servers::new(servers, peers, longest, options.spread, tell),
         mirrors: Servers::mirrors(options.mirrors.clone(), longest, tell),
-        copies: options.mirrors.iter().map(|_| Mirror::default()).collect(),
         client,
         keep: Keep::new(keep.map(BlockDir::writer).transpose()?),
         // A look into one that is not there is a system call a block.

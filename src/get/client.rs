@@ -1,4 +1,4 @@
-//! One request to one server. Only this file and those of `client/` use `ureq`.
+//! Requests to servers, one at a time. Only this file and those of `client/` use `ureq`.
 //!
 //! All of the library's settings are made in [`Client::new`], on purpose: its defaults have no
 //! timeouts, few idle connections and large buffers. What an answer is worth is decided elsewhere.
@@ -27,7 +27,7 @@ use crate::mutex::lock;
 use crate::seconds::Seconds;
 use crate::sys;
 use deadline::{PartDeadlines, within};
-use failure::Failure;
+use failure::ServerFailure;
 use proxy::Proxies;
 use resolve::ResolveOnce;
 use url::Url;
@@ -80,9 +80,6 @@ pub struct Tally {
     pub bytes: u64,
 }
 
-/// What the library returns.
-type Called = std::result::Result<http::Response<Body>, ureq::Error>;
-
 /// What is asked for at a URL.
 enum Call<'a> {
     Get,
@@ -93,13 +90,18 @@ enum Call<'a> {
 }
 
 impl Call<'_> {
-    /// Calls the library. `fresh`: over a new connection.
-    fn run(&self, agent: &Agent, url: &str, fresh: bool) -> Called {
+    /// Calls the library.
+    fn run(
+        &self,
+        agent: &Agent,
+        url: &str,
+        connection: Connection,
+    ) -> std::result::Result<http::Response<Body>, ureq::Error> {
         match self {
-            Call::Get => only(fresh, agent.get(url)).call(),
-            Call::Post(body) => only(fresh, agent.post(url)).send(*body),
+            Call::Get => prepare(agent.get(url), connection).call(),
+            Call::Post(body) => prepare(agent.post(url), connection).send(*body),
             Call::Range(range, timeout) => {
-                let request = only(fresh, agent.get(url)).header(header::RANGE, range);
+                let request = prepare(agent.get(url), connection).header(header::RANGE, range);
                 let request = request.config().max_redirects(MAX_REDIRECTS).build();
                 // The library reads the page of each redirect, which may have no end.
                 within(*timeout, || request.call())
@@ -108,41 +110,28 @@ impl Call<'_> {
     }
 }
 
-/// What reading a body brings.
-pub type Received<T> = std::result::Result<T, Failure>;
+/// What reading a body brings, where only the server can fail.
+pub type ServerResult<T> = std::result::Result<T, ServerFailure>;
 
 /// What a request brings.
-pub type Answered<T> = std::result::Result<T, Fault>;
+pub type RequestResult<T> = std::result::Result<T, RequestError>;
 
-/// Why there is no answer.
-pub enum Fault {
-    Failed(Failure),
-    /// This machine failed, not the server.
+/// Whose fault it is that a request brings nothing.
+pub enum RequestError {
+    Server(ServerFailure),
+    /// This machine's: it says nothing of the server, and ends the command.
     Local(Error),
 }
 
-impl Fault {
-    /// The server's failure.
-    ///
-    /// # Errors
-    /// What fails on this machine.
-    pub fn failure(self) -> Result<Failure> {
-        match self {
-            Fault::Failed(failure) => Ok(failure),
-            Fault::Local(error) => Err(error),
-        }
+impl From<ServerFailure> for RequestError {
+    fn from(failure: ServerFailure) -> Self {
+        RequestError::Server(failure)
     }
 }
 
-impl From<Failure> for Fault {
-    fn from(failure: Failure) -> Self {
-        Fault::Failed(failure)
-    }
-}
-
-impl From<Error> for Fault {
+impl From<Error> for RequestError {
     fn from(error: Error) -> Self {
-        Fault::Local(error)
+        RequestError::Local(error)
     }
 }
 
@@ -221,8 +210,8 @@ impl Client {
     /// Asks `server` for a block.
     ///
     /// # Errors
-    /// When there is no answer, or this machine is too short of something to ask.
-    pub fn block(&self, server: &Url, hash: &Hash) -> Answered<Response> {
+    /// When there is no answer, or this machine has no descriptor or memory left to ask.
+    pub fn block(&self, server: &Url, hash: &Hash) -> RequestResult<Response> {
         self.ask(server, &format!("{server}/{hash}"), &Call::Get)
     }
 
@@ -230,7 +219,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::block`].
-    pub fn peers(&self, server: &Url) -> Answered<Response> {
+    pub fn peers(&self, server: &Url) -> RequestResult<Response> {
         self.ask(server, &format!("{server}/peers"), &Call::Get)
     }
 
@@ -238,7 +227,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::block`].
-    pub fn blocks(&self, server: &Url, list: &[u8]) -> Answered<Response> {
+    pub fn blocks(&self, server: &Url, list: &[u8]) -> RequestResult<Response> {
         self.ask(server, &format!("{server}/blocks"), &Call::Post(list))
     }
 
@@ -246,21 +235,22 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::block`].
-    pub fn range(&self, mirror: &Url, first: u64, last: Option<u64>) -> Answered<Response> {
+    pub fn range(&self, mirror: &Url, first: u64, last: Option<u64>) -> RequestResult<Response> {
         let last = last.map_or_else(String::new, |last| last.to_string());
         let range = Call::Range(format!("bytes={first}-{last}"), self.timeout);
         self.ask(mirror, &mirror.to_string(), &range)
     }
 
-    /// Asks again over a new connection where the server may have closed a kept one meanwhile.
-    fn ask(&self, server: &Url, url: &str, call: &Call) -> Answered<Response> {
+    /// Makes one request: its answer, whose body is still to be read. Where the connection was a kept one that
+    /// the server may have closed meanwhile, it asks again over a new one.
+    fn ask(&self, server: &Url, url: &str, call: &Call) -> RequestResult<Response> {
         let (agent, by) = self.agent(server);
-        let call = |fresh| {
+        let call = |connection| {
             lock(&self.tally).requests += 1;
-            call.run(agent, url, fresh)
+            call.run(agent, url, connection)
         };
-        let answer = match call(false) {
-            Err(e) if is_hung_up(&e) => call(true),
+        let answer = match call(Connection::KeptOrNew) {
+            Err(e) if is_hung_up(&e) => call(Connection::New),
             answer => answer,
         };
         let answer = answer.map_err(|e| self.unanswered(e, url, by))?;
@@ -276,38 +266,46 @@ impl Client {
     }
 
     /// Why there is no answer. `by` stands before the reason for no connection.
-    fn unanswered(&self, error: ureq::Error, url: &str, by: &str) -> Fault {
+    fn unanswered(&self, error: ureq::Error, url: &str, by: &str) -> RequestError {
         use ureq::Error;
-        Fault::Failed(match error {
-            e if is_hung_up(&e) => Failure::strike("it hung up without an answer", true),
+        RequestError::Server(match error {
+            e if is_hung_up(&e) => ServerFailure::strike("it hung up without an answer", true),
             Error::Timeout(Timeout::Connect) => {
                 let seconds = Seconds(self.connect_timeout);
-                Failure::unreachable(format_args!("{by}no connection within {seconds} s"))
+                ServerFailure::unreachable(format_args!("{by}no connection within {seconds} s"))
             }
             Error::Timeout(_) => silence("no answer", self.timeout),
             Error::Io(e) if sys::is_shortage(&e) => {
-                return Fault::Local(crate::error::Error::io("ask", url, &e));
+                return RequestError::Local(crate::error::Error::io("ask", url, &e));
             }
-            Error::Io(e) => Failure::unreachable(format_args!("{by}{}", Cause(&e))),
-            Error::HostNotFound => Failure::unreachable(format_args!("{by}host not found")),
-            Error::ConnectionFailed => Failure::unreachable(format_args!("{by}no connection")),
+            Error::Io(e) => ServerFailure::unreachable(format_args!("{by}{}", Cause(&e))),
+            Error::HostNotFound => ServerFailure::unreachable(format_args!("{by}host not found")),
+            Error::ConnectionFailed => {
+                ServerFailure::unreachable(format_args!("{by}no connection"))
+            }
             Error::ConnectProxyFailed(e) => {
-                Failure::unreachable(format_args!("the proxy refused: {e}"))
+                ServerFailure::unreachable(format_args!("the proxy refused: {e}"))
             }
             Error::LargeResponseHeader(..) => {
-                Failure::strike(format_args!("a head of over {MAX_HEAD} bytes"), false)
+                ServerFailure::strike(format_args!("a head of over {MAX_HEAD} bytes"), false)
             }
-            e => Failure::strike(format_args!("not HTTP: {e}"), false),
+            e => ServerFailure::strike(format_args!("not HTTP: {e}"), false),
         })
     }
 }
 
-/// Keeps a `fresh` request off all kept connections: none is so young.
-fn only<B>(fresh: bool, request: RequestBuilder<B>) -> RequestBuilder<B> {
-    if fresh {
-        request.config().max_idle_age(Duration::ZERO).build()
-    } else {
-        request
+/// Which connection a request may take.
+enum Connection {
+    KeptOrNew,
+    New,
+}
+
+/// What every request gets, whatever it asks for: a header for all of them belongs here.
+fn prepare<B>(request: RequestBuilder<B>, connection: Connection) -> RequestBuilder<B> {
+    match connection {
+        Connection::KeptOrNew => request,
+        // No kept connection is that young.
+        Connection::New => request.config().max_idle_age(Duration::ZERO).build(),
     }
 }
 
@@ -324,9 +322,9 @@ fn is_hung_up(error: &ureq::Error) -> bool {
     )
 }
 
-fn silence(lacking: &str, timeout: Duration) -> Failure {
+fn silence(lacking: &str, timeout: Duration) -> ServerFailure {
     let seconds = Seconds(timeout);
-    Failure::silent(format_args!("{lacking} within {seconds} s"))
+    ServerFailure::silent(format_args!("{lacking} within {seconds} s"))
 }
 
 /// An answer: its head, and its body as it comes. A body that is not read to its end costs its
@@ -376,7 +374,7 @@ impl Response {
     ///
     /// # Errors
     /// When the body breaks off or stops coming.
-    pub fn fill(&mut self, buffer: &mut [u8]) -> Received<usize> {
+    pub fn fill(&mut self, buffer: &mut [u8]) -> ServerResult<usize> {
         self.filled = 0;
         let filled = within(self.timeout, || block::fill(self, buffer));
         filled.map_err(|e| self.failure(&e))
@@ -386,7 +384,7 @@ impl Response {
     ///
     /// # Errors
     /// As [`Response::fill`].
-    pub fn ends(&mut self) -> Received<bool> {
+    pub fn ends(&mut self) -> ServerResult<bool> {
         Ok(self.fill(&mut [0])? == 0)
     }
 
@@ -396,7 +394,7 @@ impl Response {
     }
 
     /// Why a part of the body broke off.
-    fn failure(&self, error: &io::Error) -> Failure {
+    fn failure(&self, error: &io::Error) -> ServerFailure {
         // An error of the library, not of the system.
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
         match inner {
@@ -404,11 +402,11 @@ impl Response {
             Some(inner) => {
                 // A body that is cut off in the line of a chunk's size.
                 let transient = matches!(inner, ureq::Error::BodyStalled);
-                Failure::strike(format_args!("the body is not HTTP: {error}"), transient)
+                ServerFailure::strike(format_args!("the body is not HTTP: {error}"), transient)
             }
             None => {
                 let reason = format_args!("it broke off after {} bytes of a block", self.filled);
-                Failure::strike(reason, true)
+                ServerFailure::strike(reason, true)
             }
         }
     }
@@ -417,7 +415,7 @@ impl Response {
     ///
     /// # Errors
     /// When the page does not end in time: no other page may cost that time.
-    pub fn refusal(&mut self) -> Received<String> {
+    pub fn refusal(&mut self) -> ServerResult<String> {
         if let Err(failure) = self.fill(&mut [0; MAX_PAGE])
             && failure.is_outage()
         {

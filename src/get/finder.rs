@@ -10,7 +10,7 @@ use super::output::Place;
 use super::output::sink::{Sink, TaskReport};
 use super::sources::Sources;
 use super::sources::local::{Local, OwnLists};
-use super::sources::outcome::Missing;
+use super::sources::outcome::Pending;
 use super::sources::servers::{RunStart, Servers};
 use crate::error::Result;
 
@@ -120,8 +120,8 @@ impl<'a> Finder<'a> {
     }
 
     /// Asks the servers for a run; returns what is missing.
-    fn ask(&mut self, wanted: Vec<BlockRef>, mut run: RunStart) -> Result<Missing> {
-        let mut missing = Missing {
+    fn ask(&mut self, wanted: Vec<BlockRef>, mut run: RunStart) -> Result<Pending> {
+        let mut missing = Pending {
             blocks: wanted,
             transient: false,
         };

@@ -3,7 +3,7 @@
 mod blocks;
 mod health;
 pub mod local;
-pub mod mirror;
+mod mirror;
 mod mirror_body;
 mod mirror_stream;
 pub mod outcome;
@@ -16,22 +16,19 @@ mod visit;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use super::client::Client;
+use super::client::{Client, RequestError};
 use super::output::sink::{Keep, Sink, Spare};
 use crate::error::Result;
 use crate::store::BlockDir;
-use mirror::Mirror;
-use outcome::{Missing, Outcome, RequestKind};
+use outcome::{Outcome, Pending, RequestKind};
 use seed::Seed;
-use servers::{RunStart, Servers};
+use servers::{RunStart, Server, Servers};
 use visit::Visit;
 
 /// Where blocks come from, be they the file's or its list's.
 pub struct Sources {
     pub servers: Servers,
     pub mirrors: Servers,
-    /// What is known of each mirror's copy, by the mirror's number.
-    pub copies: Vec<Mirror>,
     pub client: Arc<Client>,
     pub dir: Option<BlockDir>,
     /// Where what is fetched is kept.
@@ -48,32 +45,34 @@ impl Sources {
         self.servers.begin_run(&self.mirrors)
     }
 
-    /// Takes in what `servers`, which are this value's servers or mirrors, give of `missing`.
+    /// Takes in what `servers`, which are this value's servers or mirrors, give of the `pending` blocks.
     ///
     /// # Errors
     /// What fails on this machine.
     pub fn fetch_from(
         &self,
         servers: &Servers,
-        missing: &mut Missing,
+        pending: &mut Pending,
         start: RunStart,
         sink: &mut Sink,
     ) -> Result<()> {
-        servers.fetch(missing, start, |url, kind, wanted| {
+        servers.fetch(pending, start, |server: &Server, kind, wanted| {
             let mut visit = Visit {
                 client: &self.client,
-                url,
+                url: &server.url,
                 sink,
                 left: wanted,
                 outcome: Outcome::default(),
             };
-            let received = match kind {
-                RequestKind::Single => blocks::receive_one(&mut visit),
-                RequestKind::Batch => blocks::receive_many(&mut visit),
-                RequestKind::Range(mirror) => self.copies[mirror].receive(&mut visit),
+            let received = match (&server.mirror, kind) {
+                (Some(mirror), _) => mirror.receive(&mut visit),
+                (None, RequestKind::Single) => blocks::receive_one(&mut visit),
+                (None, _) => blocks::receive_many(&mut visit),
             };
-            if let Err(fault) = received {
-                visit.outcome.fail(visit.left, fault.failure()?);
+            match received {
+                Ok(()) => {}
+                Err(RequestError::Server(failure)) => visit.outcome.fail(visit.left, failure),
+                Err(RequestError::Local(error)) => return Err(error),
             }
             if kind == RequestKind::Single {
                 // The next may take as long as a server takes.

@@ -7,9 +7,9 @@ pub fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 429 | 500..=599)
 }
 
-/// Why a request failed: no answer came, or a wrong one. A plain no is no failure.
+/// How a server failed a request: no answer came, or a wrong one. A plain no is no failure.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct ServerFailure {
     pub reason: String,
     kind: FailureKind,
 }
@@ -24,22 +24,22 @@ enum FailureKind {
     Bad { transient: bool },
 }
 
-impl Failure {
+impl ServerFailure {
     pub fn unreachable(reason: impl Display) -> Self {
-        Failure::new(reason, FailureKind::Unreachable)
+        ServerFailure::new(reason, FailureKind::Unreachable)
     }
 
     pub fn silent(reason: impl Display) -> Self {
-        Failure::new(reason, FailureKind::Silent)
+        ServerFailure::new(reason, FailureKind::Silent)
     }
 
     /// A wrong answer.
     pub fn strike(reason: impl Display, transient: bool) -> Self {
-        Failure::new(reason, FailureKind::Bad { transient })
+        ServerFailure::new(reason, FailureKind::Bad { transient })
     }
 
     fn new(reason: impl Display, kind: FailureKind) -> Self {
-        Failure {
+        ServerFailure {
             reason: reason.to_string(),
             kind,
         }
@@ -68,10 +68,10 @@ mod tests {
     #[test]
     fn only_a_wrong_answer_that_will_stay_wrong_is_not_transient() {
         for (failure, outage, silence, transient) in [
-            (Failure::unreachable("refused"), true, false, true),
-            (Failure::silent("nothing came"), true, true, true),
-            (Failure::strike("busy", true), false, false, true),
-            (Failure::strike("wrong", false), false, false, false),
+            (ServerFailure::unreachable("refused"), true, false, true),
+            (ServerFailure::silent("nothing came"), true, true, true),
+            (ServerFailure::strike("busy", true), false, false, true),
+            (ServerFailure::strike("wrong", false), false, false, false),
         ] {
             assert_eq!(failure.is_outage(), outage, "{failure:?}");
             assert_eq!(failure.is_silence(), silence, "{failure:?}");

@@ -7,8 +7,8 @@ use super::outcome::{BatchRefusal, Pace};
 use super::visit::Visit;
 use crate::block::BLOCK_SIZE;
 use crate::frames;
-use crate::get::client::failure::{Failure, is_transient};
-use crate::get::client::{Answered, Fault, Response};
+use crate::get::client::failure::{ServerFailure, is_transient};
+use crate::get::client::{RequestError, RequestResult, Response};
 use crate::get::output::sink::Origin;
 use crate::hashlist::{LINE, push_line};
 
@@ -16,7 +16,7 @@ use crate::hashlist::{LINE, push_line};
 ///
 /// # Errors
 /// When it does not come.
-pub fn receive_one(visit: &mut Visit) -> Answered<()> {
+pub fn receive_one(visit: &mut Visit) -> RequestResult<()> {
     let wanted = &visit.left[0];
     let mut answer = visit.client.block(visit.url, &wanted.hash)?;
     match answer.status() {
@@ -27,12 +27,12 @@ pub fn receive_one(visit: &mut Visit) -> Answered<()> {
             return Ok(());
         }
         status => {
-            return Err(Failure::strike(answer.refusal()?, is_transient(status)).into());
+            return Err(ServerFailure::strike(answer.refusal()?, is_transient(status)).into());
         }
     }
     if let Some(length) = answer.length().filter(|&length| length > BLOCK_SIZE as u64) {
         let reason = format_args!("{length} bytes, which no block has");
-        return Err(Failure::strike(reason, false).into());
+        return Err(ServerFailure::strike(reason, false).into());
     }
     let mut slot = visit.sink.slot(wanted, Origin::Fetched);
     // The room is longer than a block, so this reads the end of the body too: its connection can be
@@ -48,7 +48,7 @@ pub fn receive_one(visit: &mut Visit) -> Answered<()> {
         1..=BLOCK_SIZE => format!("wrong bytes ({length})"),
         _ => "more bytes than a block has".to_owned(),
     };
-    Err(Failure::strike(reason, false).into())
+    Err(ServerFailure::strike(reason, false).into())
 }
 
 /// Asks for all blocks in one request: `POST /blocks`, whose answer has a frame for each in order
@@ -56,7 +56,7 @@ pub fn receive_one(visit: &mut Visit) -> Answered<()> {
 ///
 /// # Errors
 /// When the answer ends before its frames do.
-pub fn receive_many(visit: &mut Visit) -> Answered<()> {
+pub fn receive_many(visit: &mut Visit) -> RequestResult<()> {
     let mut list = Vec::with_capacity(visit.left.len() * LINE);
     for wanted in visit.left {
         push_line(&mut list, &wanted.hash);
@@ -66,7 +66,9 @@ pub fn receive_many(visit: &mut Visit) -> Answered<()> {
     let head = Instant::now();
     match answer.and_then(|answer| receive_frames(answer, visit)) {
         // The server may answer a request for a single block in an orderly way.
-        Err(Fault::Failed(failure)) if !failure.is_transient() && visit.outcome.given == 0 => {
+        Err(RequestError::Server(failure))
+            if !failure.is_transient() && visit.outcome.given == 0 =>
+        {
             visit
                 .outcome
                 .refuse_batch(visit.left, BatchRefusal::Permanent);
@@ -85,7 +87,7 @@ pub fn receive_many(visit: &mut Visit) -> Answered<()> {
 }
 
 /// Takes frame after frame, or a refusal of the batch.
-fn receive_frames(mut answer: Response, visit: &mut Visit) -> Answered<()> {
+fn receive_frames(mut answer: Response, visit: &mut Visit) -> RequestResult<()> {
     if answer.status() != 200 {
         answer.refusal()?;
         let refusal = batch_refusal(answer.status());
@@ -116,7 +118,9 @@ fn receive_frames(mut answer: Response, visit: &mut Visit) -> Answered<()> {
             visit.outcome.miss(this, "it has not got it");
         } else {
             let reason = format_args!("wrong bytes ({length})");
-            visit.outcome.fail(this, Failure::strike(reason, false));
+            visit
+                .outcome
+                .fail(this, ServerFailure::strike(reason, false));
         }
     }
     if visit.outcome.reached_strike_limit() {

@@ -13,19 +13,18 @@
 //!    requests. Silence in answer to a batch refuses batches for now, and is an outage too.
 //! 6. What was in flight when the server was given up changes neither that nor the reason.
 
-use std::mem;
 use std::time::Duration;
 
-use super::outcome::{BatchRefusal, Missing, Outcome, Pace, RequestKind, STRIKES};
+use super::outcome::{BatchRefusal, Outcome, Pace, Pending, RequestKind, STRIKES};
 use crate::get::block_ref::BlockRef;
-use crate::get::client::failure::Failure;
+use crate::get::client::failure::ServerFailure;
 
 /// Blocks of the first batch: 32 KiB, four seconds of a line of 64 kbit/s, and the time of one
 /// request on a fast line.
 pub const FIRST_RUN: usize = 8;
 
-/// A batch is at most so many times as long as the one before it, so that one batch that came fast
-/// does not decide too much. Where a round trip is long, each longer batch costs one.
+/// A batch is at most this many times as long as the one before it: one batch that came fast must not
+/// decide too much. Where a round trip is long, each longer batch costs one.
 const GROWTH: usize = 16;
 
 /// The time that a batch should take: long enough for the other workers to fill the pause before the
@@ -47,10 +46,14 @@ const BACKOFF_GROWTH: usize = 4;
 
 /// One server's record.
 ///
-/// Three more fields are to come, each beside the state that it changes: how many requests may be in
-/// flight (beside `run`; [`Health::begin`] asks it), until when the server asked to be left alone
-/// (beside `standing`; the time is an argument), and the time that it spent without giving a block
-/// (an argument of [`Health::record`]).
+/// Whatever else is known of a server belongs here too:
+///
+/// - How many requests are in flight, and how many may be: beside `run`. [`Health::begin`] adds one and
+///   [`Health::end`] takes it off. [`Health::revive`] must keep the count, since a request may be in flight
+///   meanwhile. `servers.rs` wakes waiting workers at each end, but they wait for that of the probe alone.
+/// - Until when the server asked to be left alone: beside `standing`. `Response` reads that, [`Outcome`]
+///   carries it, and `begin` gets the time as an argument, since there is no clock here.
+/// - How long the server has taken without giving a block: an argument of [`Health::record`].
 #[derive(Default)]
 pub struct Health {
     standing: Standing,
@@ -68,8 +71,8 @@ pub enum Standing {
     Untried,
     /// The probe is in flight.
     Probing,
-    /// It answers. `strikes` count the wrong answers since the last right one, and are `transient` if
-    /// a later request may do better than each of them.
+    /// It answers. `strikes` counts the wrong answers since the last right one. `transient`: each of them
+    /// may be right at a later request, such as a 503.
     Reachable { strikes: u32, transient: bool },
     /// It is not asked. `transient`: it gets another chance in the next round.
     GivenUp { transient: bool },
@@ -81,21 +84,23 @@ enum BatchSupport {
     #[default]
     Unknown,
     Works,
-    /// It refused a batch for now, or fell silent.
+    /// It refused a batch for now, or fell silent. After the first refusal `singles` is 16 and
+    /// `singles_left` falls from 16 to 0; then comes a batch, and if that is refused, `singles` is 64.
     NotNow {
-        /// Single requests that come before the next batch, of so many after the last refusal.
+        /// Single requests still to come before the next batch.
         singles_left: usize,
+        /// Single requests that the last refusal asked for.
         singles: usize,
     },
     Never,
-    /// It is the mirror of this number, and asked for ranges of the file instead.
-    Mirror(usize),
+    /// It is a mirror, and asked for ranges of the file instead.
+    Mirror,
 }
 
 impl Health {
-    pub fn of_mirror(number: usize) -> Self {
+    pub fn of_mirror() -> Self {
         Health {
-            batches: BatchSupport::Mirror(number),
+            batches: BatchSupport::Mirror,
             ..Health::default()
         }
     }
@@ -121,21 +126,22 @@ impl Health {
         (!self.is_given_up()).then_some(length)
     }
 
-    /// Begins a request for blocks, of which so many are `wanted`: how it asks, and for how many. It is
-    /// a probe where the server has not answered yet.
+    /// Begins a request of a worker that wants `wanted` blocks. Returns how it asks, and for how many of
+    /// them. It is a probe where the server has not answered yet.
     pub fn begin(&mut self, wanted: usize) -> (RequestKind, usize) {
         if self.standing == Standing::Untried {
             self.standing = Standing::Probing;
         }
         let length = self.run.0.min(wanted);
         let is_batch = match &mut self.batches {
-            BatchSupport::Mirror(number) => return (RequestKind::Range(*number), length),
+            BatchSupport::Mirror => return (RequestKind::Range, length),
+            // For one block too: there a batch costs what a single request does.
             BatchSupport::Works => true,
             BatchSupport::NotNow { singles_left, .. } if *singles_left > 0 => {
                 *singles_left -= 1;
                 false
             }
-            // A batch of one block gains nothing.
+            // For one block a batch gains nothing, and if refused costs a request more.
             BatchSupport::Unknown | BatchSupport::NotNow { .. } => length > 1,
             BatchSupport::Never => false,
         };
@@ -146,23 +152,26 @@ impl Health {
         }
     }
 
-    /// Ends a request; its outcome is recorded next. After a probe without an outcome the next request
-    /// is the probe.
+    /// Ends a request; its outcome is recorded next. If that outcome says nothing of the server, or there is
+    /// none since this machine failed, then the next request is the probe.
     pub fn end(&mut self) {
         if matches!(self.standing, Standing::Probing) {
             self.standing = Standing::Untried;
         }
     }
 
-    /// Records what a request brought, and what is `missing` for that. Returns the blocks of a refused
-    /// batch, for which the same server is asked again.
+    /// Records what a request brought. Adds the blocks that the server did not give to `pending`, for the
+    /// next server. Returns the blocks of a refused batch, for which the same server is asked again.
     pub fn record(
         &mut self,
         kind: RequestKind,
         outcome: Outcome,
-        missing: &mut Missing,
+        pending: &mut Pending,
     ) -> Vec<BlockRef> {
-        let is_refused = kind == RequestKind::Batch && self.batches.record(&outcome);
+        let refusal = match kind {
+            RequestKind::Batch => self.batches.record(&outcome),
+            RequestKind::Single | RequestKind::Range => None,
+        };
         if outcome.is_answered() {
             self.clear_strikes();
         }
@@ -174,12 +183,12 @@ impl Health {
         {
             self.reason = Some(reason);
         }
-        if is_refused {
+        if refusal.is_some() {
             return outcome.rest;
         }
-        missing.blocks.extend(outcome.rest);
+        pending.blocks.extend(outcome.rest);
         for failure in outcome.failures {
-            missing.transient |= failure.is_transient();
+            pending.transient |= failure.is_transient();
             self.count_failure(failure);
         }
         Vec::new()
@@ -194,7 +203,7 @@ impl Health {
         }
     }
 
-    fn count_failure(&mut self, failure: Failure) {
+    fn count_failure(&mut self, failure: ServerFailure) {
         let (strikes, transient) = match self.standing {
             Standing::GivenUp { .. } => return,
             Standing::Reachable { strikes, transient } => (strikes + 1, transient),
@@ -213,39 +222,37 @@ impl Health {
         self.reason = Some(failure.reason);
     }
 
-    /// Gives the server another chance, if it was given up for a transient reason.
+    /// Gives the server another chance, if it was given up for a transient reason. The line may be another
+    /// one by now.
     pub fn revive(&mut self) {
         if matches!(self.standing, Standing::GivenUp { transient: true }) {
-            *self = Health {
-                batches: mem::take(&mut self.batches),
-                reason: self.reason.take(),
-                ..Health::default()
-            };
+            self.standing = Standing::Untried;
+            self.run = RunLength::default();
         }
     }
 }
 
 impl BatchSupport {
-    /// Records what a batch brought; tells whether the server refused to answer it.
-    fn record(&mut self, outcome: &Outcome) -> bool {
-        let is_outage = outcome.failures.iter().any(Failure::is_outage);
+    /// Records what a batch brought. Returns the refusal, if the server did not answer the batch.
+    fn record(&mut self, outcome: &Outcome) -> Option<BatchRefusal> {
+        let is_outage = outcome.failures.iter().any(ServerFailure::is_outage);
         // Unless batches are known to work, a wrong answer refuses the batch and is no strike: the
         // answers to single requests count.
         let refusal = outcome.batch_refusal.or(match self {
             _ if is_outage || outcome.is_answered() => None,
             BatchSupport::Unknown | BatchSupport::Never => Some(BatchRefusal::Permanent),
             BatchSupport::NotNow { .. } => Some(BatchRefusal::Temporary),
-            BatchSupport::Works | BatchSupport::Mirror(_) => None,
+            BatchSupport::Works | BatchSupport::Mirror => None,
         });
         match refusal {
             Some(BatchRefusal::Permanent) => *self = BatchSupport::Never,
             Some(BatchRefusal::Temporary) => self.back_off(),
             // Single requests find out whether the server is away, or silent to batches alone.
-            None if outcome.failures.iter().any(Failure::is_silence) => self.back_off(),
+            None if outcome.failures.iter().any(ServerFailure::is_silence) => self.back_off(),
             None if outcome.is_answered() && !self.is_backing_off() => *self = BatchSupport::Works,
             None => {}
         }
-        refusal.is_some()
+        refusal
     }
 
     /// Puts off the next batch.
@@ -253,7 +260,7 @@ impl BatchSupport {
         let singles = match self {
             // This batch was in flight at the last refusal.
             _ if self.is_backing_off() => return,
-            BatchSupport::Never | BatchSupport::Mirror(_) => return,
+            BatchSupport::Never | BatchSupport::Mirror => return,
             BatchSupport::NotNow { singles, .. } => singles.saturating_mul(BACKOFF_GROWTH),
             BatchSupport::Unknown | BatchSupport::Works => FIRST_BACKOFF,
         };
@@ -297,7 +304,7 @@ mod tests {
     use crate::get::sources::outcome::answers::*;
 
     fn silent(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::silent("nothing came"));
+        outcome.fail(wanted, ServerFailure::silent("nothing came"));
     }
 
     fn not_now(outcome: &mut Outcome, wanted: &[BlockRef]) {
@@ -315,20 +322,20 @@ mod tests {
     }
 
     /// Records the answer to a single request.
-    fn single(health: &mut Health, answer: Answer) -> Missing {
-        let mut missing = Missing::default();
+    fn single(health: &mut Health, answer: Answer) -> Pending {
+        let mut missing = Pending::default();
         health.record(RequestKind::Single, outcome(answer, 1), &mut missing);
         missing
     }
 
     /// Records the answer to a batch; returns the blocks to ask for again.
     fn batch(health: &mut Health, answer: Answer, blocks: usize) -> usize {
-        let mut missing = Missing::default();
+        let mut missing = Pending::default();
         let again = health.record(RequestKind::Batch, outcome(answer, blocks), &mut missing);
         again.len()
     }
 
-    /// Asks for so many blocks until the server is given up. Batches are answered with `batch`, single
+    /// Asks for `blocks` blocks until the server is given up. Batches are answered with `batch`, single
     /// requests with `single`. Returns the requests: `B` for a batch, `S` for a single one.
     fn ask(health: &mut Health, blocks: usize, batch: Answer, single: Answer) -> String {
         let (mut left, mut requests) = (blocks, String::new());
@@ -339,7 +346,7 @@ mod tests {
             let outcome = outcome(if is_batch { batch } else { single }, length);
             left -= length;
             health.end();
-            left += health.record(kind, outcome, &mut Missing::default()).len();
+            left += health.record(kind, outcome, &mut Pending::default()).len();
         }
         requests
     }
@@ -547,7 +554,7 @@ mod tests {
                 let (kind, length) = health.begin(8);
                 let is_batch = kind == RequestKind::Batch;
                 let answer: Answer = if is_batch { silent } else { give };
-                health.record(kind, outcome(answer, length), &mut Missing::default());
+                health.record(kind, outcome(answer, length), &mut Pending::default());
                 health.revive();
                 batches += usize::from(is_batch);
                 singles += usize::from(!is_batch);
@@ -578,7 +585,7 @@ mod tests {
                 body: Duration::from_millis(body),
                 whole: Duration::from_millis(whole),
             });
-            health.record(RequestKind::Batch, outcome, &mut Missing::default());
+            health.record(RequestKind::Batch, outcome, &mut Pending::default());
             health.run_length().unwrap()
         };
         assert_eq!(fit(8, 125, 200), 32);

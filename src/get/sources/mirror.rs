@@ -12,7 +12,7 @@ use super::visit::Visit;
 use crate::block;
 use crate::get::block_ref::BlockRef;
 use crate::get::client::url::Url;
-use crate::get::client::{Answered, Fault};
+use crate::get::client::{RequestError, RequestResult};
 use crate::mutex::lock;
 
 /// What is known of a mirror. All workers share it.
@@ -28,12 +28,12 @@ impl Mirror {
     ///
     /// # Errors
     /// When they do not come.
-    pub fn receive(&self, visit: &mut Visit) -> Answered<()> {
+    pub fn receive(&self, visit: &mut Visit) -> RequestResult<()> {
         let Some(place) = lock(&self.place).clone() else {
             return self.receive_from(visit.url, visit);
         };
         match self.receive_from(&place, visit) {
-            Err(Fault::Failed(_)) => {
+            Err(RequestError::Server(_)) => {
                 // The redirect may lead elsewhere by now.
                 lock(&self.place).take_if(|known| *known == place);
                 self.receive_from(visit.url, visit)
@@ -42,7 +42,7 @@ impl Mirror {
         }
     }
 
-    fn receive_from(&self, url: &Url, visit: &mut Visit) -> Answered<()> {
+    fn receive_from(&self, url: &Url, visit: &mut Visit) -> RequestResult<()> {
         // A mirror that gives less than it is asked for is asked for the rest.
         while !visit.left.is_empty() {
             if self.stream.ignores_ranges() {
@@ -54,7 +54,7 @@ impl Mirror {
     }
 
     /// Asks for the next blocks that lie together, with one request.
-    fn receive_range(&self, url: &Url, visit: &mut Visit) -> Answered<()> {
+    fn receive_range(&self, url: &Url, visit: &mut Visit) -> RequestResult<()> {
         let (first, length) = neighbours(visit.left);
         let (begun, before) = (Instant::now(), visit.left.len());
         let last = first + length - 1;

@@ -4,8 +4,8 @@
 
 use super::visit::Visit;
 use crate::block::BLOCK_SIZE;
-use crate::get::client::failure::{Failure, is_transient};
-use crate::get::client::{Answered, Received, Response};
+use crate::get::client::failure::{ServerFailure, is_transient};
+use crate::get::client::{RequestResult, Response, ServerResult};
 use crate::get::output::sink::Origin;
 
 /// Why a mirror lacks what lies behind the end of its copy.
@@ -23,17 +23,17 @@ impl Body {
     ///
     /// # Errors
     /// When the answer is none.
-    pub fn open(mut answer: Response, offset: u64) -> Answered<Option<Self>> {
+    pub fn open(mut answer: Response, offset: u64) -> RequestResult<Option<Self>> {
         let at = match answer.status() {
             200 => 0,
             206 if answer.range_start() == Some(offset) => offset,
-            206 => return Err(Failure::strike("it gave another range", false).into()),
+            206 => return Err(ServerFailure::strike("it gave another range", false).into()),
             416 => {
                 answer.refusal()?;
                 return Ok(None);
             }
             status => {
-                return Err(Failure::strike(answer.refusal()?, is_transient(status)).into());
+                return Err(ServerFailure::strike(answer.refusal()?, is_transient(status)).into());
             }
         };
         Ok(Some(Body { answer, at }))
@@ -48,7 +48,7 @@ impl Body {
     ///
     /// # Errors
     /// When the body breaks off or stops coming.
-    pub fn skip_to(&mut self, offset: u64) -> Received<()> {
+    pub fn skip_to(&mut self, offset: u64) -> ServerResult<()> {
         while self.at < offset && self.fill(&mut [0; BLOCK_SIZE])? > 0 {}
         Ok(())
     }
@@ -57,7 +57,7 @@ impl Body {
     ///
     /// # Errors
     /// As [`Body::skip_to`], and what fails on this machine.
-    pub fn take(&mut self, visit: &mut Visit) -> Answered<()> {
+    pub fn take(&mut self, visit: &mut Visit) -> RequestResult<()> {
         while let Some(wanted) = visit.left.first()
             && self.at == wanted.offset()
         {
@@ -83,7 +83,7 @@ impl Body {
         Ok(())
     }
 
-    fn fill(&mut self, buffer: &mut [u8]) -> Received<usize> {
+    fn fill(&mut self, buffer: &mut [u8]) -> ServerResult<usize> {
         let filled = self.answer.fill(buffer)?;
         self.at += filled as u64;
         Ok(filled)

@@ -9,9 +9,9 @@ use super::mirror_body::{Body, SHORTER};
 use super::visit::Visit;
 use crate::block::BLOCK_SIZE;
 use crate::get::block_ref::BlockRef;
-use crate::get::client::failure::Failure;
+use crate::get::client::failure::ServerFailure;
 use crate::get::client::url::Url;
-use crate::get::client::{Answered, Fault, Received};
+use crate::get::client::{RequestError, RequestResult, ServerResult};
 use crate::mutex::{lock, unpoisoned};
 
 /// The stream of one mirror. All workers share it.
@@ -32,7 +32,7 @@ struct State {
     taken: bool,
     /// How often the mirror fell silent, and the last time's failure.
     silences: u32,
-    silence: Option<Failure>,
+    silence: Option<ServerFailure>,
     /// What still comes, while no worker reads.
     body: Option<Body>,
 }
@@ -62,10 +62,10 @@ impl MirrorStream {
     ///
     /// # Errors
     /// When there is no answer, or it breaks off or stops coming; and what fails on this machine.
-    pub fn read(&self, url: &Url, visit: &mut Visit) -> Answered<()> {
+    pub fn read(&self, url: &Url, visit: &mut Visit) -> RequestResult<()> {
         let _guard = self.wait(visit.left[0].number)?;
         let read = self.read_in_turn(url, visit);
-        if let Err(Fault::Failed(failure)) = &read
+        if let Err(RequestError::Server(failure)) = &read
             && failure.is_outage()
         {
             let mut state = lock(&self.state);
@@ -80,7 +80,7 @@ impl MirrorStream {
     ///
     /// # Errors
     /// When the mirror fell silent meanwhile, which must not cost its time again.
-    fn wait(&self, first: u64) -> Received<StreamGuard<'_>> {
+    fn wait(&self, first: u64) -> ServerResult<StreamGuard<'_>> {
         let mut state = lock(&self.state);
         let before = state.silences;
         state.waiting.insert(first);
@@ -99,7 +99,7 @@ impl MirrorStream {
         }
     }
 
-    fn read_in_turn(&self, url: &Url, visit: &mut Visit) -> Answered<()> {
+    fn read_in_turn(&self, url: &Url, visit: &mut Visit) -> RequestResult<()> {
         let first = visit.left[0].offset();
         let body = {
             let mut state = lock(&self.state);
@@ -113,7 +113,7 @@ impl MirrorStream {
             let is_fresh = body.at == 0;
             match self.read_on(body, visit) {
                 // What no worker read for a while may have been closed meanwhile.
-                Err(Fault::Failed(failure)) if !is_fresh && !failure.is_outage() => {}
+                Err(RequestError::Server(failure)) if !is_fresh && !failure.is_outage() => {}
                 read => return read,
             }
         }
@@ -130,7 +130,7 @@ impl MirrorStream {
     }
 
     /// Reads what comes, and leaves the rest for later.
-    fn read_on(&self, mut body: Body, visit: &mut Visit) -> Answered<()> {
+    fn read_on(&self, mut body: Body, visit: &mut Visit) -> RequestResult<()> {
         while let Some(next) = visit.left.first().map(BlockRef::offset) {
             body.skip_to(next)?;
             body.take(visit)?;

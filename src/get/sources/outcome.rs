@@ -1,11 +1,11 @@
-//! What one request to one server is, and what it brought: `blocks.rs` and the mirrors report it,
-//! `health.rs` judges it.
+//! What one turn at one server is, and what it brought: `blocks.rs` and the mirrors report it, `health.rs`
+//! judges it. A turn is one request, or the few that a mirror takes for the same blocks.
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use crate::get::block_ref::BlockRef;
-use crate::get::client::failure::Failure;
+use crate::get::client::failure::ServerFailure;
 
 /// Wrong answers in a row after which a server is given up.
 pub const STRIKES: u32 = 3;
@@ -17,11 +17,17 @@ pub enum RequestKind {
     Single,
     /// For many blocks at once.
     Batch,
-    /// For parts of the whole file: the mirror of this number.
-    Range(usize),
+    /// For parts of the whole file, of a mirror.
+    Range,
 }
 
-/// What one request brought.
+/// What one turn brought. Each block asked for is counted in `given` or stands in `rest`:
+///
+/// - [`Outcome::hit`]: the server gave it.
+/// - [`Outcome::miss`]: the server lacks it; that is an answer, and no failure.
+/// - [`Outcome::fail`]: one failure keeps back one block or many. Where an answer stops at [`STRIKES`], the
+///   blocks that are left go into `rest` too, without a failure of their own.
+/// - [`Outcome::refuse_batch`]: asked again at the same server, so it needs no reason.
 #[derive(Default)]
 pub struct Outcome {
     /// The blocks that the server did not give, in order.
@@ -29,17 +35,20 @@ pub struct Outcome {
     pub given: usize,
     /// Whether the server said of a block that it lacks it.
     pub lacks: bool,
-    /// Why the server did not give the last of `rest`.
+    /// Why the server did not give a block: of the last miss or failure.
     pub reason: Option<String>,
-    /// The failures since the last block that the server gave or lacks.
-    pub failures: Vec<Failure>,
+    /// The failures since the last block that the server gave or lacks. `health.rs` judges by them whether
+    /// the server is given up.
+    pub failures: Vec<ServerFailure>,
     pub batch_refusal: Option<BatchRefusal>,
+    /// None where no block came, or nothing can be said of the line.
     pub pace: Option<Pace>,
 }
 
-/// Blocks that no server gave. `transient`: a server may give them a little later.
+/// The blocks of a run that no server has given so far: all of them before the first server is asked, the
+/// missing ones after the last. `transient`: a server may give them in a later round.
 #[derive(Default)]
-pub struct Missing {
+pub struct Pending {
     pub blocks: Vec<BlockRef>,
     pub transient: bool,
 }
@@ -76,7 +85,7 @@ impl Outcome {
         self.failures.clear();
     }
 
-    pub fn fail(&mut self, wanted: &[BlockRef], failure: Failure) {
+    pub fn fail(&mut self, wanted: &[BlockRef], failure: ServerFailure) {
         self.rest.extend_from_slice(wanted);
         self.reason = Some(failure.reason.clone());
         self.failures.push(failure);
@@ -92,7 +101,7 @@ impl Outcome {
         self.given > 0 || self.lacks
     }
 
-    /// Whether enough answers in a row are wrong to give the server up.
+    /// Whether so many answers of this turn are wrong in a row that the rest of it is not worth reading.
     pub fn reached_strike_limit(&self) -> bool {
         self.failures.len() >= STRIKES as usize
     }
@@ -106,7 +115,7 @@ mod tests {
     fn three_failures_in_a_row_reach_the_limit() {
         let mut outcome = Outcome::default();
         let mut fail = || {
-            outcome.fail(&[], Failure::strike("busy", true));
+            outcome.fail(&[], ServerFailure::strike("busy", true));
             outcome.reached_strike_limit()
         };
         assert_eq!([fail(), fail(), fail()], [false, false, true]);
@@ -143,14 +152,14 @@ pub mod answers {
     }
 
     pub fn wrong(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::strike("wrong", false));
+        outcome.fail(wanted, ServerFailure::strike("wrong", false));
     }
 
     pub fn busy(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::strike("busy", true));
+        outcome.fail(wanted, ServerFailure::strike("busy", true));
     }
 
     pub fn gone(outcome: &mut Outcome, wanted: &[BlockRef]) {
-        outcome.fail(wanted, Failure::unreachable("refused"));
+        outcome.fail(wanted, ServerFailure::unreachable("refused"));
     }
 }

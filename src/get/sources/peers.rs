@@ -15,7 +15,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use crate::get::client::url::Url;
-use crate::get::client::{Answered, Client, Fault};
+use crate::get::client::{Client, RequestError, RequestResult};
 use crate::mutex::{lock, unpoisoned};
 use crate::spawn::{ASKING_STACK, spawn};
 
@@ -97,20 +97,20 @@ fn ask_all(client: &Arc<Client>, servers: &[Url], timeout: Duration) -> Vec<Name
     answers.into_iter().map(Option::flatten).collect()
 }
 
-fn record((answers, changed): &Step, number: usize, answer: Answered<Vec<Url>>) {
+fn record((answers, changed): &Step, number: usize, answer: RequestResult<Vec<Url>>) {
     // Once time is up, there is no place for it.
     if let Some(place) = lock(answers).get_mut(number) {
         *place = Some(match answer {
             Ok(named) => Some(named),
-            Err(Fault::Failed(_)) => None,
+            Err(RequestError::Server(_)) => None,
             // A shortage on this machine says nothing about the server.
-            Err(Fault::Local(_)) => Some(Vec::new()),
+            Err(RequestError::Local(_)) => Some(Vec::new()),
         });
     }
     changed.notify_one();
 }
 
-fn ask(client: &Client, server: &Url) -> Answered<Vec<Url>> {
+fn ask(client: &Client, server: &Url) -> RequestResult<Vec<Url>> {
     let mut answer = client.peers(server)?;
     if answer.status() != 200 {
         answer.refusal()?;

@@ -2,21 +2,24 @@
 //!
 //! This file owns the policy: order, fallback to the next server, `--spread`, the probe that all
 //! workers wait for, and another chance in the next round. `health.rs` judges each server by its
-//! answers. There is no socket here: a closure asks, so the tests need none. All workers share one
+//! answers. There is no socket here: a closure makes the requests, so the tests need none. All workers share one
 //! `Servers`; the mirrors are another one.
 
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use super::health::{FIRST_RUN, Health, Standing};
-use super::outcome::{Missing, Outcome, RequestKind};
+use super::mirror::Mirror;
+use super::outcome::{Outcome, Pending, RequestKind};
 use crate::error::Result;
 use crate::get::block_ref::BlockRef;
 use crate::get::client::url::Url;
 use crate::mutex::{lock, unpoisoned};
 
-struct Server {
-    url: Url,
+pub struct Server {
+    pub url: Url,
+    /// What is known of its copy of the file, if it is a mirror.
+    pub mirror: Option<Mirror>,
     health: Mutex<Health>,
     /// The probe of this server has ended.
     probe_ended: Condvar,
@@ -26,6 +29,7 @@ impl Server {
     fn new(url: Url) -> Self {
         Server {
             url,
+            mirror: None,
             health: Mutex::default(),
             probe_ended: Condvar::new(),
         }
@@ -35,13 +39,13 @@ impl Server {
         lock(&self.health)
     }
 
-    /// Begins a request, for a worker that wants so many blocks: how it asks, and for how many; none
-    /// if the server is given up. Waits for the outcome of a probe that is in flight.
-    fn begin(&self, wanted: usize, missing: &mut Missing) -> Option<(RequestKind, usize)> {
+    /// As [`Health::begin`]. None if the server is given up: then it notes in `pending` whether the server may
+    /// give blocks in a later round. Waits for the outcome of a probe that is in flight.
+    fn begin(&self, wanted: usize, pending: &mut Pending) -> Option<(RequestKind, usize)> {
         let is_probing = |health: &mut Health| health.standing() == Standing::Probing;
         let mut health = unpoisoned(self.probe_ended.wait_while(self.health(), is_probing));
         if let Standing::GivenUp { transient } = health.standing() {
-            missing.transient |= transient;
+            pending.transient |= transient;
             return None;
         }
         Some(health.begin(wanted))
@@ -115,9 +119,10 @@ impl Servers {
 
     /// Mirrors, each of which is asked for ranges of the file.
     pub fn mirrors(listed: Vec<Url>, longest: usize, report_given_up: fn(String)) -> Self {
-        let mirrors = Servers::new(listed, Vec::new(), longest, false, report_given_up);
-        for (number, mirror) in mirrors.list.iter().enumerate() {
-            *mirror.health() = Health::of_mirror(number);
+        let mut mirrors = Servers::new(listed, Vec::new(), longest, false, report_given_up);
+        for server in &mut mirrors.list {
+            server.mirror = Some(Mirror::default());
+            server.health = Mutex::new(Health::of_mirror());
         }
         mirrors
     }
@@ -133,7 +138,7 @@ impl Servers {
         from.iter().chain(before).chain(peers)
     }
 
-    /// Begins a run: at the first server, or where `spread` has it begin. The `mirrors` are asked after
+    /// Begins a run, at the first server or at the one that `spread` chooses. The `mirrors` are asked after
     /// these servers.
     pub fn begin_run(&self, mirrors: &Servers) -> RunStart<'_> {
         let spread = self.spread.as_ref();
@@ -147,51 +152,41 @@ impl Servers {
         }
     }
 
-    /// Asks one server after the other for what is `missing`, until nothing is.
+    /// Asks one server after the other for the `pending` blocks, until each is given. `request` makes one
+    /// request for some of them and returns its outcome.
     ///
     /// # Errors
-    /// Those of `ask`: what fails on this machine.
+    /// Those of `request`: what fails on this machine.
     pub fn fetch(
         &self,
-        missing: &mut Missing,
+        pending: &mut Pending,
         start: RunStart,
-        mut ask: impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
+        mut request: impl FnMut(&Server, RequestKind, &[BlockRef]) -> Result<Outcome>,
     ) -> Result<()> {
         for server in self.in_order(start.first) {
-            self.ask(server, missing, &mut ask)?;
-        }
-        Ok(())
-    }
-
-    /// Asks one server for what is `missing`.
-    fn ask(
-        &self,
-        server: &Server,
-        missing: &mut Missing,
-        ask: &mut impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
-    ) -> Result<()> {
-        let mut left = mem::take(&mut missing.blocks);
-        while !left.is_empty()
-            && let Some((kind, length)) = server.begin(left.len(), missing)
-        {
-            let later = left.split_off(length.min(self.longest));
-            let outcome = ask(&server.url, kind, &left);
-            let mut health = server.health();
-            health.end();
-            server.probe_ended.notify_all();
-            let was_given_up = health.is_given_up();
-            let mut again = health.record(kind, outcome?, missing);
-            left = later;
-            if !again.is_empty() {
-                again.append(&mut left);
-                left = again;
+            let mut left = mem::take(&mut pending.blocks);
+            while !left.is_empty()
+                && let Some((kind, length)) = server.begin(left.len(), pending)
+            {
+                let later = left.split_off(length.min(self.longest));
+                let outcome = request(server, kind, &left);
+                let mut health = server.health();
+                health.end();
+                server.probe_ended.notify_all();
+                let was_given_up = health.is_given_up();
+                let mut again = health.record(kind, outcome?, pending);
+                left = later;
+                if !again.is_empty() {
+                    again.append(&mut left);
+                    left = again;
+                }
+                if health.is_given_up() && !was_given_up {
+                    let reason = health.reason().unwrap_or_default();
+                    (self.report_given_up)(format!("give up {}: {reason}", server.url));
+                }
             }
-            if health.is_given_up() && !was_given_up {
-                let reason = health.reason().unwrap_or_default();
-                (self.report_given_up)(format!("give up {}: {reason}", server.url));
-            }
+            pending.blocks.append(&mut left);
         }
-        missing.blocks.append(&mut left);
         Ok(())
     }
 
@@ -265,17 +260,21 @@ mod tests {
         servers.begin_run(&Servers::mirrors(Vec::new(), 64, |_| {}))
     }
 
-    /// Fetches so many blocks; returns those that no server gave.
+    /// Fetches `blocks` blocks; returns those that no server gave.
     fn fetch(
         servers: &Servers,
         blocks: usize,
-        ask: impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
-    ) -> Missing {
-        let mut missing = Missing {
+        mut answer: impl FnMut(&Url, RequestKind, &[BlockRef]) -> Result<Outcome>,
+    ) -> Pending {
+        let mut missing = Pending {
             blocks: wanted(blocks),
             transient: false,
         };
-        servers.fetch(&mut missing, begin(servers), ask).unwrap();
+        let request =
+            |server: &Server, kind, wanted: &[BlockRef]| answer(&server.url, kind, wanted);
+        servers
+            .fetch(&mut missing, begin(servers), request)
+            .unwrap();
         missing
     }
 
@@ -388,13 +387,12 @@ mod tests {
             Ok(answer(lack, wanted))
         });
         assert_eq!(missing.blocks.len(), 1);
-        let due = [("m", 0), ("n", 1)];
-        let due = due.map(|(name, number)| (format!("http://{name}"), RequestKind::Range(number)));
+        let due = ["m", "n"].map(|name| (format!("http://{name}"), RequestKind::Range));
         assert_eq!(asked, due);
         assert_eq!(asked_of(&mirrors, &[wrong]), (6, false));
     }
 
-    /// Who is asked by each of so many fetches with `spread`, all of `lacking` lacking everything.
+    /// Who is asked by each of `fetches` fetches with `spread`, all of `lacking` lacking everything.
     fn spread(names: &[&str], fetches: usize, lacking: &[&str]) -> Vec<String> {
         let servers = Servers::new(urls(names), Vec::new(), 64, true, |_| {});
         let mut asked = Vec::new();
