@@ -1,4 +1,4 @@
-//! Deadlines for the parts of a body, which ureq does not have.
+//! Deadlines for the parts of a body, and for a chain of redirects as a whole, which ureq does not have.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -7,16 +7,25 @@ use ureq::Timeout;
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
 thread_local! {
-    /// When the part of a body that this thread reads must be there.
+    /// When what this thread waits for must be there.
     static PART_DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Runs `read`, whose reads of bodies on this thread fail after `timeout` altogether.
+/// Runs `read`, whose waits for input on this thread fail after `timeout` altogether. One call cannot stand in
+/// another: the end of the inner one ends the deadline.
 pub fn within<T>(timeout: Duration, read: impl FnOnce() -> T) -> T {
+    let _guard = DeadlineGuard;
     PART_DEADLINE.set(Some(Instant::now() + timeout));
-    let read = read();
-    PART_DEADLINE.set(None);
-    read
+    read()
+}
+
+/// Ends the deadline, also after a panic: a worker survives that, and reads on with the same thread.
+struct DeadlineGuard;
+
+impl Drop for DeadlineGuard {
+    fn drop(&mut self) {
+        PART_DEADLINE.set(None);
+    }
 }
 
 /// Ends every wait for input at [`PART_DEADLINE`]. ureq has a timeout for a whole body, which a slow line
@@ -66,5 +75,18 @@ impl<In: Transport> Transport for Watched<In> {
 
     fn is_tls(&self) -> bool {
         self.0.is_tls()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::catch_unwind;
+
+    #[test]
+    fn a_panic_leaves_no_deadline() {
+        let read = || within(Duration::ZERO, || panic!("a reader's"));
+        assert!(catch_unwind(read).is_err());
+        assert!(PART_DEADLINE.get().is_none());
     }
 }
