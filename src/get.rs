@@ -319,7 +319,7 @@ fn servers_near(interface: Ipv4Addr, listed: Vec<Url>, is_quiet: bool) -> Vec<Ur
     match lan::ask(interface) {
         Ok(answers) => {
             for server in answers {
-                servers.extend(Url::near(server));
+                servers.extend(Url::on_lan(server));
             }
         }
         Err(_) if is_quiet => {}

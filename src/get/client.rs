@@ -90,18 +90,18 @@ enum Call<'a> {
 }
 
 impl Call<'_> {
-    /// Calls the library.
+    /// Calls the library. `is_fresh`: over a new connection.
     fn run(
         &self,
         agent: &Agent,
         url: &str,
-        connection: Connection,
+        is_fresh: bool,
     ) -> std::result::Result<http::Response<Body>, ureq::Error> {
         match self {
-            Call::Get => prepare(agent.get(url), connection).call(),
-            Call::Post(body) => prepare(agent.post(url), connection).send(*body),
+            Call::Get => prepare(agent.get(url), is_fresh).call(),
+            Call::Post(body) => prepare(agent.post(url), is_fresh).send(*body),
             Call::Range(range, timeout) => {
-                let request = prepare(agent.get(url), connection).header(header::RANGE, range);
+                let request = prepare(agent.get(url), is_fresh).header(header::RANGE, range);
                 let request = request.config().max_redirects(MAX_REDIRECTS).build();
                 // The library reads the page of each redirect, which may have no end.
                 within(*timeout, || request.call())
@@ -245,12 +245,12 @@ impl Client {
     /// the server may have closed meanwhile, it asks again over a new one.
     fn ask(&self, server: &Url, url: &str, call: &Call) -> RequestResult<Response> {
         let (agent, by) = self.agent(server);
-        let call = |connection| {
+        let call = |is_fresh| {
             lock(&self.tally).requests += 1;
-            call.run(agent, url, connection)
+            call.run(agent, url, is_fresh)
         };
-        let answer = match call(Connection::KeptOrNew) {
-            Err(e) if is_hung_up(&e) => call(Connection::New),
+        let answer = match call(false) {
+            Err(e) if is_hung_up(&e) => call(true),
             answer => answer,
         };
         let answer = answer.map_err(|e| self.unanswered(e, url, by))?;
@@ -294,18 +294,13 @@ impl Client {
     }
 }
 
-/// Which connection a request may take.
-enum Connection {
-    KeptOrNew,
-    New,
-}
-
-/// What every request gets, whatever it asks for: a header for all of them belongs here.
-fn prepare<B>(request: RequestBuilder<B>, connection: Connection) -> RequestBuilder<B> {
-    match connection {
-        Connection::KeptOrNew => request,
+/// Every request passes here, whatever it asks for: a header of all requests belongs here.
+fn prepare<B>(request: RequestBuilder<B>, is_fresh: bool) -> RequestBuilder<B> {
+    if is_fresh {
         // No kept connection is that young.
-        Connection::New => request.config().max_idle_age(Duration::ZERO).build(),
+        request.config().max_idle_age(Duration::ZERO).build()
+    } else {
+        request
     }
 }
 
@@ -363,7 +358,7 @@ impl Response {
 
     /// Where the answer comes from, after all redirects.
     pub fn place(&self) -> Url {
-        Url::far(self.place.to_string())
+        Url::from_text(self.place.to_string())
     }
 
     fn field(&self, name: &HeaderName) -> Option<&str> {

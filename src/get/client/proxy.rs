@@ -71,7 +71,7 @@ impl Proxies {
             &self.http
         };
         // A server that answered in the local network is there; a proxy may know another one by its address.
-        let is_direct = || server.is_near() || self.is_direct(server.host());
+        let is_direct = || server.is_on_lan() || self.is_direct(server.host());
         proxy.as_ref().filter(|_| !is_direct())
     }
 

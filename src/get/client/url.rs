@@ -10,8 +10,8 @@ const MAX_URL: usize = 2_000;
 #[derive(Clone, Debug)]
 pub struct Url {
     text: String,
-    /// Whether it answered in the local network, where no proxy leads.
-    near: bool,
+    /// Whether it answered the question of `--lan`: no proxy leads there.
+    lan: bool,
 }
 
 impl PartialEq for Url {
@@ -29,7 +29,7 @@ impl Url {
             return Err(FORM);
         }
         let path = path.trim_end_matches('/');
-        Ok(Url::far(format!("{start}{path}")))
+        Ok(Url::from_text(format!("{start}{path}")))
     }
 
     /// Parses a mirror's `http://HOST[:PORT]/PATH`, which may have a query.
@@ -39,22 +39,33 @@ impl Url {
         if path.is_empty() {
             return Err(FORM);
         }
-        Ok(Url::far(format!("{start}{path}")))
+        Ok(Url::from_text(format!("{start}{path}")))
     }
 
-    /// Takes a text that has the written form.
-    pub fn far(text: String) -> Self {
-        Url { text, near: false }
+    /// Takes the text as it is. That of a redirect need not have the written form: it is only asked again.
+    pub fn from_text(text: String) -> Self {
+        Url { text, lan: false }
     }
 
-    /// A server in the local network, in the same form as a listed one.
-    pub fn near(server: SocketAddrV4) -> Option<Self> {
+    /// A server that answered the question of `--lan`, in the same form as a listed one.
+    pub fn on_lan(server: SocketAddrV4) -> Option<Self> {
         let url = Url::parse(&server.to_string()).ok()?;
-        Some(Url { near: true, ..url })
+        Some(Url { lan: true, ..url })
     }
 
-    pub fn is_near(&self) -> bool {
-        self.near
+    pub fn is_on_lan(&self) -> bool {
+        self.lan
+    }
+
+    /// Each URL once, in order.
+    pub fn distinct(urls: Vec<Self>) -> Vec<Self> {
+        let mut distinct = Vec::new();
+        for url in urls {
+            if !distinct.contains(&url) {
+                distinct.push(url);
+            }
+        }
+        distinct
     }
 
     /// Parses a list of servers, one a line, # comments: the number of each line, and its server or what is
@@ -187,10 +198,10 @@ mod tests {
     }
 
     #[test]
-    fn a_near_server_is_the_same_as_one_listed() {
+    fn a_server_on_the_lan_is_the_same_as_one_listed() {
         for text in ["10.0.0.1:80", "10.0.0.1:8080"] {
-            let near = Url::near(text.parse().unwrap()).unwrap();
-            assert!(near == Url::parse(text).unwrap() && near.is_near());
+            let found = Url::on_lan(text.parse().unwrap()).unwrap();
+            assert!(found == Url::parse(text).unwrap() && found.is_on_lan());
         }
     }
 

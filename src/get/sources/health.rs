@@ -21,7 +21,7 @@ use crate::get::client::failure::ServerFailure;
 
 /// Blocks of the first batch: 32 KiB, four seconds of a line of 64 kbit/s, and the time of one
 /// request on a fast line.
-pub const FIRST_RUN: usize = 8;
+pub const FIRST_BATCH: usize = 8;
 
 /// A batch is at most this many times as long as the one before it: one batch that came fast must not
 /// decide too much. Where a round trip is long, each longer batch costs one.
@@ -280,7 +280,7 @@ struct RunLength(usize);
 
 impl Default for RunLength {
     fn default() -> Self {
-        RunLength(FIRST_RUN)
+        RunLength(FIRST_BATCH)
     }
 }
 

@@ -36,12 +36,7 @@ pub fn find(
     timeout: Duration,
     report_given_up: fn(String),
 ) -> Vec<Url> {
-    let mut known: Vec<Url> = Vec::new();
-    for url in listed {
-        if !known.contains(url) {
-            known.push(url.clone());
-        }
-    }
+    let mut known = Url::distinct(listed.to_vec());
     let listed = known.len();
     if listed >= MAX_SERVERS {
         return Vec::new();

@@ -8,7 +8,7 @@
 use std::mem;
 use std::sync::{Condvar, Mutex, MutexGuard};
 
-use super::health::{FIRST_RUN, Health, Standing};
+use super::health::{FIRST_BATCH, Health, Standing};
 use super::mirror::Mirror;
 use super::outcome::{Outcome, Pending, RequestKind};
 use crate::error::Result;
@@ -96,20 +96,15 @@ impl Servers {
         spread: bool,
         report_given_up: fn(String),
     ) -> Self {
-        let mut list: Vec<Server> = Vec::new();
-        for url in listed {
-            if !list.iter().any(|server| server.url == url) {
-                list.push(Server::new(url));
-            }
-        }
-        let peers_from = list.len();
-        list.extend(peers.into_iter().map(Server::new));
+        let mut urls = Url::distinct(listed);
+        let peers_from = urls.len();
+        urls.extend(peers);
         let new_spread = || Spread {
             next: 0,
             in_flight: vec![0; peers_from],
         };
         Servers {
-            list,
+            list: urls.into_iter().map(Server::new).collect(),
             peers_from,
             longest,
             spread: (spread && peers_from > 0).then(|| Mutex::new(new_spread())),
@@ -148,7 +143,7 @@ impl Servers {
         RunStart {
             spread,
             first,
-            length: length.unwrap_or(FIRST_RUN).min(self.longest),
+            length: length.unwrap_or(FIRST_BATCH).min(self.longest),
         }
     }
 
@@ -489,9 +484,9 @@ mod tests {
                 })
             });
         };
-        assert_eq!(begin(&servers).length, FIRST_RUN);
+        assert_eq!(begin(&servers).length, FIRST_BATCH);
         fetch("b", 8);
-        assert_eq!(begin(&servers).length, FIRST_RUN, "that of a");
+        assert_eq!(begin(&servers).length, FIRST_BATCH, "that of a");
         fetch("a", 8);
         assert_eq!(begin(&servers).length, 80, "what comes in half a second");
         fetch("a", 80);
@@ -499,7 +494,7 @@ mod tests {
         hosts(&servers, &[("a", gone)]);
         assert_eq!(begin(&servers).length, 80, "that of b");
         hosts(&servers, &[("b", gone)]);
-        assert_eq!(begin(&servers).length, FIRST_RUN);
+        assert_eq!(begin(&servers).length, FIRST_BATCH);
     }
 
     /// Whom a fetch of one block asks, where each answers as `answers` says of it, or lacks it.
