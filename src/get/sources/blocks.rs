@@ -12,10 +12,10 @@ use crate::get::client::{RequestError, RequestResult, Response};
 use crate::get::output::sink::Origin;
 use crate::hashlist::{LINE, push_line};
 
-/// Asks for the next block.
+/// Asks for the current block alone.
 ///
 /// # Errors
-/// When it does not come.
+/// When it does not come; and what fails on this machine.
 pub fn receive_one(visit: &mut Visit) -> RequestResult<()> {
     let wanted = &visit.left[0];
     let mut answer = visit.client.block(visit.url, &wanted.hash)?;
@@ -40,6 +40,7 @@ pub fn receive_one(visit: &mut Visit) -> RequestResult<()> {
     let length = answer.fill(slot.room())?;
     slot.accept(length, &wanted.hash);
     if visit.sink.commit()? {
+        visit.finish_current();
         visit.outcome.hit();
         return Ok(());
     }
@@ -55,7 +56,8 @@ pub fn receive_one(visit: &mut Visit) -> RequestResult<()> {
 /// (`frames.rs`).
 ///
 /// # Errors
-/// When the answer ends before its frames do.
+/// When no answer comes, or it breaks off or stops coming; and what fails on this machine. An answer that ends
+/// in order, but before its frames do, is no error: the server refuses batches.
 pub fn receive_many(visit: &mut Visit) -> RequestResult<()> {
     let mut list = Vec::with_capacity(visit.left.len() * LINE);
     for wanted in visit.left {
@@ -111,16 +113,14 @@ fn receive_frames(mut answer: Response, visit: &mut Visit) -> RequestResult<()> 
         }
         slot.accept(length, &wanted.hash);
         let is_given = visit.sink.commit()?;
-        let this = visit.next();
+        let current = visit.finish_current();
         if is_given {
             visit.outcome.hit();
         } else if length == 0 {
-            visit.outcome.miss(this, "it has not got it");
+            visit.outcome.miss(current, "it has not got it");
         } else {
-            let reason = format_args!("wrong bytes ({length})");
-            visit
-                .outcome
-                .fail(this, ServerFailure::strike(reason, false));
+            let failure = ServerFailure::strike(format_args!("wrong bytes ({length})"), false);
+            visit.outcome.fail(current, failure);
         }
     }
     if visit.outcome.reached_strike_limit() {
@@ -129,11 +129,12 @@ fn receive_frames(mut answer: Response, visit: &mut Visit) -> RequestResult<()> 
     }
     // More bytes, or silence, after the last frame: the server does not understand batches. A connection
     // that breaks only there has done no harm.
-    let mut has_end = || match answer.ends() {
-        Ok(ended) => ended,
-        Err(failure) => !failure.is_outage(),
-    };
-    if !visit.left.is_empty() || !has_end() {
+    let is_understood = visit.left.is_empty()
+        && match answer.ends() {
+            Ok(ended) => ended,
+            Err(failure) => !failure.is_outage(),
+        };
+    if !is_understood {
         visit
             .outcome
             .refuse_batch(visit.left, BatchRefusal::Permanent);

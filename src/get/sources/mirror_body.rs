@@ -53,7 +53,7 @@ impl Body {
         Ok(())
     }
 
-    /// Takes blocks, as long as they come.
+    /// Takes blocks out of the body, as long as it goes on with the current one.
     ///
     /// # Errors
     /// As [`Body::skip_to`], and what fails on this machine.
@@ -68,7 +68,7 @@ impl Body {
             // The copy may go on after the file's end.
             wanted.accept(filled, &mut slot);
             if visit.sink.commit()? {
-                visit.next();
+                visit.finish_current();
                 visit.outcome.hit();
             } else if let Some(failure) = failure {
                 return Err(failure.into());
@@ -76,8 +76,8 @@ impl Body {
                 break;
             } else {
                 let reason = "its copy of the file has other bytes there";
-                let this = visit.next();
-                visit.outcome.miss(this, reason);
+                let current = visit.finish_current();
+                visit.outcome.miss(current, reason);
             }
         }
         Ok(())

@@ -33,7 +33,7 @@ struct State {
     /// How often the mirror fell silent, and the last time's failure.
     silences: u32,
     silence: Option<ServerFailure>,
-    /// What still comes, while no worker reads.
+    /// The rest of the last answer, while no worker reads it.
     body: Option<Body>,
 }
 
@@ -129,7 +129,7 @@ impl MirrorStream {
         }
     }
 
-    /// Reads what comes, and leaves the rest for later.
+    /// Takes what the visit wants out of `body`, and leaves the rest of it to the next worker.
     fn read_on(&self, mut body: Body, visit: &mut Visit) -> RequestResult<()> {
         while let Some(next) = visit.left.first().map(BlockRef::offset) {
             body.skip_to(next)?;

@@ -1,5 +1,8 @@
-//! One request to one server while its answer comes: `blocks.rs` and the mirrors put the blocks into the
-//! sink, and note in the outcome what else comes.
+//! One turn at one server while its answers come: `blocks.rs` and the mirrors put the blocks into the sink,
+//! and note in the outcome what else comes.
+//!
+//! Each block is read into a slot of the sink and verified there. `commit` takes in what the slot has
+//! accepted, and tells whether there was a block: so nobody looks at what `accept` returns.
 
 use super::outcome::Outcome;
 use crate::get::block_ref::BlockRef;
@@ -11,17 +14,17 @@ pub struct Visit<'a, 's> {
     pub client: &'a Client,
     pub url: &'a Url,
     pub sink: &'a mut Sink<'s>,
-    /// The blocks that are still to come, in order.
+    /// The blocks that are still to come, in order. The outcome has the others; an `Err` concerns all of these.
     pub left: &'a [BlockRef],
     pub outcome: Outcome,
 }
 
 impl<'a> Visit<'a, '_> {
-    /// Goes on with the next block; returns the last one.
-    pub fn next(&mut self) -> &'a [BlockRef] {
-        let (this, left) = self.left.split_at(1);
+    /// Takes the current block, the first of those left, off them. Returns it as a slice of one.
+    pub fn finish_current(&mut self) -> &'a [BlockRef] {
+        let (current, left) = self.left.split_at(1);
         self.left = left;
-        this
+        current
     }
 
     /// The server has none of the blocks that are left.
