@@ -1,10 +1,10 @@
 //! `psync get`: hashlist to blocks to output.
 //!
-//! This file owns the story: what is opened in which order. Its rooms, each of which uses those before
-//! it: `block_ref.rs` is one line of the list; `client.rs` one request; `output/sink.rs` verified blocks
-//! on their way; `list.rs` what is wanted; `output.rs` where it goes; `sources.rs` where it comes from;
-//! `finder.rs` looks for one block after the other, `list/tree.rs` for the list under a root,
-//! `schedule.rs` has many do so at once; `report.rs` sums up.
+//! This file owns the story: the order of all openings. It reads no block and sends no request itself.
+//! Its rooms, each of which uses those before it: `block_ref.rs` is one line of the list; `client.rs` one
+//! request; `output/sink.rs` verified blocks on their way; `list.rs` the wanted blocks; `output.rs` where
+//! they go; `sources.rs` where they come from; `finder.rs` finds one block after the other, `list/tree.rs`
+//! the list under a root; `schedule.rs` runs many finders at once; `report.rs` sums up.
 
 mod block_ref;
 mod client;
@@ -21,7 +21,7 @@ mod workers;
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
@@ -39,10 +39,10 @@ use list::tree::ListTree;
 use output::Output;
 use output::existing::{self, OldFile};
 use output::sink::{Keep, Spare};
-use output::target::Target;
+use output::target::{Kind, Target};
 use report::Report;
 use schedule::{Scheduler, Summary};
-use sources::seed::{OwnLists, Seed};
+use sources::seed::Seed;
 use sources::servers::Servers;
 use sources::{Sources, peers};
 use workers::{Shared, Workers};
@@ -53,28 +53,23 @@ pub use options::{Hashlist, Options};
 /// Runs the command.
 ///
 /// # Errors
-/// Exit code 2 for a list that is not one, before anything is fetched where it is a file; 3 for
-/// blocks that nobody has; 1 for what fails on this machine.
+/// Exit code 2 for a malformed list, before any request where the list is a file; 3 for blocks that no
+/// source has; 1 for what fails on this machine.
 pub fn run(options: Options) -> Result<()> {
     let options = &match options.dry_run {
         true => options.alone(),
         false => options,
     };
     let mut report = Report::new(options);
-    // A file's list is read before anything else happens.
+    // A file's list comes first: nothing else happens before all of it is valid.
     let start = match &options.hashlist {
         Hashlist::File(name) => Start::List(List::open(name)?),
         Hashlist::Root(hash) => Start::Root(*hash),
     };
     let mut servers = servers(options)?;
     report.has_servers = !(servers.is_empty() && options.mirrors.is_empty());
-    // A dry run writes nothing.
-    let own_lists = match options.dry_run {
-        true => OwnLists::Derived,
-        false => OwnLists::Written,
-    };
-    let open = |path: &PathBuf| Seed::open(path, own_lists);
-    let seeds = options.seeds.iter().map(open).collect::<Result<_>>()?;
+    let seeds = options.seeds.iter().map(|path| Seed::open(path));
+    let seeds = seeds.collect::<Result<Vec<Seed>>>()?;
     let target = options.output.as_deref().map(Target::find).transpose()?;
     if let (Some(target), Hashlist::File(name)) = (&target, &options.hashlist) {
         check_list_stays(target, Path::new(name))?;
@@ -84,20 +79,23 @@ pub fn run(options: Options) -> Result<()> {
         return report.counted(&count);
     }
     let mut old = None;
-    if let Some(target) = target.as_ref().filter(|target| target.is_regular()) {
-        old = OldFile::open(target, options.in_place, OwnLists::Written)?;
+    if let Some(target) = target
+        .as_ref()
+        .filter(|target| target.kind == Kind::Regular)
+    {
+        old = OldFile::open(target, options.in_place)?;
         if let Some(old) = &mut old
-            && let Some(blocks) = blocks_already_right(options, old, &start)?
+            && let Some(local) = blocks_already_right(options, old, &start)?
         {
             existing::sync_existing(&target.path)?;
-            let at_hand = Summary {
-                at_hand: blocks,
+            let summary = Summary {
+                local,
                 ..Summary::default()
             };
-            return report.done(at_hand, Tally::default());
+            return report.done(summary, Tally::default());
         }
     }
-    // Before any server is asked: what cannot be written need not be fetched.
+    // Before any request: an output that refuses writes needs none.
     let output = Output::open(target, options.in_place, old)?;
     if let Some(interface) = options.lan {
         servers = servers_near(interface, servers, options.quiet);
@@ -106,8 +104,8 @@ pub fn run(options: Options) -> Result<()> {
     let sources = Arc::new(gather(options, servers, seeds)?);
     let check_size = |least| output.check_size(least);
     let list = find_list(options, start, &sources, output.seeds(), &check_size);
-    let told = put_together(options, list, output, &sources, &mut report);
-    told.map_err(|error| match error.is_missing() {
+    let done = fetch(options, list, output, &sources, &mut report);
+    done.map_err(|error| match error.is_missing() {
         true => sources
             .reasons(options.verbose)
             .into_iter()
@@ -117,15 +115,12 @@ pub fn run(options: Options) -> Result<()> {
 }
 
 /// # Errors
-/// When the list would be written over: it is what is trusted.
+/// When FILE or FILE.part is the list, which psync trusts: a write would destroy it.
 fn check_list_stays(target: &Target, list: &Path) -> Result<()> {
     for path in [&target.path, &target.part()] {
         if file::is_same(path, list) {
-            let problem = format_args!(
-                "-o {} is HASHLIST itself, which would be lost",
-                path.display()
-            )
-            .to_string();
+            let path = path.display();
+            let problem = format!("-o {path} is HASHLIST itself, which would be lost");
             return Err(Error::usage("get", problem));
         }
     }
@@ -136,11 +131,11 @@ fn check_list_stays(target: &Target, list: &Path) -> Result<()> {
 #[allow(clippy::large_enum_variant, reason = "there is one")]
 enum Start {
     List(List),
-    /// The root of a list that is yet to be found.
+    /// The root of a list that comes from the sources.
     Root(Hash),
 }
 
-/// What is here of the file, for `--dry-run`.
+/// Counts the local blocks, for `--dry-run`.
 fn count(
     options: &Options,
     start: Start,
@@ -154,8 +149,10 @@ fn count(
     {
         return Ok(Count::complete(blocks));
     }
+    seeds.iter().for_each(Seed::write_nothing);
     let sources = Arc::new(gather(options, Vec::new(), seeds)?);
-    let mut list = match find_list(options, start, &sources, files.seeds(), &|_| Ok(())) {
+    let check_size = |least| files.check_end(least);
+    let mut list = match find_list(options, start, &sources, files.seeds(), &check_size) {
         Err(error) if error.is_missing() => return Ok(Count::without_root()),
         list => list?,
     };
@@ -163,8 +160,8 @@ fn count(
     dry_run::count(&mut list, &sources, &files, progress)
 }
 
-/// The work, once it is known that there is some: with a list, or what came of looking for one.
-fn put_together(
+/// Fetches the blocks of `list`, or reports why there is no list.
+fn fetch(
     options: &Options,
     list: Result<List>,
     output: Output,
@@ -187,7 +184,7 @@ fn put_together(
         Output::Place(mut place) => {
             place.begin();
             list.mark_last_line();
-            // Others may be at it too. A mirror that ignores ranges is read through for each step back.
+            // Other boxes may fetch it too. A mirror that ignores ranges starts again for each step back.
             if (options.lan.is_some() || options.peers) && options.mirrors.is_empty() {
                 list = list.shuffle()?;
             }
@@ -219,31 +216,28 @@ fn put_together(
     report.done(summary, sources.client.tally())
 }
 
-/// Puts together where blocks may come from. Finds the peers, if they are asked for.
+/// Gathers all sources of blocks. Finds the peers, with `--peers`.
 fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sources> {
-    let (connect_timeout, timeout) = (options.connect_timeout, options.timeout);
-    let everybody = [&servers[..], &options.mirrors].concat();
-    let longest = workers::longest_run(options.jobs);
-    let tell: fn(String) = if options.verbose { tell } else { |_| {} };
+    let (peers, jobs, connect_timeout) = (options.peers, options.jobs, options.connect_timeout);
+    let listed = [&servers[..], &options.mirrors].concat();
+    let longest = workers::longest_run(jobs);
+    let warn: fn(String) = match options.verbose {
+        true => console::complain,
+        false => |_| {},
+    };
     let keep = options.dir.as_ref().filter(|_| options.keep);
-    let client = Client::new(
-        &everybody,
-        options.peers,
-        options.jobs,
-        connect_timeout,
-        timeout,
-    )?;
+    let client = Client::new(&listed, peers, jobs, connect_timeout, options.timeout)?;
     let client = Arc::new(client);
-    let peers = match options.peers {
-        true => peers::find(&client, &servers, connect_timeout, tell),
+    let peers = match peers {
+        true => peers::find(&client, &servers, connect_timeout, warn),
         false => Vec::new(),
     };
     Ok(Sources {
-        servers: Servers::new(servers, peers, longest, options.spread, tell),
-        mirrors: Servers::mirrors(options.mirrors.clone(), longest, tell),
+        servers: Servers::new(servers, peers, longest, options.spread, warn),
+        mirrors: Servers::mirrors(options.mirrors.clone(), longest, warn),
         client,
         keep: Keep::new(keep.map(BlockDir::writer).transpose()?),
-        // A look into one that is not there is a system call a block.
+        // A look into an absent directory costs a system call a block.
         dir: options.dir.clone().filter(|dir| dir.path().exists()),
         seeds,
         spare: Spare::new(longest),
@@ -251,12 +245,8 @@ fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sour
     })
 }
 
-fn tell(text: String) {
-    console::complain(text);
-}
-
-/// The list that the work starts from. `check_size` gets the bytes that the file has at least, before
-/// a list under a root is fetched.
+/// The list that the work starts from. `check_size` gets the least size of the file in bytes, before any
+/// request for a list under a root.
 fn find_list(
     options: &Options,
     start: Start,
@@ -278,8 +268,8 @@ fn find_list(
     }
 }
 
-/// The blocks of FILE, if it is all that the list says: then it is not touched. A list that can
-/// be read only once tells nothing beforehand.
+/// The blocks of FILE, if it is right already and needs no write. A list that can be read only once tells
+/// nothing beforehand.
 fn blocks_already_right(
     options: &Options,
     old: &mut OldFile,
@@ -310,24 +300,17 @@ fn servers(options: &Options) -> Result<Vec<Url>> {
     Ok(servers)
 }
 
-/// The servers that answer in the local network, then those `listed`, which have to do where there is
-/// no network.
+/// The servers that answer in the local network, then those `listed`.
 // Inlined it would have the compiler write half of its caller twice.
 #[inline(never)]
 fn servers_near(interface: Ipv4Addr, listed: Vec<Url>, is_quiet: bool) -> Vec<Url> {
-    let mut servers = Vec::new();
-    match lan::ask(interface) {
-        Ok(answers) => {
-            for server in answers {
-                servers.extend(Url::on_lan(server));
-            }
-        }
-        Err(_) if is_quiet => {}
-        Err(cause) => {
+    let answers = lan::ask(interface).unwrap_or_else(|cause| {
+        if !is_quiet {
             let (cause, advice) = (Cause(&cause), lan::ADVICE);
             console::complain(format_args!("ask the local network: {cause}; {advice}"));
         }
-    }
-    servers.extend(listed);
-    servers
+        Vec::new()
+    });
+    let near = answers.into_iter().filter_map(Url::on_lan);
+    near.chain(listed).collect()
 }

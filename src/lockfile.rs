@@ -1,12 +1,13 @@
-//! Files locked (flock) while their owner lives: the lock goes with the process, whatever ends it.
+//! Files locked (flock) while their owner lives: each end of the process frees the lock.
 //!
 //! This file owns the order of check, open and lock. It neither writes to a file nor removes one.
 
 use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::file::is_same_inode;
 use crate::sys;
 
 /// The outcome of locking a file.
@@ -39,7 +40,7 @@ pub fn lock(
     // A FIFO of that name would make the open wait.
     let flags = sys::O_NONBLOCK | sys::O_NOFOLLOW;
     let file = options.custom_flags(flags).open(path)?;
-    // The name may have got another file since the first check.
+    // The name may lead to another file since the first check.
     if let Err(reason) = check(&file.metadata()?) {
         return Ok(Locking::Refused(reason));
     }
@@ -70,5 +71,5 @@ pub fn lock_open(file: File, path: &Path) -> io::Result<Locking> {
 /// When the file's metadata cannot be read.
 pub fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     let (opened, named) = (file.metadata()?, fs::symlink_metadata(path));
-    Ok(named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())))
+    Ok(named.is_ok_and(|named| is_same_inode(&named, &opened)))
 }

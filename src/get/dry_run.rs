@@ -1,16 +1,16 @@
-//! `get --dry-run`: counts the blocks that are on this machine, and those that a get would fetch.
+//! `get --dry-run`: counts the local blocks, and those that a get would fetch.
 //!
-//! This file opens everything for reading only, and contacts no server.
+//! This file owns that count. It opens each file for reading only, and contacts no server.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::list::List;
 use super::output::existing::OldFile;
+use super::output::sink::{Origin, Sink};
 use super::output::target::{Kind, Target};
 use super::sources::Sources;
 use super::sources::local::Local;
-use super::sources::seed::{OwnLists, Scope, Seed};
+use super::sources::seed::Seed;
 use crate::block::{self, BLOCK_SIZE};
 use crate::error::Result;
 use crate::file;
@@ -57,67 +57,46 @@ impl Count {
     }
 }
 
-/// What there is of FILE.
+/// What is here of FILE.
 #[derive(Default)]
 pub struct Files {
-    /// FILE, if it is there.
     old: Option<OldFile>,
-    /// FILE.part, and FILE if it is to be replaced: its blocks may be of use elsewhere.
-    seeds: Vec<Arc<Seed>>,
-    /// The path of a device, which goes on after the file.
-    device: Option<PathBuf>,
+    /// FILE.part, if it exists and FILE is to be replaced.
+    part: Vec<Arc<Seed>>,
 }
 
 impl Files {
     /// # Errors
-    /// When FILE is there and cannot be read.
+    /// When FILE exists and cannot be read.
     pub fn open(target: &Target, is_in_place: bool) -> Result<Self> {
-        let is_device = matches!(target.kind, Kind::BlockDevice(_));
         let mut files = Files {
-            old: OldFile::open(target, is_in_place, OwnLists::Derived)?,
-            device: is_device.then(|| target.path.clone()),
-            ..Files::default()
+            old: OldFile::open(target, is_in_place)?,
+            part: Vec::new(),
         };
-        if !is_device && !is_in_place {
-            let part = file::open_regular(&target.part());
-            let part = part.and_then(|part| Seed::new(part, Scope::OwnPlaces, OwnLists::Derived));
-            files.seeds.extend(part.ok().map(Arc::new));
-            files
-                .seeds
-                .extend(files.old.iter().map(|old| Arc::clone(&old.seed)));
+        if target.kind != Kind::BlockDevice && !is_in_place {
+            let part = file::open_regular(&target.part()).and_then(Seed::new);
+            let part = part.map(|part| Arc::new(part.limit_to_own_places()));
+            files.part.extend(part);
         }
+        files.seeds().iter().for_each(|seed| seed.write_nothing());
         Ok(files)
     }
 
     /// Files that may have blocks of the list under a root.
     pub fn seeds(&self) -> Vec<Arc<Seed>> {
-        match &self.old {
-            Some(old) if self.seeds.is_empty() => vec![Arc::clone(&old.seed)],
-            _ => self.seeds.clone(),
-        }
+        let old = self.old.iter().map(|old| &old.seed);
+        self.part.iter().chain(old).cloned().collect()
     }
 
-    /// Whether FILE is a regular one, and all that `root` stands for: how many blocks it has.
+    /// As [`OldFile::has_root`].
     pub fn has_root(&self, root: &Hash) -> Option<u64> {
-        let old = self.old.as_ref().filter(|_| self.device.is_none())?;
-        old.has_root(root)
+        self.old.as_ref()?.has_root(root)
     }
 
-    /// Whether FILE is there and has `size` bytes.
-    fn ends_at(&self, size: u64) -> bool {
-        let is_end = |old: &OldFile| self.device.is_some() || old.seed.size() == size;
-        self.old.as_ref().is_some_and(is_end)
-    }
-
-    /// # Errors
-    /// When FILE is a device, and has no room for `least` bytes.
-    fn check_room(&self, least: u64) -> Result<()> {
-        match (&self.device, &self.old) {
-            (Some(path), Some(old)) if least > old.seed.size() => {
-                Err(Target::too_small(path, old.seed.size()))
-            }
-            _ => Ok(()),
-        }
+    /// As [`OldFile::check_end`].
+    pub fn check_end(&self, end: u64) -> Result<()> {
+        let old = self.old.as_ref();
+        old.map_or(Ok(()), |old| old.check_end(end))
     }
 }
 
@@ -131,9 +110,9 @@ pub fn count(
     files: &Files,
     mut progress: Progress,
 ) -> Result<Count> {
-    let mut local = Local::of_file(sources, files.old.as_ref(), &files.seeds);
+    let mut local = Local::of_file(sources, files.old.as_ref(), &files.part);
+    let mut sink = Sink::new(&sources.keep, &sources.spare, None);
     let (mut count, mut size, mut in_place) = (Count::default(), 0, 0);
-    files.check_room(list.least_size().unwrap_or(0))?;
     list.mark_last_line();
     loop {
         let wanted = match list.next() {
@@ -148,22 +127,20 @@ pub fn count(
             }
             Err(error) => return Err(error),
         };
-        let mut length = local.find_in_place(&wanted);
-        in_place += u64::from(length.is_some());
-        if length.is_none() {
-            length = local.find_elsewhere(&wanted)?;
-        }
-        if let Some(length) = length {
-            size = wanted.offset() + length as u64;
-            count.blocks += 1;
-            count.local += 1;
-        } else {
+        if !local.find(&wanted, &mut sink)? {
             size = wanted.offset() + 1;
             count.add_missing(wanted.number, list.size());
         }
+        for part in sink.take() {
+            size = part.end.offset();
+            count.blocks += part.count();
+            count.local += part.count();
+            in_place += u64::from(part.origin == Origin::InPlace);
+        }
         progress.draw(count.blocks, list.length(), String::new);
     }
-    files.check_room(size)?;
-    count.is_complete = in_place == count.blocks && files.ends_at(size);
+    files.check_end(size)?;
+    let ends = files.old.as_ref().is_some_and(|old| old.ends_at(size));
+    count.is_complete = in_place == count.blocks && ends;
     Ok(count)
 }

@@ -1,5 +1,7 @@
-//! Finds blocks: those that are local, then those that servers have, a run of blocks at once. What it
-//! finds goes into its sink; it never writes the output. One finder a thread.
+//! Finds blocks: first the local ones, then those that servers have, a run of blocks at once.
+//!
+//! This file owns that order. What it finds goes into its sink; it never writes the output. One finder a
+//! thread.
 
 use std::mem;
 use std::sync::atomic::Ordering::Relaxed;
@@ -16,24 +18,24 @@ use crate::error::Result;
 
 pub struct Finder<'a> {
     sources: &'a Sources,
-    /// Asked one after the other.
+    /// In the order in which they are asked.
     servers: Vec<&'a Servers>,
     local: Local<'a>,
     sink: Sink<'a>,
 }
 
 impl<'a> Finder<'a> {
-    /// For blocks of a file. Tells `results` of blocks as they come.
+    /// For blocks of a file. Sends blocks to `results` as they come.
     pub fn of_file(
         sources: &'a Sources,
         place: Option<&'a Place>,
         results: &'a SyncSender<Result<TaskReport>>,
     ) -> Self {
-        let seeds = place.map_or(&[][..], Place::seeds);
+        let seeds = place.map_or(&[][..], |place| &place.seeds);
         Finder {
             sources,
             servers: vec![&sources.servers, &sources.mirrors],
-            local: Local::of_file(sources, place.map(Place::old), seeds),
+            local: Local::of_file(sources, place.map(|place| &place.old), seeds),
             sink: Sink::new(&sources.keep, &sources.spare, Some(results)),
         }
     }
@@ -48,24 +50,17 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// Says of the blocks to come whether they failed before.
-    pub fn set_retry(&mut self, is_retry: bool) {
-        self.sink.is_retry = is_retry;
-    }
-
-    /// Begins a run of blocks at the server whose turn it is.
-    pub fn begin_run(&self) -> RunStart<'a> {
-        self.sources.begin_run()
-    }
-
-    /// Finds blocks, local or not.
+    /// Finds blocks that failed before.
     ///
     /// # Errors
     /// What fails on this machine.
-    pub fn find(&mut self, wanted: Vec<BlockRef>) -> Result<TaskReport> {
-        let run = self.begin_run();
+    pub fn retry(&mut self, wanted: Vec<BlockRef>) -> Result<TaskReport> {
+        self.sink.is_retry = true;
+        let run = self.sources.begin_run();
         let absent = self.find_local(wanted)?;
-        self.fetch(absent, run)
+        let report = self.fetch(absent, run);
+        self.sink.is_retry = false;
+        report
     }
 
     /// Puts the local blocks into the sink; returns the others.
@@ -84,8 +79,8 @@ impl<'a> Finder<'a> {
         failure.map_or(Ok(wanted), Err)
     }
 
-    /// Sends on the blocks that were found, where enough of them are there.
-    pub fn send_on(&mut self) {
+    /// Sends the blocks found so far, once they are many enough or old enough.
+    pub fn flush_if_due(&mut self) {
         self.sink.flush_if_due();
     }
 
@@ -93,12 +88,12 @@ impl<'a> Finder<'a> {
         self.sources.stop.load(Relaxed)
     }
 
-    /// Fetches `absent` blocks, of which `run` is the first. Reports all that was found since the last
-    /// report, and what is missing.
+    /// Fetches `absent` blocks, of which `run` is the first. Reports all blocks found since the last
+    /// report, and the missing ones.
     ///
     /// # Errors
     /// What fails on this machine.
-    pub fn fetch(&mut self, mut absent: Vec<BlockRef>, run: RunStart<'a>) -> Result<TaskReport> {
+    pub fn fetch(&mut self, mut absent: Vec<BlockRef>, run: RunStart) -> Result<TaskReport> {
         // Local blocks need not wait for the others.
         self.sink.flush();
         let mut report = TaskReport {
@@ -108,30 +103,23 @@ impl<'a> Finder<'a> {
         };
         let mut begun = Some(run);
         while !absent.is_empty() && !self.is_stopped() {
-            let run = begun.take().unwrap_or_else(|| self.begin_run());
+            let mut run = begun.take().unwrap_or_else(|| self.sources.begin_run());
             let later = absent.split_off(run.length.min(absent.len()));
-            let missing = self.ask(absent, run)?;
-            report.missing.extend(missing.blocks);
+            let mut missing = Pending {
+                blocks: mem::replace(&mut absent, later),
+                transient: false,
+            };
+            for servers in &self.servers {
+                let run = mem::take(&mut run);
+                self.sources
+                    .fetch_from(servers, &mut missing, run, &mut self.sink)?;
+                // A mirror that ignores ranges sends the file from its start.
+                missing.blocks.sort_unstable_by_key(|wanted| wanted.number);
+            }
+            report.missing.append(&mut missing.blocks);
             report.transient |= missing.transient;
-            absent = later;
         }
         report.parts = self.sink.take();
         Ok(report)
-    }
-
-    /// Asks the servers for a run; returns what is missing.
-    fn ask(&mut self, wanted: Vec<BlockRef>, mut run: RunStart) -> Result<Pending> {
-        let mut missing = Pending {
-            blocks: wanted,
-            transient: false,
-        };
-        for servers in &self.servers {
-            let run = mem::take(&mut run);
-            self.sources
-                .fetch_from(servers, &mut missing, run, &mut self.sink)?;
-            // A mirror that ignores ranges sends the file from its start.
-            missing.blocks.sort_unstable_by_key(|wanted| wanted.number);
-        }
-        Ok(missing)
     }
 }

@@ -1,8 +1,10 @@
-//! Where blocks go, in rows of verified blocks (`sink.rs`).
+//! Where blocks go, in parts of verified blocks (`sink.rs`).
 //!
-//! Standard output, a pipe or a character device is a stream: the blocks one after the other. A
-//! file is put together beside its place, in `FILE.part`, and renamed when it is complete; until
-//! then FILE is as it was. A block device, or a file where that is asked for, is written in place.
+//! Standard output, a pipe or a character device is a stream: it takes the blocks in order. A file grows
+//! beside its place, in `FILE.part`, and a rename puts it there when it is complete; until then FILE is
+//! as it was. A block device, or a file with `--in-place`, is written in place.
+//!
+//! This file owns each write to these, and their locks. It fetches nothing, and reads no list.
 
 pub mod existing;
 mod in_use;
@@ -16,8 +18,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::block_ref::BlockRef;
-use super::sources::seed::{OwnLists, Scope, Seed};
+use super::sources::seed::Seed;
 use crate::block::{self, BLOCK_SIZE};
 use crate::console::Stdout;
 use crate::error::{Error, Result};
@@ -26,8 +27,8 @@ use crate::lockfile::{self, Locking, is_named};
 use crate::sys;
 use existing::OldFile;
 use rights::Leftover;
-use sink::End;
-use target::Target;
+use sink::{Origin, Part};
+use target::{Kind, Target};
 
 pub enum Output {
     Stream(Stream),
@@ -42,8 +43,7 @@ pub enum Stream {
 
 impl Stream {
     /// # Errors
-    /// When it cannot be written to, or is another one by now: a name in a directory that others may
-    /// write to.
+    /// When it refuses writes, or is another one by now: others may write to its directory.
     fn open(target: Target) -> Result<Self> {
         let failed = |e| Error::io("open", target.path.display(), &e);
         let file = OpenOptions::new().write(true).open(&target.path);
@@ -54,9 +54,20 @@ impl Stream {
         Ok(Stream::File(file, target.path))
     }
 
+    /// Writes the next part.
+    ///
     /// # Errors
     /// When the other end is gone, or the disk is full.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+    pub fn write(&mut self, part: &Part) -> Result<()> {
+        match part.origin {
+            // A stream has no places.
+            Origin::InPlace => Ok(()),
+            Origin::Zeros => (0..part.count()).try_for_each(|_| self.write_bytes(&[0; BLOCK_SIZE])),
+            Origin::Local | Origin::Derived | Origin::Fetched => self.write_bytes(part.row.bytes()),
+        }
+    }
+
+    fn write_bytes(&mut self, bytes: &[u8]) -> Result<()> {
         match self {
             Stream::Stdout(stdout) => stdout.write(bytes),
             Stream::File(file, path) => {
@@ -69,52 +80,48 @@ impl Stream {
 
 impl Output {
     /// # Errors
-    /// When there is no room for a file of at least so many bytes. [`Place::write`] refuses a last block
-    /// that turns out to be too long.
+    /// When there is no room for a file of `least` bytes. [`Place::write`] refuses a last block that turns
+    /// out to be too long.
     pub fn check_size(&self, least: u64) -> Result<()> {
         match self {
             Output::Stream(_) => Ok(()),
-            Output::Place(place) => place.check_end(least),
+            Output::Place(place) => place.old.check_end(least),
         }
     }
 
-    /// Files that are as they were before the work, and may have blocks of the list under a root.
+    /// Files as they were before the work, which may have blocks of the list under a root.
     pub fn seeds(&self) -> Vec<Arc<Seed>> {
         match self {
             Output::Stream(_) => Vec::new(),
             Output::Place(place) => {
-                let written_to = [Arc::clone(&place.old.seed)];
-                place.seeds().iter().cloned().chain(written_to).collect()
+                let seeds = place.seeds.iter().chain([&place.old.seed]);
+                seeds.cloned().collect()
             }
         }
     }
 
-    /// Opens `target`, which has `old` if it is a file, or standard output where there is none. Nothing
-    /// is written to it yet.
+    /// Opens `target`, which has `old` if it is a file, or standard output if there is none. Writes
+    /// nothing yet.
     ///
     /// # Errors
-    /// When it cannot be written to, will not be replaceable, or is another psync's.
+    /// When it refuses writes, will not be replaceable, or is another psync's.
     pub fn open(target: Option<Target>, in_place: bool, old: Option<OldFile>) -> Result<Self> {
         let Some(target) = target else {
             return Ok(Output::Stream(Stream::Stdout(Stdout::new()?)));
         };
         target.check(in_place)?;
-        let place = match &target.kind {
-            target::Kind::Stream(_) => return Stream::open(target).map(Output::Stream),
-            target::Kind::BlockDevice(there) => Place::device(&target, there),
-            target::Kind::Regular(there) if in_place => {
-                in_use::check_loops(&target.path, there)?;
-                Place::in_place(target, old)
-            }
-            target::Kind::New if in_place => Place::in_place(target, old),
-            _ => Place::part(target, old),
+        let place = match target.kind {
+            Kind::Stream => return Stream::open(target).map(Output::Stream),
+            Kind::Regular | Kind::New if !in_place => Place::part(target, old),
+            _ => Place::in_place(target, old),
         };
         place.map(|place| Output::Place(Box::new(place)))
     }
 }
 
-/// Opens and locks FILE.part: a new one, or what a run before this one left. What that left open to
-/// others is read, and a new one is made: one that another user has open would be read, or written to.
+/// Opens and locks FILE.part: a new one, or the private one of an earlier run. From one that is open to
+/// others this run only takes blocks, beside a new one: another user who has it open could read or write it.
+/// Returns that one second.
 fn open_part(path: &Path, look_at: &dyn Fn(&Metadata) -> Leftover) -> Result<(File, Option<File>)> {
     let failed = |e| Error::storage("create", path, &e);
     let check = |there: &Metadata| match look_at(there) {
@@ -141,7 +148,7 @@ fn open_part(path: &Path, look_at: &dyn Fn(&Metadata) -> Leftover) -> Result<(Fi
         let mut old = OpenOptions::new();
         old.read(true).write(is_private);
         match lockfile::lock(&mut old, path, check) {
-            // Renamed by another psync that has just finished: there is a new one to be made.
+            // Another psync has just finished and renamed it: the next turn makes a new one.
             Ok(Locking::Moved) => {}
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Ok(locking) => {
@@ -154,7 +161,7 @@ fn open_part(path: &Path, look_at: &dyn Fn(&Metadata) -> Leftover) -> Result<(Fi
                 fs::remove_file(path).map_err(failed)?;
                 leftover = Some(file);
             }
-            // One that not even its owner may read has nothing to give.
+            // A file that not even its owner may read has no blocks of use.
             Err(e) if e.kind() == io::ErrorKind::PermissionDenied && leftover.is_none() => {
                 let there = fs::symlink_metadata(path).map_err(failed)?;
                 check(&there).map_err(|reason| refused(path, reason))?;
@@ -185,31 +192,60 @@ fn rights_failed(target: &Target, cause: &io::Error) -> Error {
     Error::io("keep the rights of", target.path.display(), cause)
 }
 
-/// Of what goes by the name now, nothing is known.
+/// Nothing is known of the file that has the name now.
 const REPLACED: &str = "it was replaced or removed meanwhile; run the same command again";
 
-/// A file or device that is written block by block, each at its place. Locked against a second
-/// psync; shared by all workers, who look in it, but only one writes.
+/// Opens and locks FILE itself.
+fn open_in_place(target: &Target) -> Result<File> {
+    let path = &target.path;
+    if let Some(there) = &target.found {
+        in_use::check_loops(path, there)?;
+    }
+    let locking = match &target.found {
+        Some(there) if target.kind == Kind::BlockDevice => {
+            let locking = lockfile::lock_open(in_use::open_device(path, there)?, path);
+            locking.map_err(|e| Error::io("lock", path.display(), &e))?
+        }
+        // Only a new file is made: an old one may be another user's, in a sticky directory
+        // (fs.protected_regular).
+        found => {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create_new(found.is_none());
+            let locking = lockfile::lock(&mut options, path, |_| Ok(()));
+            locking.map_err(|e| Error::storage("open", path, &e))?
+        }
+    };
+    let file = locked(locking, path)?;
+    if target.kind != Kind::New && !target.is_as_found(file.metadata()) {
+        return Err(Error::local("write", path.display(), REPLACED));
+    }
+    Ok(file)
+}
+
+/// A file or device in which each block has its place. Locked against a second psync. All workers
+/// look into it, and only one thread writes.
 pub struct Place {
     file: File,
+    /// FILE.part, or FILE where that is written in place.
     path: PathBuf,
-    kind: Kind,
-    /// What was there at the start. Beyond it is nothing to look at, and a hole is zeros.
-    old: OldFile,
+    target: Target,
+    way: Way,
+    /// `file` at the start: behind its end is nothing to look at, and a hole is zeros.
+    pub old: OldFile,
+    /// Other files with blocks of use: a FILE.part that an earlier run left and that this one does not
+    /// write to, and FILE where this user may read it.
+    pub seeds: Vec<Arc<Seed>>,
     has_begun: bool,
 }
 
-enum Kind {
-    /// FILE.part, to become `target`, which until then is as it was.
+/// How FILE gets its blocks.
+#[derive(Clone, Copy)]
+enum Way {
+    /// FILE.part replaces it. A new FILE gets `new_mode`.
     Part {
-        target: Target,
-        /// A FILE.part that an earlier run left and that is not written on, and FILE where it can be read.
-        seeds: Vec<Arc<Seed>>,
-        /// What a new FILE's mode is to be.
         new_mode: u32,
     },
     InPlace,
-    Device,
 }
 
 impl Place {
@@ -219,61 +255,33 @@ impl Place {
         let path = target.part();
         let look_at = |there: &Metadata| rights::look_at(there, &path, &target, new_mode);
         let (file, leftover) = open_part(&path, &look_at)?;
-        let mut seeds = Vec::new();
-        if let Some(leftover) = leftover {
-            let leftover = Seed::new(leftover, Scope::OwnPlaces, OwnLists::Written);
-            seeds.extend(leftover.ok().map(Arc::new));
-        }
-        seeds.extend(old.map(|old| old.seed));
-        let kind = Kind::Part {
-            target,
-            seeds,
-            new_mode,
-        };
-        Place::new(file, path, kind)
+        let leftover = leftover.and_then(|leftover| Seed::new(leftover).ok());
+        let leftover = leftover.map(|seed| Arc::new(seed.limit_to_own_places()));
+        let mut place = Place::new(file, path, target, Way::Part { new_mode })?;
+        place.seeds.extend(leftover);
+        place.seeds.extend(old.map(|old| old.seed));
+        Ok(place)
     }
 
-    /// What is there already is opened and not made: it may be another user's, in a sticky directory
-    /// (fs.protected_regular).
     fn in_place(target: Target, old: Option<OldFile>) -> Result<Self> {
-        let is_new = matches!(target.kind, target::Kind::New);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create_new(is_new);
-        let locking = lockfile::lock(&mut options, &target.path, |_| Ok(()));
-        let failed = |e| Error::storage("open", &target.path, &e);
-        let file = locked(locking.map_err(failed)?, &target.path)?;
-        if !is_new && !target.is_as_found(file.metadata()) {
-            return Err(Error::local("write", target.path.display(), REPLACED));
-        }
-        let mut place = Place::new(file, target.path, Kind::InPlace)?;
-        // What was found in it before it was locked holds as long as nobody has written to it since.
+        let file = open_in_place(&target)?;
+        let mut place = Place::new(file, target.path.clone(), target, Way::InPlace)?;
+        // What is known from before the lock holds as long as the file is the same.
         if let Some(old) = old.filter(|old| old.is_as(&place.old)) {
             place.old = old;
         }
         Ok(place)
     }
 
-    fn device(target: &Target, there: &Metadata) -> Result<Self> {
-        let path = target.path.clone();
-        let device = in_use::open_device(&path, there)?;
-        let locking = lockfile::lock_open(device, &path);
-        let locking = locking.map_err(|e| Error::io("lock", path.display(), &e))?;
-        let file = locked(locking, &path)?;
-        if !target.is_as_found(file.metadata()) {
-            return Err(Error::local("write", path.display(), REPLACED));
-        }
-        Place::new(file, path, Kind::Device)
-    }
-
-    fn new(file: File, path: PathBuf, kind: Kind) -> Result<Self> {
-        let old = file
-            .try_clone()
-            .and_then(|file| OldFile::new(file, Scope::OwnPlaces, OwnLists::Written));
+    fn new(file: File, path: PathBuf, target: Target, way: Way) -> Result<Self> {
+        let seed = file.try_clone().and_then(Seed::new);
         Ok(Place {
-            old: old.map_err(|e| Error::io("read", path.display(), &e))?,
+            old: OldFile::new(seed.map(Seed::limit_to_own_places), &path)?,
             file,
             path,
-            kind,
+            target,
+            way,
+            seeds: Vec::new(),
             has_begun: false,
         })
     }
@@ -283,47 +291,32 @@ impl Place {
         self.has_begun = true;
     }
 
-    /// # Errors
-    /// When there is no room for what ends with the byte before `end`.
-    fn check_end(&self, end: u64) -> Result<()> {
-        match self.kind {
-            Kind::Device if end > self.old.seed.size() => {
-                Err(Target::too_small(&self.path, self.old.seed.size()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// What was there at the start.
-    pub fn old(&self) -> &OldFile {
-        &self.old
-    }
-
-    /// Files with blocks that are of use, besides what is written to.
-    pub fn seeds(&self) -> &[Arc<Seed>] {
-        match &self.kind {
-            Kind::Part { seeds, .. } => seeds,
-            Kind::InPlace | Kind::Device => &[],
-        }
-    }
-
-    /// Writes blocks that follow each other, from the `first` to the `end`.
+    /// Writes a part to its place.
     ///
     /// # Errors
-    /// When there is no room for them.
-    pub fn write(&self, first: u64, end: End, bytes: &[u8]) -> Result<()> {
-        self.check_end(end.offset())?;
-        let written = self.file.write_all_at(bytes, block::offset(first));
+    /// When there is no room for it.
+    pub fn write(&self, part: &Part) -> Result<()> {
+        self.old.check_end(part.end.offset())?;
+        let write = |bytes: &[u8], number| self.file.write_all_at(bytes, block::offset(number));
+        let written = match part.origin {
+            Origin::InPlace => Ok(()),
+            Origin::Zeros => {
+                // Behind the old end each byte reads as zero, and takes no room.
+                let end = block::count(self.old.seed.size()).min(part.end.wanted.number + 1);
+                (part.first..end).try_for_each(|number| write(&[0; BLOCK_SIZE], number))
+            }
+            Origin::Local | Origin::Derived | Origin::Fetched => {
+                write(part.row.bytes(), part.first)
+            }
+        };
         written.map_err(|e| self.write_failed(&e))
     }
 
-    /// A full disk stays full as long as FILE.part is there, which is kept for the next run.
+    /// A disk stays full as long as FILE.part stays for the next run, so the message says what that takes.
     fn write_failed(&self, cause: &io::Error) -> Error {
         const SECTOR: u64 = 512;
-        let taken = self
-            .file
-            .metadata()
-            .map_or(0, |there| there.blocks() * SECTOR);
+        let there = self.file.metadata();
+        let taken = there.map_or(0, |there| there.blocks() * SECTOR);
         let full = match cause.kind() {
             io::ErrorKind::StorageFull if taken > 0 => "No space left on device (see df)",
             io::ErrorKind::QuotaExceeded if taken > 0 => "Disk quota exceeded (see quota)",
@@ -335,59 +328,37 @@ impl Place {
         Error::local("write", self.path.display(), cause)
     }
 
-    /// As [`Place::write`], of nothing but zeros. What was never written reads as zeros, and takes
-    /// no room.
-    ///
-    /// # Errors
-    /// When there is no room for them.
-    pub fn write_zeros(&self, first: u64, end: End) -> Result<()> {
-        for number in first..=end.wanted.number {
-            if block::offset(number) >= self.old.seed.size() {
-                return self.check_end(end.offset());
-            }
-            let wanted = BlockRef {
-                number,
-                ..end.wanted
-            };
-            let end = End { wanted, ..end };
-            self.write(number, end, &[0; BLOCK_SIZE])?;
-        }
-        Ok(())
-    }
-
-    /// All of its `size` bytes are there: brings them to the disk and FILE into its place. Tells whether
-    /// FILE grants less than it did.
+    /// Brings the complete file of `size` bytes to the disk and FILE into its place. Returns whether FILE
+    /// grants less than it did.
     ///
     /// # Errors
     /// When the disk refuses; then FILE is as it was.
     pub fn finish(&self, size: u64) -> Result<bool> {
-        let failed = |action| move |e: io::Error| Error::io(action, self.path.display(), &e);
-        if !matches!(self.kind, Kind::Device) {
+        let (target, is_part) = (&self.target, matches!(self.way, Way::Part { .. }));
+        if target.kind != Kind::BlockDevice {
             self.file.set_len(size).map_err(|e| self.write_failed(&e))?;
         }
         let mut grants_less = false;
-        if let Kind::Part {
-            target, new_mode, ..
-        } = &self.kind
-        {
+        if let Way::Part { new_mode } = self.way {
             if !target.is_as_found(fs::symlink_metadata(&target.path)) {
                 return Err(Error::local("replace", target.path.display(), REPLACED));
             }
-            let passed_on = rights::pass_on(target, &self.file, &self.path, *new_mode);
+            let passed_on = rights::pass_on(target, &self.file, &self.path, new_mode);
             grants_less = passed_on.map_err(|e| rights_failed(target, &e))?;
         }
         if let Err(e) = sync(&self.file) {
-            // The next run could not tell what of it is right.
-            if let Kind::Part { .. } = self.kind {
+            // The next run could not tell which of its blocks are right.
+            if is_part {
                 let _ = fs::remove_file(&self.path);
             }
             return Err(Error::storage("sync", &self.path, &e));
         }
-        // What goes by the name now must be what was written, not another's.
-        if !is_named(&self.file, &self.path).map_err(failed("read"))? {
+        // The name must still lead to the file that was written.
+        let has_name = is_named(&self.file, &self.path);
+        if !has_name.map_err(|e| Error::io("read", self.path.display(), &e))? {
             return Err(Error::local("write", self.path.display(), REPLACED));
         }
-        if let Kind::Part { target, .. } = &self.kind {
+        if is_part {
             let failed = |e| Error::storage("put in place", &target.path, &e);
             fs::rename(&self.path, &target.path).map_err(failed)?;
             sync_name(&target.path).map_err(|e| Error::io("sync", target.path.display(), &e))?;
@@ -397,10 +368,10 @@ impl Place {
 }
 
 impl Drop for Place {
-    /// Leaves no FILE.part behind where the work has not begun.
+    /// Removes a FILE.part that the work has not begun to fill.
     fn drop(&mut self) {
         let is_empty = || self.file.metadata().is_ok_and(|there| there.len() == 0);
-        let is_unused = matches!(self.kind, Kind::Part { .. }) && !self.has_begun && is_empty();
+        let is_unused = matches!(self.way, Way::Part { .. }) && !self.has_begun && is_empty();
         if is_unused && is_named(&self.file, &self.path).unwrap_or(false) {
             let _ = fs::remove_file(&self.path);
         }

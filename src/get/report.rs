@@ -1,4 +1,6 @@
 //! What `get` says at the end, and exit code 3.
+//!
+//! This file owns the wording of the summary. It counts nothing itself.
 
 use std::time::Instant;
 
@@ -8,8 +10,9 @@ use super::options::{Hashlist, Options};
 use super::schedule::Summary;
 use crate::console;
 use crate::error::{Error, Result};
+use crate::hash::Hash;
 
-/// What is said at the end.
+/// What the messages at the end need to know of the run.
 pub struct Report<'a> {
     options: &'a Options,
     /// The list's, and its lines.
@@ -30,29 +33,24 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Sums up as far as that is asked for.
+    /// Sums up as far as the options ask for it.
     ///
     /// # Errors
     /// Exit code 3 when blocks are missing.
     pub fn done(&self, mut summary: Summary, tally: Tally) -> Result<()> {
         let (blocks, seconds) = (summary.blocks(), self.started.elapsed());
-        let Summary {
-            at_hand,
-            fetched,
-            missing,
-            ..
-        } = summary;
+        let (local, fetched, missing) = (summary.local, summary.fetched, summary.missing);
         self.warn_of_emptiness(blocks);
         if self.options.verbose {
             console::complain(format_args!(
-                "get {}: {blocks} blocks: {at_hand} at hand, {fetched} fetched, {missing} missing",
+                "get {}: {blocks} blocks: {local} at hand, {fetched} fetched, {missing} missing",
                 self.name
             ));
         }
         let Tally { bytes, requests } = tally;
         let stats = self.options.stats.then(|| {
             format!(
-                "blocks={blocks} local={at_hand} fetched={fetched} missing={missing} bytes={bytes} requests={requests} seconds={}.{:03}",
+                "blocks={blocks} local={local} fetched={fetched} missing={missing} bytes={bytes} requests={requests} seconds={}.{:03}",
                 seconds.as_secs(), seconds.subsec_millis()
             )
         });
@@ -80,31 +78,24 @@ impl<'a> Report<'a> {
     /// # Errors
     /// Exit code 3 when blocks are missing, or FILE is not yet what the list says.
     pub fn counted(&self, count: &Count) -> Result<()> {
-        let Count {
-            blocks,
-            local,
-            missing,
-            bytes,
-            is_complete,
-        } = count;
-        self.warn_of_emptiness(*blocks);
+        let (blocks, local, missing) = (count.blocks, count.local, count.missing);
+        self.warn_of_emptiness(blocks);
+        let bytes = count.bytes;
         let line = format!("blocks={blocks} local={local} missing={missing} bytes={bytes}\n");
         console::Stdout::new()?.write(line.as_bytes())?;
         let cause = match &self.options.output {
-            _ if *blocks == 0 && *missing > 0 => "its root block is not here".to_owned(),
-            _ if *missing > 0 => format!("{missing} of {blocks} blocks are not here"),
-            Some(file) if !is_complete => {
-                let file = file.display();
-                format!(
-                    "{file} is not complete, though all blocks are here; run the same command without --dry-run"
-                )
-            }
+            _ if blocks == 0 && missing > 0 => "its root block is not here".to_owned(),
+            _ if missing > 0 => format!("{missing} of {blocks} blocks are not here"),
+            Some(file) if !count.is_complete => format!(
+                "{} is not complete, though all blocks are here; run the same command without --dry-run",
+                file.display()
+            ),
             _ => return Ok(()),
         };
         Err(Error::missing("get", &self.name, cause))
     }
 
-    /// Says that FILE could not be given all the rights that it had.
+    /// Warns that FILE grants less than it did.
     pub fn warn_of_rights(&self, grants_less: bool) {
         if let (true, Some(file)) = (grants_less, &self.options.output) {
             console::complain(format_args!(
@@ -117,7 +108,7 @@ impl<'a> Report<'a> {
     fn missing(&self, summary: &Summary) -> Error {
         let Summary { missing, named, .. } = summary;
         if let Some((number, hash)) = named.first().filter(|_| summary.is_stream) {
-            // It ends at the first, so that there is no more to tell.
+            // A stream ends at the first, so that one name says all.
             let of = self.length.map(|length| format!(" of {length}"));
             let (number, of) = (number + 1, of.unwrap_or_default());
             let who = match self.has_servers {
@@ -127,9 +118,8 @@ impl<'a> Report<'a> {
             let cause = format_args!("block {number}{of}: {who}; the output ends before it");
             return Error::missing("get", hash, cause);
         }
-        let places = named.iter();
-        let places = places.map(|(number, hash)| format!("{hash} (block {})", number + 1));
-        let mut places: Vec<String> = places.collect();
+        let place = |(number, hash): &(u64, Hash)| format!("{hash} (block {})", number + 1);
+        let mut places: Vec<String> = named.iter().map(place).collect();
         if *missing > places.len() as u64 {
             places.push("...".to_owned());
         }

@@ -1,4 +1,6 @@
-//! Rounds over the servers for blocks that failed: how many there are, and the pause before each.
+//! Rounds over the servers for blocks that failed.
+//!
+//! This file owns the number of rounds and the pause before each. It does not sleep itself.
 
 use std::mem;
 use std::time::Duration;
@@ -6,13 +8,13 @@ use std::time::Duration;
 /// Longest pause before a round.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 
-/// When there is another round for what failed.
+/// The rounds of one list or file.
 pub struct Rounds {
     most: u32,
-    /// Rounds in a row that brought no block.
+    /// Rounds in a row without a block.
     fruitless: u32,
-    /// Whether the last round brought a block. A block that is fetched for the first time does not count:
-    /// else the rounds would wait for a silent server as long as others give.
+    /// Whether the last round brought a block. A block that never failed does not count: else the rounds
+    /// would wait for a silent server as long as others give.
     pub made_progress: bool,
 }
 
@@ -25,8 +27,7 @@ impl Rounds {
         }
     }
 
-    /// The pause before the next round; none if there is no other. It doubles after each round that brought
-    /// no block.
+    /// The pause before the next round; none after the last. It doubles after each round without a block.
     pub fn next(&mut self) -> Option<Duration> {
         if mem::take(&mut self.made_progress) {
             self.fruitless = 0;

@@ -1,6 +1,8 @@
 //! From the list to the output: gives the workers tasks, writes the blocks that they find, and begins
-//! another round for what failed. This is one thread, the only one that writes. A bounded number of
-//! blocks is in flight, so memory stays flat whatever the size of the file.
+//! another round for blocks that failed.
+//!
+//! This file owns the window of blocks in flight, which bounds the memory of a get whatever the size of
+//! the file. It runs on one thread, the only one that writes. It asks no source for a block.
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -11,7 +13,7 @@ use std::time::Instant;
 
 use super::block_ref::BlockRef;
 use super::output::Stream;
-use super::output::sink::{End, Origin, Part, TaskReport};
+use super::output::sink::{End, Origin, Part, Spare, TaskReport};
 use super::rounds::Rounds;
 use super::workers::{Shared, TASKS_EACH, Task, Workers, longest_run};
 use crate::block::{self, BLOCK_SIZE};
@@ -21,22 +23,22 @@ use crate::mutex::lock;
 use crate::progress::Progress;
 use crate::root::Root;
 
-/// Where others go through the list at the same time, all workers together have one in so many of its
-/// lines in hand, or a few each: what they have asked the others for, in vain, they fetch from afar
-/// though somebody may have got it meanwhile. Eight boxes then fetch 1.1 to 1.3 copies, and 2.9 without.
+/// In an order of its own (`list/order.rs`), all workers together have this share of the list's lines in
+/// flight, or a few lines each. A line in flight was asked for in vain at the other boxes, and comes from
+/// afar even if one of them gets it meanwhile. Eight boxes then fetch 1.1 to 1.3 copies, and 2.9 without.
 const SHARES: u64 = 128;
 const LEAST_SHARE: usize = 4;
 
-/// Blocks that failed for a passing reason and wait for the next round, at most.
+/// Blocks that failed for a transient reason and wait for the next round, at most.
 const MAX_FAILED: usize = 1024;
 
-/// Missing blocks that are remembered to be named.
+/// Missing blocks that the report names.
 const NAMED: usize = 3;
 
 /// What became of the blocks.
 #[derive(Default)]
 pub struct Summary {
-    pub at_hand: u64,
+    pub local: u64,
     pub fetched: u64,
     pub missing: u64,
     /// The first of the missing.
@@ -44,21 +46,69 @@ pub struct Summary {
     /// Of the file in bytes, once its last block is known.
     pub size: u64,
     pub is_stream: bool,
-    /// What ended a list under a root, whose further blocks nobody can name.
+    /// What ended a list under a root: its further blocks have no names.
     pub unlisted: Option<Error>,
 }
 
 impl Summary {
     pub fn blocks(&self) -> u64 {
-        self.at_hand + self.fetched + self.missing
+        self.found() + self.missing
+    }
+
+    fn found(&self) -> u64 {
+        self.local + self.fetched
+    }
+
+    fn add_missing(&mut self, number: u64, hash: Hash) {
+        self.missing += 1;
+        let place = self.named.partition_point(|&(other, _)| other < number);
+        self.named.insert(place, (number, hash));
+        self.named.truncate(NAMED);
     }
 }
 
-/// What comes next in a stream.
-enum Next {
-    Part(Part),
-    /// A block that no source has: the stream ends before it.
-    Missing(Hash),
+/// A stream, and the blocks that wait for their turn in it.
+struct InOrder {
+    stream: Stream,
+    /// Number of the block that comes next.
+    next: u64,
+    /// By the number of the first block.
+    reorder_buffer: BTreeMap<u64, Part>,
+    /// The first missing block: the stream ends before it.
+    end: Option<(u64, Hash)>,
+}
+
+impl InOrder {
+    fn new(stream: Stream) -> Self {
+        InOrder {
+            stream,
+            next: 0,
+            reorder_buffer: BTreeMap::new(),
+            end: None,
+        }
+    }
+
+    /// Takes in a part, and writes all parts whose turn has come.
+    fn put(&mut self, part: Part, spare: &Spare) -> Result<()> {
+        self.reorder_buffer.insert(part.first, part);
+        while let Some(part) = self.reorder_buffer.remove(&self.next) {
+            self.stream.write(&part)?;
+            self.next += part.count();
+            spare.put(part.row);
+        }
+        Ok(())
+    }
+
+    fn end_before(&mut self, missing: &BlockRef) {
+        if self.end.is_none_or(|(first, _)| missing.number < first) {
+            self.end = Some((missing.number, missing.hash));
+        }
+    }
+
+    /// The missing block, once all blocks before it are written.
+    fn reached_end(&self) -> Option<(u64, Hash)> {
+        self.end.filter(|&(number, _)| number == self.next)
+    }
 }
 
 pub struct Scheduler<'a> {
@@ -68,24 +118,18 @@ pub struct Scheduler<'a> {
     length: Option<u64>,
     /// The file's in bytes, where a root tells it.
     size: Option<u64>,
-    /// None where blocks go to their places instead.
-    stream: Option<Stream>,
+    /// None where each block has its place.
+    stream: Option<InOrder>,
     workers: Workers,
     progress: Progress,
     rounds: Rounds,
     /// Blocks in a task.
     task: usize,
-    /// Tasks given out and not yet come back.
+    /// Tasks without their final report.
     in_flight: usize,
-    /// Whether the list came to its end, and whether that was not its right one: what came before
-    /// is written first.
+    /// Whether the list ended, and the error that ended it early: the blocks before that come first.
     ended: bool,
     refused: Option<Error>,
-    /// Of a stream: the number of the block that is next, and what came before its turn, the hash
-    /// of a block where nobody has it. By the number of the first block, and how many they are.
-    next: u64,
-    reorder_buffer: BTreeMap<u64, Next>,
-    buffered: u64,
     failed: Vec<BlockRef>,
     summary: Summary,
 }
@@ -99,25 +143,28 @@ impl<'a> Scheduler<'a> {
         progress: Progress,
         retry: u32,
     ) -> Self {
-        let is_stream = stream.is_some();
         let list = lock(&shared.list);
         let (length, size) = (list.length(), list.size());
         // Short lists are shared out evenly.
         let each = length.map_or(usize::MAX, |length| {
-            usize::try_from(length / (workers.count() * TASKS_EACH) as u64).unwrap_or(usize::MAX)
+            usize::try_from(length / (workers.count * TASKS_EACH) as u64).unwrap_or(usize::MAX)
         });
-        let mut task = each.clamp(1, longest_run(workers.count()));
+        let mut task = each.clamp(1, longest_run(workers.count));
         if let (true, Some(lines)) = (list.is_shuffled(), length) {
-            let share = lines / (SHARES * workers.count() as u64);
+            let share = lines / (SHARES * workers.count as u64);
             task = task.min(usize::try_from(share).unwrap_or(task).max(LEAST_SHARE));
         }
         drop(list);
+        let summary = Summary {
+            is_stream: stream.is_some(),
+            ..Summary::default()
+        };
         Scheduler {
             shared,
             name,
             length,
             size,
-            stream,
+            stream: stream.map(InOrder::new),
             workers,
             progress,
             rounds: Rounds::new(retry),
@@ -125,24 +172,18 @@ impl<'a> Scheduler<'a> {
             in_flight: 0,
             ended: false,
             refused: None,
-            next: 0,
-            reorder_buffer: BTreeMap::new(),
-            buffered: 0,
             failed: Vec::new(),
-            summary: Summary {
-                is_stream,
-                ..Summary::default()
-            },
+            summary,
         }
     }
 
-    /// Runs to the end of the list, or, with a stream, to the first block that nobody has.
+    /// Runs to the end of the list, or to the first missing block of a stream.
     ///
     /// # Errors
-    /// What fails on this machine, and a list that turns out not to be one.
+    /// What fails on this machine, and a malformed list.
     pub fn run(mut self) -> Result<Summary> {
         let done = self.run_rounds();
-        // What is under way still is left to itself: it may take as long as a server takes.
+        // The workers are left to themselves: a request may take as long as a server takes.
         self.shared.sources.stop.store(true, Relaxed);
         self.shared.sources.keep.end();
         done.map(|()| self.summary)
@@ -154,75 +195,73 @@ impl<'a> Scheduler<'a> {
             if self.in_flight > 0 {
                 self.take_results()?;
             } else if !self.failed.is_empty() {
-                self.begin_round()?;
+                self.begin_round();
             } else if let Some(error) = self.refused.take() {
                 return self.end_early(error);
             } else {
                 return self.check_count();
             }
-            if self.summary.is_stream && self.summary.missing > 0 {
+            if let Some((number, hash)) = self.stream.as_ref().and_then(InOrder::reached_end) {
+                self.summary.add_missing(number, hash);
                 return Ok(());
             }
         }
     }
 
-    /// The rest of the list could not be had, or is none.
+    /// Counts the rest of a list under a root as missing. Any other error of the list ends the run.
     fn end_early(&mut self, error: Error) -> Result<()> {
         let Some(length) = self.length.filter(|_| error.is_missing()) else {
             return Err(error);
         };
-        let summary = &mut self.summary;
-        summary.missing = length.saturating_sub(summary.at_hand + summary.fetched);
-        summary.unlisted = Some(error);
+        self.summary.missing = length.saturating_sub(self.summary.found());
+        self.summary.unlisted = Some(error);
         Ok(())
     }
 
-    /// Whether each line of the list has become of something: no file is complete without that.
+    /// Whether each line of the list became a block, written or missing: the last guard before a file is
+    /// called complete.
     fn check_count(&self) -> Result<()> {
         let (lines, blocks) = (lock(&self.shared.list).given(), self.summary.blocks());
-        if lines == blocks && self.reorder_buffer.is_empty() {
+        let unwritten = self.stream.as_ref();
+        let unwritten = unwritten.map_or(0, |stream| stream.reorder_buffer.len());
+        if lines == blocks && unwritten == 0 {
             return Ok(());
         }
-        let cause =
-            format_args!("{blocks} blocks came of {lines} lines; this is a bug").to_string();
+        let cause = format!("{blocks} blocks came of {lines} lines; this is a bug");
         Err(Error::local("get", self.name, cause))
     }
 
-    /// Gives out tasks as long as there is room for what comes of them.
+    /// Gives out tasks while there is room for their blocks.
     fn give_tasks(&mut self) {
-        let most = self.workers.count() * TASKS_EACH;
+        let most = self.workers.count * TASKS_EACH;
         while !self.ended && self.in_flight < most && self.has_room(most) {
             self.give(Task::Take(self.task));
         }
     }
 
     fn has_room(&self, tasks: usize) -> bool {
-        if self.summary.is_stream {
-            let in_flight = self.failed.len() + self.in_flight * self.task;
-            self.buffered + (in_flight as u64) < (tasks * self.task) as u64
-        } else {
-            self.failed.len() < MAX_FAILED
-        }
+        let Some(stream) = &self.stream else {
+            return self.failed.len() < MAX_FAILED;
+        };
+        let buffered = self.summary.found() - stream.next;
+        let in_flight = self.failed.len() + self.in_flight * self.task;
+        buffered + (in_flight as u64) < (tasks * self.task) as u64
     }
 
     fn give(&mut self, task: Task) {
         self.in_flight += 1;
-        // Were all workers gone, taking results would say so.
+        // If all workers are gone, taking results says so.
         let _ = self.workers.tasks.send(task);
     }
 
     fn take_results(&mut self) -> Result<()> {
-        let done = match self.workers.done.recv_timeout(self.progress.tick()) {
-            Ok(done) => done?,
-            Err(RecvTimeoutError::Timeout) => {
-                self.draw();
-                return Ok(());
-            }
+        match self.workers.done.recv_timeout(self.progress.tick()) {
+            Ok(done) => self.take(done?)?,
+            Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Error::local("get", self.name, "its workers ended"));
             }
-        };
-        self.take(done)?;
+        }
         self.draw();
         Ok(())
     }
@@ -237,41 +276,35 @@ impl<'a> Scheduler<'a> {
         }
         if done.transient {
             self.failed.extend(done.missing);
-            return Ok(());
+        } else {
+            self.miss(&done.missing);
         }
-        done.missing.iter().try_for_each(|wanted| self.miss(wanted))
+        Ok(())
     }
 
     /// Brings blocks to their places, or to where they wait for their turn.
     fn put(&mut self, part: Part) -> Result<()> {
-        let count = part.count();
         self.check_length(part.end)?;
         self.check_no_root(&part)?;
         match part.origin {
-            Origin::Fetched => self.summary.fetched += count,
-            _ => self.summary.at_hand += count,
+            Origin::Fetched => self.summary.fetched += part.count(),
+            _ => self.summary.local += part.count(),
         }
-        let Some(place) = &self.shared.place else {
-            self.buffered += count;
-            self.reorder_buffer.insert(part.first, Next::Part(part));
-            return self.write_ready();
-        };
         if part.end.wanted.last {
             self.summary.size = part.end.offset();
         }
-        match part.origin {
-            Origin::InPlace => Ok(()),
-            Origin::Zeros => place.write_zeros(part.first, part.end),
-            Origin::Local | Origin::Derived | Origin::Fetched => {
-                let written = place.write(part.first, part.end, part.row.bytes());
-                self.shared.sources.spare.put(part.row);
-                written
-            }
+        let spare = &self.shared.sources.spare;
+        if let Some(stream) = &mut self.stream {
+            stream.put(part, spare)?;
+        } else if let Some(place) = &self.shared.place {
+            place.write(&part)?;
+            spare.put(part.row);
         }
+        Ok(())
     }
 
-    /// Whether the last of some blocks is as long as the file's size says, or, where only the list is known
-    /// and blocks have their places, full unless it is the last of all.
+    /// Whether the last block of a part is as long as the file's size says. Without a size, a block that has
+    /// its place is full unless it is the last of the file.
     fn check_length(&self, End { wanted, length }: End) -> Result<()> {
         let number = wanted.number + 1;
         match self.size {
@@ -290,8 +323,8 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// A list of one line may be a root that was kept in a file, and FILE would become its root block,
-    /// unseen by anybody.
+    /// Whether a list of one line is a list. It may be a root that was kept in a file, and FILE would become
+    /// the root block without a warning.
     fn check_no_root(&self, part: &Part) -> Result<()> {
         let may_be_one = self.stream.is_none() && self.length == Some(1) && self.size.is_none();
         if !may_be_one || Root::parse(part.row.bytes()).is_none() {
@@ -301,61 +334,24 @@ impl<'a> Scheduler<'a> {
         Err(Error::malformed("read hashlist", self.name, cause))
     }
 
-    fn miss(&mut self, wanted: &BlockRef) -> Result<()> {
-        if self.stream.is_some() {
-            // Nothing after it will be written, and whatever is before it is under way.
-            self.ended = true;
-            self.reorder_buffer
-                .insert(wanted.number, Next::Missing(wanted.hash));
-            return self.write_ready();
-        }
-        self.count_missing(wanted.number, wanted.hash);
-        Ok(())
-    }
-
-    fn count_missing(&mut self, number: u64, hash: Hash) {
-        self.summary.missing += 1;
-        let named = &mut self.summary.named;
-        let place = named.partition_point(|&(other, _)| other < number);
-        named.insert(place, (number, hash));
-        named.truncate(NAMED);
-    }
-
-    /// Writes to a stream what has its turn; stops for good at a block that nobody has.
-    fn write_ready(&mut self) -> Result<()> {
-        let Some(stream) = &mut self.stream else {
-            return Ok(());
-        };
-        while let Some(next) = self.reorder_buffer.remove(&self.next) {
-            let part = match next {
-                Next::Part(part) => part,
-                Next::Missing(hash) => {
-                    self.count_missing(self.next, hash);
-                    break;
+    fn miss(&mut self, missing: &[BlockRef]) {
+        for wanted in missing {
+            match &mut self.stream {
+                Some(stream) => {
+                    // The blocks before it are in flight, and those behind it have no use.
+                    self.ended = true;
+                    stream.end_before(wanted);
                 }
-            };
-            let count = part.count();
-            match part.origin {
-                Origin::Local | Origin::Derived | Origin::Fetched => {
-                    stream.write(part.row.bytes())?;
-                    self.shared.sources.spare.put(part.row);
-                }
-                Origin::Zeros => (0..count).try_for_each(|_| stream.write(&[0; BLOCK_SIZE]))?,
-                // A stream has no places.
-                Origin::InPlace => {}
+                None => self.summary.add_missing(wanted.number, wanted.hash),
             }
-            self.next += count;
-            self.buffered -= count;
         }
-        Ok(())
     }
 
-    /// Asks again for what failed, after a pause, or has it missing where that was in vain often
-    /// enough.
-    fn begin_round(&mut self) -> Result<()> {
+    /// Asks again for blocks that failed, after a pause. After the last round they are missing.
+    fn begin_round(&mut self) {
         let failed = mem::take(&mut self.failed);
         let Some(pause) = self.rounds.next() else {
-            return failed.iter().try_for_each(|wanted| self.miss(wanted));
+            return self.miss(&failed);
         };
         let end = Instant::now() + pause;
         loop {
@@ -370,13 +366,12 @@ impl<'a> Scheduler<'a> {
         for task in failed.chunks(self.task) {
             self.give(Task::Retry(task.to_vec()));
         }
-        Ok(())
     }
 
     fn draw(&mut self) {
         let summary = &self.summary;
         self.progress.draw(summary.blocks(), self.length, || {
-            format!("{} at hand, {} fetched", summary.at_hand, summary.fetched)
+            format!("{} at hand, {} fetched", summary.local, summary.fetched)
         });
     }
 }

@@ -1,4 +1,6 @@
-//! The workers: threads that take lines off the list and find their blocks. They never write the output.
+//! The workers: threads that take lines off the list and find their blocks.
+//!
+//! This file owns the threads and the length of their tasks. They never write the output.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
@@ -14,21 +16,21 @@ use crate::error::{Error, Result};
 use crate::mutex::lock;
 use crate::spawn::{ASKING_STACK, spawn};
 
-/// Blocks in flight at once, of all workers together: 6 MiB at most are held where they must go out
-/// in order. Shared out, it is also the longest run that one request asks for.
+/// Blocks in flight at once, of all workers together: where they must go out in order, they take at most
+/// 6 MiB. A worker's share of them is also the longest run of one request.
 const WINDOW: usize = 1536;
 
-/// Lines of a batch, at most: a server refuses more.
+/// Lines of a batch, at most: a server refuses a longer one.
 const MAX_RUN: usize = 1024;
 
-/// Tasks in flight for each worker: one that it is at, one that waits for it.
+/// Tasks in flight for each worker: the current one, and the next.
 pub const TASKS_EACH: usize = 2;
 
-/// Reports that wait for the writer, some 128 KiB each: where the disk is slower than the network,
-/// workers wait.
+/// Reports that wait for the writer, about 128 KiB each. Behind them the workers wait, where the disk is
+/// slower than the network.
 const REPORTS: usize = 16;
 
-/// Most blocks that one of so many workers has in flight in a task.
+/// Most blocks of a task, for each of `jobs` workers.
 pub fn longest_run(jobs: usize) -> usize {
     (WINDOW / (jobs * TASKS_EACH)).clamp(1, MAX_RUN)
 }
@@ -36,33 +38,32 @@ pub fn longest_run(jobs: usize) -> usize {
 /// What all workers share.
 pub struct Shared {
     pub sources: Arc<Sources>,
-    /// Each worker reads its own lines, so that nothing else waits for a list that comes slowly.
+    /// Each worker takes its own lines, so that only workers wait for a slow list.
     pub list: Mutex<List>,
-    /// The output, where it is one that can be looked into.
+    /// The output, where each block has its place. None for a stream.
     pub place: Option<Place>,
 }
 
-/// What a worker is to do.
 pub enum Task {
-    /// Take lines off the list, and find their blocks: so many, or more where local blocks are in their
-    /// places already, or each have one.
+    /// Take this number of lines off the list, and find their blocks. Where each block has its place, local
+    /// blocks do not count.
     Take(usize),
-    /// Find these, which failed before.
+    /// Find these blocks, which failed before.
     Retry(Vec<BlockRef>),
 }
 
-/// The workers, as the one who gives them tasks sees them.
+/// The workers, as the scheduler sees them.
 pub struct Workers {
     pub tasks: Sender<Task>,
     pub done: Receiver<Result<TaskReport>>,
-    count: usize,
+    pub count: usize,
 }
 
 impl Workers {
-    /// Starts `jobs` of them, or as many as the machine gives threads for. They end with `tasks`.
+    /// Starts `jobs` workers, or as many as the machine has threads for. They end with `tasks`.
     ///
     /// # Errors
-    /// When it gives none.
+    /// When the machine has no thread.
     pub fn start(jobs: usize, shared: &Arc<Shared>) -> Result<Self> {
         let (tasks, waiting) = mpsc::channel();
         let (reports, done) = mpsc::sync_channel(REPORTS);
@@ -80,10 +81,6 @@ impl Workers {
         }
         Ok(Workers { tasks, done, count })
     }
-
-    pub fn count(&self) -> usize {
-        self.count
-    }
 }
 
 fn work(
@@ -93,11 +90,14 @@ fn work(
 ) {
     let mut finder = Finder::of_file(&shared.sources, shared.place.as_ref(), reports);
     loop {
-        // A statement of its own, so that the lock is let go before the work.
+        // A statement of its own, so that the lock ends before the work.
         let task = lock(waiting).recv();
         let Ok(task) = task else { return };
-        // Without a report of this worker, its task would be waited for without end.
-        let done = catch_unwind(AssertUnwindSafe(|| run(task, shared, &mut finder)));
+        // The scheduler waits for a report of each task, also after a panic.
+        let done = catch_unwind(AssertUnwindSafe(|| match task {
+            Task::Take(most) => take(most, shared, &mut finder),
+            Task::Retry(wanted) => finder.retry(wanted),
+        }));
         let done = done.unwrap_or_else(|_| Err(Error::local("run", "a worker", "it panicked")));
         if reports.send(done).is_err() {
             return;
@@ -105,18 +105,10 @@ fn work(
     }
 }
 
-fn run(task: Task, shared: &Shared, finder: &mut Finder) -> Result<TaskReport> {
-    finder.set_retry(matches!(task, Task::Retry(_)));
-    match task {
-        Task::Take(most) => take(most, shared, finder),
-        Task::Retry(wanted) => finder.find(wanted),
-    }
-}
-
-/// Takes lines until there are so many without a local block as make a run. Where blocks must go out in
-/// order, local ones are held, so that there are at most `most` lines.
+/// Takes lines until those without a local block make a run. A stream holds local blocks back until their
+/// turn, so for a stream a task has at most `most` lines.
 fn take(most: usize, shared: &Shared, finder: &mut Finder) -> Result<TaskReport> {
-    let run = finder.begin_run();
+    let run = shared.sources.begin_run();
     let (length, is_stream) = (run.length.min(most), shared.place.is_none());
     let (mut absent, mut lines) = (Vec::new(), 0);
     let (mut list_ended, mut refused) = (false, None);
@@ -137,7 +129,7 @@ fn take(most: usize, shared: &Shared, finder: &mut Finder) -> Result<TaskReport>
             break;
         }
         if !is_stream {
-            finder.send_on();
+            finder.flush_if_due();
         }
     }
     Ok(TaskReport {

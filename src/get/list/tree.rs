@@ -80,7 +80,7 @@ impl ListTree {
         parts: &mut Vec<Part>,
     ) -> Result<()> {
         let mut rounds = Rounds::new(self.retry);
-        let mut report = finder.fetch(absent, finder.begin_run())?;
+        let mut report = finder.fetch(absent, self.sources.begin_run())?;
         loop {
             let is_fetched = |part: &Part| part.origin == Origin::Fetched;
             rounds.made_progress |= report.parts.iter().any(is_fetched);
@@ -93,7 +93,7 @@ impl ListTree {
             };
             thread::sleep(pause);
             self.sources.revive();
-            report = finder.find(report.missing)?;
+            report = finder.retry(report.missing)?;
         }
     }
 

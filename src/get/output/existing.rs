@@ -1,12 +1,11 @@
-//! What is there of FILE before the work: whether it is right already, and which of its blocks are in
-//! their places.
+//! FILE before the work: whether it is right already, and which of its blocks are in their places.
 //!
-//! This file only reads; FILE is written by `output.rs`.
+//! This file owns these answers. It reads FILE, and leaves writing to `output.rs`.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::target::{Kind, Target};
@@ -15,47 +14,73 @@ use crate::error::{Error, Result};
 use crate::file::{self, sync, sync_name};
 use crate::get::block_ref::BlockRef;
 use crate::get::list::List;
-use crate::get::sources::seed::{OwnLists, Scope, Seed};
+use crate::get::sources::seed::Seed;
 use crate::hash::Hash;
 use crate::sys;
 
 /// A file as it was before the work.
 pub struct OldFile {
     pub seed: Arc<Seed>,
+    path: PathBuf,
+    opened: Metadata,
     /// Blocks, from the first on, that are known to be what the list says.
     right: u64,
-    opened: Metadata,
 }
 
 impl OldFile {
-    pub fn new(file: File, scope: Scope, own_lists: OwnLists) -> io::Result<Self> {
+    /// The open file `seed`, whose name is `path`.
+    ///
+    /// # Errors
+    /// When the system does not tell what it is.
+    pub fn new(seed: io::Result<Seed>, path: &Path) -> Result<Self> {
+        let opened = seed.and_then(|seed| Ok((seed.file().metadata()?, seed)));
+        let (opened, seed) = opened.map_err(|e| Error::io("read", path.display(), &e))?;
         Ok(OldFile {
-            opened: file.metadata()?,
-            seed: Arc::new(Seed::new(file, scope, own_lists)?),
+            seed: Arc::new(seed),
+            path: path.to_owned(),
+            opened,
             right: 0,
         })
     }
 
-    /// Opens FILE. None where there is none, or this user may write it but not read it. Only a file that
-    /// is replaced is a seed as well: one that is written in place may lose its other blocks any time.
+    /// Opens FILE. None if it does not exist, or this user may write it but not read it. Only a file that
+    /// is replaced is a seed as well: a file that is written in place may lose its other blocks any time.
     ///
     /// # Errors
     /// As [`Target::open_to_read`].
-    pub fn open(target: &Target, is_in_place: bool, own_lists: OwnLists) -> Result<Option<Self>> {
+    pub fn open(target: &Target, is_in_place: bool) -> Result<Option<Self>> {
         let Some(file) = target.open_to_read()? else {
             return Ok(None);
         };
-        let scope = match target.kind {
-            Kind::Regular(_) if !is_in_place => Scope::Anywhere,
-            _ => Scope::OwnPlaces,
-        };
-        let old = OldFile::new(file, scope, own_lists);
-        let old = old.map_err(|e| Error::io("read", target.path.display(), &e))?;
-        Ok(Some(old))
+        let seed = Seed::new(file).map(|seed| match target.kind {
+            Kind::Regular if !is_in_place => seed,
+            _ => seed.limit_to_own_places(),
+        });
+        OldFile::new(seed, &target.path).map(Some)
     }
 
-    /// Whether this is all that `list`, not yet read, says. Stops at the first difference; what is
-    /// behind that is then read for the index, so that no block is read twice.
+    fn is_device(&self) -> bool {
+        self.opened.file_type().is_block_device()
+    }
+
+    /// # Errors
+    /// When the file is a device, and ends before the byte `end`.
+    pub fn check_end(&self, end: u64) -> Result<()> {
+        let size = self.seed.size();
+        if !self.is_device() || end <= size {
+            return Ok(());
+        }
+        let cause = format!("it has {size} bytes, too few for the file");
+        Err(Error::local("write", self.path.display(), cause))
+    }
+
+    /// Whether the file is complete with `size` bytes. A device goes on after them.
+    pub fn ends_at(&self, size: u64) -> bool {
+        self.is_device() || self.seed.size() == size
+    }
+
+    /// Whether the file is all that `list`, not yet read, says. Stops at the first difference, and reads
+    /// what is behind it for the index, so that no block is read twice.
     ///
     /// # Errors
     /// As the list's.
@@ -64,7 +89,7 @@ impl OldFile {
         list.mark_last_line();
         let is_right = loop {
             let Some(wanted) = list.next()? else {
-                break self.seed.size() == size;
+                break self.ends_at(size);
             };
             let mut slot = buffer.slot();
             wanted.read_from(self.seed.file(), &mut slot);
@@ -83,13 +108,13 @@ impl OldFile {
         Ok(is_right)
     }
 
-    /// Whether this is all that `root` stands for: then its blocks.
+    /// The number of blocks, if the file is a regular one and all that `root` stands for.
     pub fn has_root(&self, root: &Hash) -> Option<u64> {
-        let is_right = self.seed.root().as_ref() == Some(root);
+        let is_right = !self.is_device() && self.seed.root().as_ref() == Some(root);
         is_right.then(|| block::count(self.seed.size()))
     }
 
-    /// Whether nobody has written to the file between the openings of this and of `other`.
+    /// Whether the file stayed the same between the openings of this and of `other`.
     pub fn is_as(&self, other: &OldFile) -> bool {
         let mark = |there: &Metadata| {
             let times = (
@@ -103,8 +128,8 @@ impl OldFile {
         mark(&self.opened) == mark(&other.opened)
     }
 
-    /// The length of the block, if it is in its place. It is read into `slot` only where neither the
-    /// check nor the file's own list tells.
+    /// The length of the block, if it is in its place. Reads it into `slot` only where neither the check
+    /// nor the file's own list tells.
     pub fn find_in_place(&self, wanted: &BlockRef, slot: &mut Slot) -> Option<usize> {
         let size = self.seed.size();
         if wanted.offset() >= size {
@@ -126,13 +151,13 @@ impl OldFile {
     }
 }
 
-/// Brings FILE, which is all there already, to the disk: the run that wrote it may have been killed before.
+/// Brings FILE, which is right already, to the disk: a kill may have kept an earlier run from that.
 ///
 /// # Errors
 /// When the disk refuses.
 pub fn sync_existing(path: &Path) -> Result<()> {
     let synced = match file::open_regular(path).and_then(|file| sync(&file)) {
-        // Where nothing is ever written there is nothing to sync (squashfs).
+        // A file system that takes no writes needs no sync (squashfs).
         Err(e) if !sys::is_unsupported(&e) => Err(e),
         _ => sync_name(path),
     };

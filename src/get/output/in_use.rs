@@ -1,5 +1,7 @@
 //! Whether another part of the system uses a block device, or the image of one: a write would destroy the
-//! data on it. This file opens devices, and writes nothing.
+//! data on it.
+//!
+//! This file owns these refusals. It opens devices, and writes nothing.
 
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -17,7 +19,6 @@ use crate::sys;
 /// # Errors
 /// When it is mounted, swapped to, held by another driver, or can only be read.
 pub fn open_device(path: &Path, there: &Metadata) -> Result<File> {
-    check_loops(path, there)?;
     let refused = |cause| Error::local("write", path.display(), cause);
     if is_read_only(there.rdev()) {
         return Err(refused("it can only be read (blockdev --setrw)"));

@@ -59,9 +59,9 @@ pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32
     if part.nlink() != 1 {
         return Leftover::Refused("it has another name, a hard link");
     }
-    let (uid, mode) = match &target.kind {
-        Kind::Regular(file) => (file.uid(), file.mode()),
-        _ => (sys::user(), new_mode),
+    let (uid, mode) = match &target.found {
+        Some(file) => (file.uid(), file.mode()),
+        None => (sys::user(), new_mode),
     };
     let is_own = part.uid() == sys::user();
     // Some file systems have users or modes of their own for all files: FAT by its mount options, NFS
@@ -133,9 +133,9 @@ impl Rights {
     /// # Errors
     /// When the disk fails. A right that the file system refuses to tell is no error, and is not granted.
     fn of(target: &Target) -> io::Result<Option<Self>> {
-        let Kind::Regular(_) = target.kind else {
+        if target.kind != Kind::Regular {
             return Ok(None);
-        };
+        }
         let path = &target.path;
         let metadata = fs::symlink_metadata(path)?;
         let (mut acls, mut others, mut has_all_acls) = (Vec::new(), Vec::new(), true);

@@ -1,5 +1,8 @@
 //! Blocks on their way to the output. Those that follow each other in the file go there together:
 //! one message to the writer, and one write, for many.
+//!
+//! This file owns the parts that blocks form, the buffers of their bytes, and the copies that `--keep`
+//! makes. It writes no output.
 
 use std::mem;
 use std::sync::mpsc::SyncSender;
@@ -15,11 +18,10 @@ use crate::store::Writer;
 /// Blocks in a part that has bytes, at most: 128 KiB make the cost of a system call small.
 const ROW: usize = 32;
 
-/// Buffers that are kept to be used again: 2 MiB.
+/// Spare buffers, at most: 2 MiB.
 const MAX_SPARE: usize = 16;
 
-/// What is there goes on its way after this, though its part may still grow: what comes slowly is
-/// written as it comes.
+/// A part that may still grow is sent after this pause: slow blocks reach the output as they come.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Blocks that follow each other in the file, of one origin.
@@ -46,16 +48,16 @@ impl End {
     }
 }
 
-/// How a block was found.
+/// Where a block was found.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Origin {
     /// In its place already.
     InPlace,
-    /// Nothing but zeros.
+    /// Nowhere: all its bytes are zero.
     Zeros,
-    /// On this machine.
+    /// Elsewhere on this machine.
     Local,
-    /// Made from a seed: a block of its own list.
+    /// In a seed's own list, which is made from the seed.
     Derived,
     Fetched,
 }
@@ -65,7 +67,7 @@ impl Origin {
         !matches!(self, Origin::InPlace | Origin::Zeros)
     }
 
-    /// Whether the block directory does not have it yet, and a box that passes the file on needs it.
+    /// Whether the block directory still lacks it: a box that passes the file on needs it there.
     fn is_kept(self) -> bool {
         matches!(self, Origin::Derived | Origin::Fetched)
     }
@@ -77,8 +79,8 @@ impl Part {
     }
 }
 
-/// Buffers to be used again, shared by the workers and the writer. Memory that goes back to the
-/// system costs a page fault a block when it is had again, a tenth of the time of a quick get.
+/// Spare buffers, shared by the workers and the writer. Memory that goes back to the system costs a page
+/// fault a block when it returns, a tenth of the time of a quick get.
 pub struct Spare {
     /// Blocks in each.
     room: usize,
@@ -86,7 +88,7 @@ pub struct Spare {
 }
 
 impl Spare {
-    /// Each worker has one, so where many of them share the window none is longer than its run.
+    /// Each worker has a buffer. It is as long as a run, so that many workers share the window.
     pub fn new(longest_run: usize) -> Self {
         Spare {
             room: longest_run.min(ROW),
@@ -100,36 +102,40 @@ impl Spare {
             .unwrap_or_else(|| Row::new(self.room))
     }
 
+    /// Takes a row back, if it is a whole buffer.
     pub fn put(&self, mut row: Row) {
+        if row.room() != self.room {
+            return;
+        }
         let mut rows = lock(&self.rows);
-        if row.room() == self.room && rows.len() < MAX_SPARE {
+        if rows.len() < MAX_SPARE {
             row.clear();
             rows.push(row);
         }
     }
 }
 
-/// What came of a task, or of a part of it: what was fetched goes to the output as it comes.
+/// What a task brought, or a part of that: fetched blocks go to the output as they come.
 #[derive(Default)]
 pub struct TaskReport {
     pub parts: Vec<Part>,
-    /// Blocks that no source gave; `transient` if a server may give them a little later.
+    /// Blocks that no source has; `transient` if a server may give them a little later.
     pub missing: Vec<BlockRef>,
     pub transient: bool,
-    /// Whether this was the rest of it.
+    /// Whether this is the last report of the task.
     pub finished: bool,
     /// Whether the blocks had failed before.
     pub is_retry: bool,
     pub list_ended: bool,
-    /// What ended the list before its end, if anything did.
+    /// The error that ended the list early.
     pub refused: Option<Error>,
 }
 
-/// Where one worker puts the blocks that it finds. Makes parts of them.
+/// Where one worker puts the blocks that it finds: the sink makes parts of them.
 pub struct Sink<'a> {
     keep: &'a Keep,
     spare: &'a Spare,
-    /// Gets parts of a task before all of it is done. None where the end of the task is enough.
+    /// Gets the parts of a task as they come. None if the last report has them all.
     results: Option<&'a SyncSender<Result<TaskReport>>>,
     pub is_retry: bool,
     zeros_are_kept: bool,
@@ -138,9 +144,9 @@ pub struct Sink<'a> {
     open: Option<Part>,
     /// The bytes of the open part.
     row: Row,
-    /// What the slot was lent for.
+    /// The block that the slot is lent for.
     pending: Option<(BlockRef, Origin)>,
-    /// When it last sent on all that was there.
+    /// When the sink was last empty.
     sent: Instant,
 }
 
@@ -164,7 +170,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Room for a block of this origin: it is read into the slot, verified there, and then committed.
+    /// Room for a block of this origin: the caller reads it into the slot, verifies it there, and commits.
     pub fn slot(&mut self, wanted: &BlockRef, origin: Origin) -> Slot<'_> {
         self.begin(wanted, origin);
         if self.row.is_full() {
@@ -177,7 +183,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Takes in the block that the slot holds. False where it holds none.
+    /// Takes in the block in the slot. False where the slot holds none.
     ///
     /// # Errors
     /// When the block directory refuses to keep it.
@@ -201,8 +207,8 @@ impl<'a> Sink<'a> {
         extend(&mut self.open, wanted, Origin::InPlace, length);
     }
 
-    /// Takes in a block of zeros. No server is asked for zeros, but a box that reads the block directory
-    /// without psync needs them: they are kept once.
+    /// Takes in a block of zeros. The first one goes to the block directory: psync asks no server for
+    /// zeros, but a client that reads the directory without psync needs them there.
     ///
     /// # Errors
     /// As [`Sink::commit`].
@@ -215,7 +221,7 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Ends the open part unless `wanted` may be its next block.
+    /// Closes the open part unless `wanted` may be its next block.
     fn begin(&mut self, wanted: &BlockRef, origin: Origin) {
         let goes_on = |open: &Part| {
             open.origin == origin
@@ -242,14 +248,14 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Takes all parts out.
+    /// Empties the sink: returns all parts.
     pub fn take(&mut self) -> Vec<Part> {
         self.close();
         self.sent = Instant::now();
         mem::take(&mut self.done)
     }
 
-    /// Sends on what there is, if a part is complete or has waited long enough.
+    /// Sends all parts, if one is complete or has waited long enough.
     pub fn flush_if_due(&mut self) {
         let is_old = || self.open.is_some() && self.sent.elapsed() >= MAX_PAUSE;
         if !self.done.is_empty() || self.is_full() || is_old() {
@@ -257,7 +263,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Sends on what there is. A receiver that has gone is seen at the end of the task.
+    /// Sends all parts. The last report of the task shows whether the receiver is gone.
     pub fn flush(&mut self) {
         let Some(results) = self.results else { return };
         let (parts, is_retry) = (self.take(), self.is_retry);
@@ -285,9 +291,9 @@ fn extend(open: &mut Option<Part>, wanted: &BlockRef, origin: Origin, length: us
     part.end = end;
 }
 
-/// The block directory in which fetched blocks are kept, if there is one. It is taken away at the end,
-/// while some worker may still wait for a server or for the list: so the right to write is given up in
-/// order, and nothing waits.
+/// The writer of the block directory, with `--keep`. The end of the run takes it away, while a worker may
+/// still wait for a server or for the list: so it gives its claim up in order, and the end waits for no
+/// worker.
 pub struct Keep(RwLock<Option<Writer>>);
 
 impl Keep {
@@ -295,7 +301,8 @@ impl Keep {
         Keep(RwLock::new(writer))
     }
 
-    /// Keeps a block. Not synced: one that a power cut damages counts as absent, and is fetched again.
+    /// Keeps a block, without a sync: a block that a power cut damages counts as absent, and the next run
+    /// fetches it again.
     ///
     /// # Errors
     /// When the block directory refuses.

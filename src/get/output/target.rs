@@ -1,7 +1,7 @@
-//! The file to be written: where FILE's name leads, what is there, and whether it can be replaced at
+//! FILE, to which the blocks go: where its name leads, what is there, and whether it can be replaced at
 //! the end. A write that the system will refuse is refused here, before any request.
 //!
-//! This file reads names and metadata, and writes nothing.
+//! This file owns these checks. It reads names and metadata, and writes nothing.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -35,15 +35,18 @@ const MOUNTED: &str = "it is mounted by itself, and a mount cannot be replaced";
 pub struct Target {
     pub path: PathBuf,
     pub kind: Kind,
+    /// None for a new FILE.
+    pub found: Option<Metadata>,
     /// Keeps the inode of a regular FILE from becoming another file's, which would then look the same.
     _held: Option<File>,
 }
 
+#[derive(Clone, Copy, PartialEq)]
 pub enum Kind {
     /// A FIFO, a character device, or a pipe that only a link in /proc names: blocks in order.
-    Stream(Box<Metadata>),
-    BlockDevice(Box<Metadata>),
-    Regular(Box<Metadata>),
+    Stream,
+    BlockDevice,
+    Regular,
     /// FILE does not exist yet.
     New,
 }
@@ -56,56 +59,50 @@ impl Target {
         let mut target = Target {
             path: follow(path)?,
             kind: Kind::New,
+            found: None,
             _held: None,
         };
         let failed = |e| Error::io("open", path.display(), &e);
-        let there = match fs::metadata(path) {
+        let mut found = match fs::metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(target),
-            there => Box::new(there.map_err(failed)?),
+            found => found.map_err(failed)?,
         };
-        let kind = there.file_type();
-        if kind.is_dir() {
+        if found.is_dir() {
             return Err(Error::local("write", path.display(), "Is a directory"));
         }
-        let is_named = |named: &Metadata| is_same_inode(named, &there);
-        let named = fs::symlink_metadata(&target.path).ok().filter(is_named);
-        if !kind.is_file() && !kind.is_block_device() {
+        let is_found = |named: &Metadata| is_same_inode(named, &found);
+        let named = fs::symlink_metadata(&target.path).ok().filter(is_found);
+        if !found.is_file() && !found.file_type().is_block_device() {
             if let Some(named) = named {
                 check_owner(&target.path, &named, "FIFO or device")?;
             }
             // A pipe has no name but a link like /dev/stdout.
             path.clone_into(&mut target.path);
-            target.kind = Kind::Stream(there);
+            target.kind = Kind::Stream;
         } else if named.is_none() {
             let cause = "it leads to a file that has no name here";
             return Err(Error::local("open", path.display(), cause));
-        } else if kind.is_block_device() {
-            target.kind = Kind::BlockDevice(there);
+        } else if found.is_file() {
+            target.kind = Kind::Regular;
+            target._held = file::hold(&target.path).ok();
+            if let Some(held) = &target._held {
+                // The name may be another file's by now.
+                found = held.metadata().map_err(failed)?;
+            }
         } else {
-            let held = file::hold(&target.path).ok();
-            // Of the held file: the name may be another one's by now.
-            target.kind = Kind::Regular(match &held {
-                Some(held) => Box::new(held.metadata().map_err(failed)?),
-                None => there,
-            });
-            target._held = held;
+            target.kind = Kind::BlockDevice;
         }
+        target.found = Some(found);
         Ok(target)
     }
 
-    pub fn is_regular(&self) -> bool {
-        matches!(self.kind, Kind::Regular(_))
-    }
-
     /// Whether `now`, which has the name or was opened by it, is the file that was found. Of another file
-    /// neither its rights are known, nor whether it may be written at all.
+    /// neither the rights are known, nor whether this user may write it at all.
     pub fn is_as_found(&self, now: io::Result<Metadata>) -> bool {
-        match (&self.kind, now) {
-            (Kind::New, Err(e)) => e.kind() == io::ErrorKind::NotFound,
-            (Kind::New, Ok(_)) | (_, Err(_)) => false,
-            (Kind::Stream(old) | Kind::BlockDevice(old) | Kind::Regular(old), Ok(now)) => {
-                is_same_inode(old, &now)
-            }
+        match (&self.found, now) {
+            (Some(found), Ok(now)) => is_same_inode(found, &now),
+            (None, Err(e)) => e.kind() == io::ErrorKind::NotFound,
+            _ => false,
         }
     }
 
@@ -115,10 +112,10 @@ impl Target {
     /// # Errors
     /// When the disk fails, or a device cannot be read.
     pub fn open_to_read(&self) -> Result<Option<File>> {
-        let opened = match &self.kind {
-            Kind::Stream(_) | Kind::New => return Ok(None),
-            Kind::BlockDevice(_) => file::open(&self.path).map(|(device, _)| device),
-            Kind::Regular(_) => match file::open_regular(&self.path) {
+        let opened = match self.kind {
+            Kind::Stream | Kind::New => return Ok(None),
+            Kind::BlockDevice => file::open(&self.path).map(|(device, _)| device),
+            Kind::Regular => match file::open_regular(&self.path) {
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
                 opened => opened,
             },
@@ -134,20 +131,15 @@ impl Target {
         path.into()
     }
 
-    pub fn too_small(path: &Path, size: u64) -> Error {
-        let cause = format!("it has {size} bytes, too few for the file");
-        Error::local("write", path.display(), cause)
-    }
-
     /// Whether FILE can be made, or replaced by FILE.part.
     ///
     /// # Errors
     /// When the system would refuse it at the end.
     pub fn check(&self, in_place: bool) -> Result<()> {
-        let lost = match &self.kind {
-            Kind::Stream(_) | Kind::BlockDevice(_) => return Ok(()),
-            Kind::Regular(_) if in_place => return Ok(()),
-            Kind::Regular(_) => "it is a file among the devices, and the next boot loses it",
+        let lost = match self.kind {
+            Kind::Stream | Kind::BlockDevice => return Ok(()),
+            Kind::Regular if in_place => return Ok(()),
+            Kind::Regular => "it is a file among the devices, and the next boot loses it",
             Kind::New => "there is no such device, and a new file in /dev would be lost",
         };
         let directory = directory_of(&self.path);
@@ -175,7 +167,7 @@ impl Target {
             found.map(|(_, obstacle)| *obstacle)
         };
         let obstacle = first(directory, &OF_DIRECTORY);
-        let (None, Kind::Regular(old)) = (obstacle, &self.kind) else {
+        let (None, Some(old)) = (obstacle, &self.found) else {
             return obstacle;
         };
         first(&self.path, &OF_FILE).or_else(|| {

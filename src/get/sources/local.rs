@@ -1,5 +1,7 @@
-//! Blocks that are on this machine: in the output, in the block directory, in seeds. Each source reads
-//! a block into a slot and verifies it there; a damaged block counts as absent. One `Local` a worker.
+//! Local blocks: in the output, in the block directory, in seeds.
+//!
+//! This file owns the order of these sources. Each reads a block into a slot and verifies it there; a
+//! damaged block counts as absent. One `Local` a worker. This file contacts no server.
 
 use std::sync::Arc;
 
@@ -14,39 +16,37 @@ use crate::hash::Hash;
 use crate::root::Root;
 use crate::store::View;
 
-/// Reads blocks that are on this machine.
-pub trait LocalSource {
+/// Where a local block may lie.
+enum LocalSource<'a> {
+    AtOwnPlace(&'a Seed),
+    Anywhere(&'a Seed),
+    BlockDir(View),
+    OwnLists(OwnLists<'a>),
+}
+
+impl LocalSource<'_> {
     /// Reads the block into `slot`. False where this source lacks it.
     ///
     /// # Errors
     /// When the machine is too short of something to look.
-    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool>;
+    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
+        match self {
+            LocalSource::AtOwnPlace(seed) => Ok(seed.find_at_own_place(wanted, slot)),
+            LocalSource::Anywhere(seed) => Ok(seed.find(wanted, slot)),
+            LocalSource::BlockDir(view) => {
+                let read = view.read(&wanted.hash, slot);
+                read.map_err(|e| Error::io("read block", wanted.hash, &e))
+            }
+            LocalSource::OwnLists(own_lists) => Ok(own_lists.find(wanted, slot)),
+        }
+    }
 
     /// What its blocks count as.
     fn origin(&self) -> Origin {
-        Origin::Local
-    }
-}
-
-impl LocalSource for View {
-    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
-        let read = self.read(&wanted.hash, slot);
-        read.map_err(|e| Error::io("read block", wanted.hash, &e))
-    }
-}
-
-impl LocalSource for &Seed {
-    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
-        Ok(Seed::find(self, wanted, slot))
-    }
-}
-
-/// A seed whose blocks are found at their own places.
-struct AtOwnPlaces<'a>(&'a Seed);
-
-impl LocalSource for AtOwnPlaces<'_> {
-    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
-        Ok(self.0.find_at_own_place(wanted, slot))
+        match self {
+            LocalSource::OwnLists(_) => Origin::Derived,
+            _ => Origin::Local,
+        }
     }
 }
 
@@ -58,72 +58,65 @@ pub struct OwnLists<'a> {
     pub seeds: Vec<&'a Seed>,
 }
 
-impl LocalSource for OwnLists<'_> {
-    fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
-        let found = self.seeds.iter().any(|seed| {
+impl OwnLists<'_> {
+    fn find(&self, wanted: &BlockRef, slot: &mut Slot) -> bool {
+        self.seeds.iter().any(|seed| {
             let block = seed.list_block(self.root, self.level, wanted.number);
             block.is_some_and(|block| {
                 slot.room()[..block.len()].copy_from_slice(&block);
                 slot.accept(block.len(), &wanted.hash)
             })
-        });
-        Ok(found)
-    }
-
-    fn origin(&self) -> Origin {
-        Origin::Derived
+        })
     }
 }
 
-/// All sources of one worker, in the order in which they are asked.
+/// All sources of one worker, in the order of the search.
 pub struct Local<'a> {
-    /// What the blocks are written to: those that are there need not be written.
+    /// The file that the blocks go to: a block in its place there needs no write.
     in_place: Option<&'a OldFile>,
-    sources: Vec<Box<dyn LocalSource + 'a>>,
+    sources: Vec<LocalSource<'a>>,
     /// The hash of a block of zeros, which needs no source.
     zeros: Hash,
     buffer: Buffer,
 }
 
 impl<'a> Local<'a> {
-    fn new(in_place: Option<&'a OldFile>, sources: Vec<Box<dyn LocalSource + 'a>>) -> Self {
-        Local {
-            in_place,
-            sources,
-            zeros: Hash::of(&[0; BLOCK_SIZE]),
-            buffer: Buffer::new(),
-        }
-    }
-
-    /// For blocks of a file that is written to `in_place`, and of which `old` files are here.
+    /// For blocks of a file that goes to `in_place`, and of which `old` files are here.
     pub fn of_file(
         sources: &'a Sources,
         in_place: Option<&'a OldFile>,
         old: &'a [Arc<Seed>],
     ) -> Self {
-        let mut all: Vec<Box<dyn LocalSource + 'a>> = Vec::new();
-        for seed in old {
-            all.push(Box::new(AtOwnPlaces(seed)));
-        }
-        if let Some(dir) = &sources.dir {
-            all.push(Box::new(dir.view()));
-        }
-        for seed in sources.seeds.iter().chain(old.iter().map(|seed| &**seed)) {
-            all.push(Box::new(seed));
-        }
-        Local::new(in_place, all)
+        let first = old.iter().map(|seed| LocalSource::AtOwnPlace(seed));
+        let old = old.iter().chain(in_place.map(|file| &file.seed));
+        let seeds = sources.seeds.iter().chain(old.map(|seed| &**seed));
+        Local::new(in_place, first, sources, seeds)
     }
 
     /// For blocks of a list.
-    pub fn of_list(sources: &Sources, own_lists: Option<OwnLists<'a>>) -> Self {
-        let mut all: Vec<Box<dyn LocalSource + 'a>> = Vec::new();
-        if let Some(own_lists) = own_lists {
-            all.push(Box::new(own_lists));
+    pub fn of_list(sources: &'a Sources, own_lists: Option<OwnLists<'a>>) -> Self {
+        let first = own_lists.map(LocalSource::OwnLists);
+        Local::new(None, first, sources, [])
+    }
+
+    /// The block directory comes between the sources that cost least and the seeds, which are read through first.
+    fn new(
+        in_place: Option<&'a OldFile>,
+        first: impl IntoIterator<Item = LocalSource<'a>>,
+        sources: &'a Sources,
+        seeds: impl IntoIterator<Item = &'a Seed>,
+    ) -> Self {
+        let block_dir = sources
+            .dir
+            .as_ref()
+            .map(|dir| LocalSource::BlockDir(dir.view()));
+        let seeds = seeds.into_iter().map(LocalSource::Anywhere);
+        Local {
+            in_place,
+            sources: first.into_iter().chain(block_dir).chain(seeds).collect(),
+            zeros: Hash::of(&[0; BLOCK_SIZE]),
+            buffer: Buffer::new(),
         }
-        if let Some(dir) = &sources.dir {
-            all.push(Box::new(dir.view()));
-        }
-        Local::new(None, all)
     }
 
     /// Puts the block into `sink`. False where no source has it.
@@ -131,7 +124,9 @@ impl<'a> Local<'a> {
     /// # Errors
     /// When the machine is too short of something to look, or the block directory refuses.
     pub fn find(&mut self, wanted: &BlockRef, sink: &mut Sink) -> Result<bool> {
-        if let Some(length) = self.find_in_place(wanted) {
+        if let Some(in_place) = self.in_place
+            && let Some(length) = in_place.find_in_place(wanted, &mut self.buffer.slot())
+        {
             sink.note_in_place(wanted, length);
             return Ok(true);
         }
@@ -145,28 +140,5 @@ impl<'a> Local<'a> {
             }
         }
         Ok(false)
-    }
-
-    /// The block's length, if it is in its place.
-    pub fn find_in_place(&mut self, wanted: &BlockRef) -> Option<usize> {
-        let in_place = self.in_place?;
-        in_place.find_in_place(wanted, &mut self.buffer.slot())
-    }
-
-    /// The block's length, if any other source has it.
-    ///
-    /// # Errors
-    /// When the machine is too short of something to look.
-    pub fn find_elsewhere(&mut self, wanted: &BlockRef) -> Result<Option<usize>> {
-        if wanted.hash == self.zeros {
-            return Ok(Some(BLOCK_SIZE));
-        }
-        let mut slot = self.buffer.slot();
-        for source in &mut self.sources {
-            if source.find(wanted, &mut slot)? {
-                break;
-            }
-        }
-        Ok(slot.length())
     }
 }

@@ -1,5 +1,8 @@
-//! The hashlist of a file that is here, in an unnamed file in `$TMPDIR`: 65 bytes a block, written while
-//! the file is read. It says which blocks lie at their own places, and has blocks of the wanted file's list.
+//! The hashlist of a local file, in an unnamed file in `$TMPDIR`: 65 bytes a block, written while the
+//! local file is read. It says which blocks lie at their own places, and has blocks of the wanted
+//! file's list.
+//!
+//! This file owns that text. It reads no block.
 
 use std::env;
 use std::fs::File;
@@ -18,7 +21,7 @@ pub struct OwnList {
 }
 
 impl OwnList {
-    /// An empty one. None where no file can be made for it.
+    /// An empty list. None where `$TMPDIR` takes no file.
     pub fn new() -> Option<Self> {
         Some(OwnList {
             text: file::unnamed(&env::temp_dir()).ok()?.0,
@@ -26,7 +29,7 @@ impl OwnList {
         })
     }
 
-    /// Writes the lines of the block `first` and of those after it.
+    /// Writes the lines of the block `first` and of the blocks after it.
     pub fn write(&self, first: u64, hashes: &[Hash]) {
         let mut lines = Vec::with_capacity(hashes.len() * LINE);
         for hash in hashes {
@@ -36,12 +39,12 @@ impl OwnList {
         self.is_whole.fetch_and(written.is_ok(), Relaxed);
     }
 
-    /// Whether all was written: `$TMPDIR` had room for it.
+    /// Whether each write succeeded: `$TMPDIR` had room for the list.
     pub fn is_whole(&self) -> bool {
         self.is_whole.load(Relaxed)
     }
 
-    /// Whether `hash` is that of the block of this number.
+    /// Whether the block of this number has the hash `hash`.
     pub fn has(&self, number: u64, hash: &Hash) -> bool {
         let mut line = [0; HEX_LEN];
         let length = file::read_at(&self.text, &mut line, start_of(number));
@@ -56,7 +59,7 @@ impl OwnList {
     /// Gives each hash to `take`.
     ///
     /// # Errors
-    /// Where a block of the file could not be read, so that its line is missing; those of `take`.
+    /// Where a block of the file was unreadable, so that its line is missing; those of `take`.
     pub fn for_each(&self, take: &mut dyn FnMut(Hash) -> Result<()>) -> Result<()> {
         let _ = (&self.text).rewind();
         let mut lines = Reader::new(BufReader::new(&self.text), String::new());

@@ -1,8 +1,8 @@
 //! Seeds: files that may hold blocks of the wanted one, such as an older version of it.
 //!
-//! A seed is read and hashed once, when it is first needed: for the index of its blocks (`index.rs`)
-//! and, where a root is given, for its own hashlist (`own_list.rs`). What the index finds is read again
-//! and verified, so a seed that changes meanwhile is never believed. This file writes no seed.
+//! This file owns a seed's index (`index.rs`) and, where a root is given, its own hashlist
+//! (`own_list.rs`). One reading of the seed, at the first need, makes both. Each block that the index
+//! finds is read again and verified, so a seed may change meanwhile. This file writes no seed.
 
 use std::fs::File;
 use std::io;
@@ -22,54 +22,45 @@ use crate::root::{Root, Tree};
 /// Blocks read at once where a whole seed is read in order.
 const PIECE: usize = 64;
 
-/// Where a seed's blocks are looked for.
-#[derive(Clone, Copy)]
-pub enum Scope {
-    /// At the places that they have in the wanted file. This takes no index.
-    OwnPlaces,
-    Anywhere,
-}
-
-/// Where a seed's own hashlist comes from.
-#[derive(Clone, Copy)]
-pub enum OwnLists {
-    /// It is written to an unnamed file as the seed is read.
-    Written,
-    /// Nothing may be written: each part is made anew from the seed's blocks.
-    Derived,
-}
-
 /// A file whose blocks can be found by their hashes. Shared by all workers.
 pub struct Seed {
     file: File,
     /// In bytes, when it was opened.
     size: u64,
-    scope: Scope,
-    own_lists: OwnLists,
+    /// None once it is known that the seed has no index.
     index: OnceLock<Option<Index>>,
+    /// None once it is known that the list is nowhere: its parts are then made from the seed's blocks.
     own_list: OnceLock<Option<OwnList>>,
 }
 
 impl Seed {
     /// # Errors
-    /// When it is not there, or is not a file whose parts can be read in any order.
-    pub fn open(path: &Path, own_lists: OwnLists) -> Result<Self> {
-        let opened = file::open(path);
-        let seed = opened.and_then(|(file, _)| Seed::new(file, Scope::Anywhere, own_lists));
+    /// When the file is absent, or its parts cannot be read in any order.
+    pub fn open(path: &Path) -> Result<Self> {
+        let seed = file::open(path).and_then(|(file, _)| Seed::new(file));
         seed.map_err(|e| Error::io("read seed", path.display(), &e))
     }
 
     /// # Errors
     /// When the file has no size, as a pipe has none.
-    pub fn new(file: File, scope: Scope, own_lists: OwnLists) -> io::Result<Self> {
+    pub fn new(file: File) -> io::Result<Self> {
         Ok(Seed {
             size: file::size(&file)?,
             file,
-            scope,
-            own_lists,
             index: OnceLock::new(),
             own_list: OnceLock::new(),
         })
+    }
+
+    /// Limits the seed to blocks that lie at their own places, for which it needs no index.
+    pub fn limit_to_own_places(self) -> Self {
+        let _ = self.index.set(None);
+        self
+    }
+
+    /// Keeps the seed from writing its own list to `$TMPDIR`.
+    pub fn write_nothing(&self) {
+        let _ = self.own_list.set(None);
     }
 
     pub fn file(&self) -> &File {
@@ -95,35 +86,31 @@ impl Seed {
         }
     }
 
-    /// None where the scope needs none, or it does not fit into memory.
+    /// None where the seed needs none, or it does not fit into memory.
     fn index(&self) -> Option<&Index> {
-        let read = || self.read_index(self.new_index(), 0);
+        let read = || self.read(0, Index::new(self.size), None);
         self.index.get_or_init(read).as_ref()
     }
 
-    /// An index that has none of the seed's blocks yet.
+    /// An empty index for a seed that still needs one.
     pub fn new_index(&self) -> Option<Index> {
-        match self.scope {
-            Scope::OwnPlaces => None,
-            Scope::Anywhere => Index::new(self.size),
+        match self.index.get() {
+            Some(_) => None,
+            None => Index::new(self.size),
         }
     }
 
     /// Takes an `index` of the blocks before `first`, and reads the others for it. Does nothing where
     /// the seed has its index.
     pub fn complete(&self, index: Option<Index>, first: u64) {
-        self.index.get_or_init(|| self.read_index(index, first));
+        self.index.get_or_init(|| self.read(first, index, None));
     }
 
-    fn read_index(&self, index: Option<Index>, first: u64) -> Option<Index> {
-        self.read(first, index.as_ref(), None);
-        index
-    }
-
-    /// Reads the seed from the block `first` on, by several threads.
-    fn read(&self, first: u64, index: Option<&Index>, own_list: Option<&OwnList>) {
+    /// Reads the seed from the block `first` on, by several threads, and adds the blocks to the `index`
+    /// and the list.
+    fn read(&self, first: u64, index: Option<Index>, own_list: Option<&OwnList>) -> Option<Index> {
         let take = |first: u64, hashes: &[Hash]| {
-            if let Some(index) = index {
+            if let Some(index) = &index {
                 index.add_all(first, hashes);
             }
             if let Some(own_list) = own_list {
@@ -131,27 +118,21 @@ impl Seed {
             }
         };
         if index.is_some() || own_list.is_some() {
-            index::hash_blocks(
-                &self.file,
-                first..block::count(self.size),
-                &take,
-                &mut |_| {},
-            );
+            let blocks = first..block::count(self.size);
+            index::hash_blocks(&self.file, blocks, &take, &mut |_| {});
         }
+        index
     }
 
-    /// The seed's own list. None where it may not be written, or `$TMPDIR` has no room for it.
+    /// The seed's own list. None where the seed writes nothing, or `$TMPDIR` has no room for it.
     fn own_list(&self) -> Option<&OwnList> {
         let make = || {
-            let (list, index) = (OwnList::new()?, self.new_index());
-            self.read(0, index.as_ref(), Some(&list));
+            let list = OwnList::new()?;
+            let index = self.read(0, self.new_index(), Some(&list));
             let _ = self.index.set(index);
             list.is_whole().then_some(list)
         };
-        match self.own_lists {
-            OwnLists::Written => self.own_list.get_or_init(make).as_ref(),
-            OwnLists::Derived => None,
-        }
+        self.own_list.get_or_init(make).as_ref()
     }
 
     /// Whether the block lies at its own place, where that is known without reading it.
@@ -171,12 +152,12 @@ impl Seed {
                 let mut at = 0;
                 while at < self.size {
                     let length = read_at(&self.file, &mut buffer, at);
-                    let blocks = buffer[..length].chunks(BLOCK_SIZE);
-                    blocks.map(Hash::of).try_for_each(&mut take).ok()?;
-                    at += length as u64;
                     if length == 0 {
                         return None;
                     }
+                    let blocks = buffer[..length].chunks(BLOCK_SIZE);
+                    blocks.map(Hash::of).try_for_each(&mut take).ok()?;
+                    at += length as u64;
                 }
             }
         }
@@ -184,14 +165,12 @@ impl Seed {
     }
 
     /// The block of this number of a list (level 1 is the hashlist) that this seed would have if it
-    /// were the size of `root`'s file: an update in place leaves most blocks of a list as they were, and
-    /// one that moves what is behind it leaves none, nor would they be found at another place,
-    /// since lines are no divisor of a block. None where the seed is too short.
+    /// were the size of `root`'s file. An update in place leaves most blocks of a list as they were. An
+    /// insertion changes all blocks behind it, and no search finds them at another place: a line's
+    /// length does not divide a block's. None where the seed is too short.
     pub fn list_block(&self, root: &Root, level: u32, number: u64) -> Option<Vec<u8>> {
-        let (start, mut block) = (
-            block::offset(number),
-            vec![0; root.block_length(level, number)],
-        );
+        let start = block::offset(number);
+        let mut block = vec![0; root.block_length(level, number)];
         match (level, self.own_list()) {
             (0, _) => (read_at(&self.file, &mut block, start) == block.len()).then_some(block),
             // Its last line may be of a longer block than the file has.
