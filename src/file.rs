@@ -1,7 +1,7 @@
-//! Opening, reading at an offset, comparing and syncing files. Several threads may read one file: no
-//! position is kept.
+//! Opening, reading at an offset, comparing and syncing files.
 //!
-//! This file knows nothing of what is in them.
+//! This file owns the flags of these calls. It keeps no position, so several threads may read one file, and
+//! knows nothing of a file's content.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
@@ -31,7 +31,7 @@ pub fn open_with(path: &Path, flags: i32) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
-/// Holds a file, without the right to read it: as long as that is open no other file has its inode.
+/// Holds a file, without the right to read it: while it is open, no other file gets its inode.
 ///
 /// # Errors
 /// When it is absent, and where the system is not Linux.
@@ -40,8 +40,8 @@ pub fn hold(path: &Path) -> io::Result<File> {
     open_with(path, flags)
 }
 
-/// Opens a regular file to read it. Anything else is not even opened, since that may have effects: the
-/// writer of a FIFO would go on, a watchdog would begin to count.
+/// Opens a regular file to read it. Refuses anything else before it opens it, since that may have effects:
+/// the writer of a FIFO would go on, a watchdog would begin to count.
 ///
 /// # Errors
 /// When it is absent, not a regular file (a link is none), or cannot be read.
@@ -52,13 +52,13 @@ pub fn open_regular(path: &Path) -> io::Result<File> {
     open_with(path, sys::O_NONBLOCK | sys::O_NOFOLLOW)
 }
 
-/// Makes a file in `directory`, for this user alone, and removes its name, which it returns: the file goes
+/// Makes a file in `directory`, for this user alone, and removes its name, which it returns: the file ends
 /// with the process.
 ///
 /// # Errors
 /// When the directory takes no file.
 pub fn unnamed(directory: &Path) -> io::Result<(File, PathBuf)> {
-    // Of no use to anybody who guesses it: it is made anew or not at all, and gone at once.
+    // A user who guesses the name gains nothing: only a new file gets it, and loses it at once.
     let path = directory.join(format!(".psync-{:016x}", sys::random()));
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
@@ -90,7 +90,7 @@ pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> usize {
     filled
 }
 
-/// Whether both paths name one regular file. A pipe or device may well be input and output.
+/// Whether both paths name one regular file. A pipe or a device may be input and output at once.
 pub fn is_same(one: &Path, other: &Path) -> bool {
     let (one, other) = (fs::metadata(one), fs::metadata(other));
     one.is_ok_and(|one| one.is_file() && other.is_ok_and(|other| is_same_inode(&one, &other)))
@@ -100,8 +100,8 @@ pub fn is_same_inode(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
-/// Brings a file to the disk. If that fails, drops it from the cache: what did not reach the disk would
-/// read as if it had, and the next sync would not report it.
+/// Brings a file to the disk. If that fails, drops it from the cache: the next run would read bytes from
+/// there that the disk lacks, and the next sync would report no error.
 pub fn sync(file: &File) -> io::Result<()> {
     let synced = file.sync_all();
     synced.inspect_err(|_| sys::forget_cached(file))

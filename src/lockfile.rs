@@ -1,4 +1,4 @@
-//! Files locked (flock) while their owner lives: each end of the process frees the lock.
+//! Files locked (flock) while their owner lives: the system frees the lock with the process.
 //!
 //! This file owns the order of check, open and lock. It neither writes to a file nor removes one.
 
@@ -23,8 +23,8 @@ pub enum Locking {
     Unlockable(io::Error),
 }
 
-/// Checks, opens and locks the file at `path`, which must not be a link. It does not even open a file that
-/// `check` refuses, such as another user's.
+/// Checks, opens and locks the file at `path`, which must not be a link. Leaves a file closed that `check`
+/// refuses, such as another user's.
 ///
 /// # Errors
 /// When it cannot be opened.
@@ -37,7 +37,7 @@ pub fn lock(
     if let Some(reason) = named.ok().and_then(|named| check(&named).err()) {
         return Ok(Locking::Refused(reason));
     }
-    // A FIFO of that name would make the open wait.
+    // The open of a FIFO would wait.
     let flags = sys::O_NONBLOCK | sys::O_NOFOLLOW;
     let file = options.custom_flags(flags).open(path)?;
     // The name may lead to another file since the first check.
@@ -57,7 +57,7 @@ pub fn lock_open(file: File, path: &Path) -> io::Result<Locking> {
         Err(TryLockError::WouldBlock) => return Ok(Locking::Held),
         Err(TryLockError::Error(e)) => return Ok(Locking::Unlockable(e)),
     }
-    // Its owner may have removed or renamed it since the open: then the lock is not on the file at `path`.
+    // Its owner may have removed or renamed it since the open: then `path` leads to another file.
     Ok(if is_named(&file, path)? {
         Locking::Locked(file)
     } else {
@@ -65,7 +65,7 @@ pub fn lock_open(file: File, path: &Path) -> io::Result<Locking> {
     })
 }
 
-/// Whether `path` itself, not a link there, is still the name of `file`.
+/// Whether `path` itself is still the name of `file`. A link to it is not.
 ///
 /// # Errors
 /// When the file's metadata cannot be read.

@@ -1,4 +1,6 @@
-//! One line of a hashlist, as all of `get` passes it on: which block is wanted, and where it goes.
+//! One line of a hashlist: which block is wanted, and where it goes.
+//!
+//! This file owns the check of a block that is read from a file. It reads no list, and keeps no block.
 
 use std::fs::File;
 
@@ -12,7 +14,7 @@ pub struct BlockRef {
     /// Counted from 0.
     pub number: u64,
     pub hash: Hash,
-    /// The last block of the file, where that is known: only that may be shorter.
+    /// Whether this is known to be the last block of the file, which alone may be shorter.
     pub last: bool,
 }
 
@@ -28,8 +30,8 @@ impl BlockRef {
         self.accept(length, slot)
     }
 
-    /// Whether the block is the first `length` bytes in `slot`, from a file that may go on after the
-    /// last block: that one may then be shorter.
+    /// Whether the first `length` bytes in `slot` are the block, or begin with it if it is the last: a device
+    /// goes on after that.
     pub fn accept(&self, length: usize, slot: &mut Slot) -> bool {
         if slot.accept(length, &self.hash) {
             return true;

@@ -30,7 +30,7 @@ pub struct Count {
 }
 
 impl Count {
-    /// For a root whose root block is missing.
+    /// The count for a root whose root block is missing.
     pub fn without_root() -> Self {
         Count {
             missing: 1,
@@ -39,7 +39,7 @@ impl Count {
         }
     }
 
-    /// For a FILE that is right.
+    /// The count for a FILE that is right.
     pub fn complete(blocks: u64) -> Self {
         Count {
             blocks,
@@ -49,7 +49,7 @@ impl Count {
         }
     }
 
-    /// Counts the block of this number in a file of this size, if that is known.
+    /// Counts the block of this number as missing, in a file of this size, if known.
     fn add_missing(&mut self, number: u64, size: Option<u64>) {
         self.blocks += 1;
         self.missing += 1;
@@ -57,7 +57,7 @@ impl Count {
     }
 }
 
-/// What is here of FILE.
+/// FILE and FILE.part.
 #[derive(Default)]
 pub struct Files {
     old: Option<OldFile>,

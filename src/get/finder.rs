@@ -54,29 +54,27 @@ impl<'a> Finder<'a> {
     ///
     /// # Errors
     /// What fails on this machine.
-    pub fn retry(&mut self, wanted: Vec<BlockRef>) -> Result<TaskReport> {
+    pub fn retry(&mut self, wanted: &[BlockRef]) -> Result<TaskReport> {
         self.sink.is_retry = true;
         let run = self.sources.begin_run();
-        let absent = self.find_local(wanted)?;
+        let mut absent = Vec::with_capacity(wanted.len());
+        self.find_local(wanted, &mut absent)?;
         let report = self.fetch(absent, run);
         self.sink.is_retry = false;
         report
     }
 
-    /// Puts the local blocks into the sink; returns the others.
+    /// Puts the local blocks into the sink, and adds the others to `absent`.
     ///
     /// # Errors
     /// What fails on this machine.
-    pub fn find_local(&mut self, mut wanted: Vec<BlockRef>) -> Result<Vec<BlockRef>> {
-        let mut failure = None;
-        wanted.retain(|wanted| {
-            let found = self.local.find(wanted, &mut self.sink);
-            !found.unwrap_or_else(|error| {
-                failure = Some(error);
-                true
-            })
-        });
-        failure.map_or(Ok(wanted), Err)
+    pub fn find_local(&mut self, wanted: &[BlockRef], absent: &mut Vec<BlockRef>) -> Result<()> {
+        for wanted in wanted {
+            if !self.local.find(wanted, &mut self.sink)? {
+                absent.push(*wanted);
+            }
+        }
+        Ok(())
     }
 
     /// Sends the blocks found so far, once they are many enough or old enough.

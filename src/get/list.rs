@@ -1,7 +1,8 @@
-//! The hashlist that `get` resolves, from a file or a stream.
+//! The hashlist that `get` resolves, from a file, a stream or a root.
 //!
-//! A file is read through to see that all of it is valid, before anything else happens; then as it is
-//! used, once or, where FILE may be right already, once more for that: so no list need fit into memory.
+//! This file owns the numbers and the order of the lines. It holds no list in memory: it reads a file once
+//! to check all of it, before anything else happens, and again for each use. It finds no block:
+//! `list/tree.rs` does for a list under a root.
 
 mod order;
 pub mod tree;
@@ -30,21 +31,21 @@ pub struct List {
     length: Option<u64>,
     /// Bytes of the file, where a root tells them.
     size: Option<u64>,
-    /// What ended the fetching of a list under a root.
+    /// What ended a list under a root early.
     failure: Failure,
-    /// What the text comes from, if that is a file whose lines are all as long as the first.
+    /// The file that holds the text, if all its lines are equally long.
     file: Option<File>,
-    /// The numbers of the lines to come, where they come in another order.
+    /// The numbers of the next lines, in a shuffled list.
     order: Option<Flatten<Order>>,
-    /// Whether the last line is marked even where the length is not known. That takes a look at the
-    /// line after, for which a list that is still being made would make the block wait.
+    /// Whether the last line is marked although the length is not known. That takes a look at the next line,
+    /// for which a block would wait where the list is still growing.
     marks_last_line: bool,
     given: u64,
-    /// Whether there is no other line, or the next one is none.
+    /// Whether the last line was given, or an error ended the list.
     ended: bool,
 }
 
-/// Why a text ends early, shared with the thread that makes it.
+/// Why a text ends early, shared with the thread that writes it.
 pub type Failure = Arc<Mutex<Option<Error>>>;
 
 impl List {
@@ -59,17 +60,11 @@ impl List {
         }
         let failed = |e| Error::io("read hashlist", path.display(), &e);
         let mut file = File::open(path).map_err(|e| match e.kind() {
-            // Words that were swapped, or a root that is not quite one.
+            // Swapped words, or a mistyped root.
             io::ErrorKind::NotFound => {
-                let (cause, hint) = (
-                    Cause(&e),
-                    "the last word is a file, or a root of 64 digits 0-9a-f",
-                );
-                Error::local(
-                    "read hashlist",
-                    path.display(),
-                    format_args!("{cause}; {hint}"),
-                )
+                let hint = "the last word is a file, or a root of 64 digits 0-9a-f";
+                let cause = format!("{}; {hint}", Cause(&e));
+                Error::local("read hashlist", path.display(), cause)
             }
             _ => failed(e),
         })?;
@@ -115,13 +110,12 @@ impl List {
         }
     }
 
-    /// Has the lines come in an order of their own, where they can: not those of a pipe, nor those
-    /// of a list with other line ends. What a root stands for is then fetched at once, into a file
-    /// without a name; where there is no place for one, or blocks of it are missing, the order is the
-    /// list's.
+    /// Shuffles the lines (`list/order.rs`). A list that cannot be read in any order keeps its own: a pipe,
+    /// or a text with other line ends. A list under a root is first written to an unnamed file; it keeps its
+    /// order where `$TMPDIR` takes no file, or blocks of the list are missing.
     ///
     /// # Errors
-    /// When that cannot be written; else as [`List::next`].
+    /// When the write fails; else as [`List::next`].
     pub fn shuffle(mut self) -> Result<Self> {
         let Some(length) = self.length else {
             return Ok(self);
@@ -154,7 +148,7 @@ impl List {
         self.order.is_some()
     }
 
-    /// Fetches all lines, as far as they can be had. None where no file can be made for them.
+    /// Writes all lines, up to the first missing block of the list. None where `$TMPDIR` takes no file.
     fn spool(&mut self) -> Result<Option<File>> {
         let Ok((file, path)) = file::unnamed(&env::temp_dir()) else {
             return Ok(None);
@@ -187,23 +181,22 @@ impl List {
         self.marks_last_line = true;
     }
 
-    /// Lines that were given out so far.
+    /// Lines given out so far.
     pub fn given(&self) -> u64 {
         self.given
     }
 
-    /// Lines, where they are known beforehand.
+    /// Lines of the whole list, where known beforehand.
     pub fn length(&self) -> Option<u64> {
         self.length
     }
 
-    /// Bytes of the file, where they are known beforehand.
+    /// Bytes of the file, where known beforehand.
     pub fn size(&self) -> Option<u64> {
         self.size
     }
 
-    /// Bytes of the file, at least, where that is known beforehand: the last block may be as short as
-    /// a byte.
+    /// The least size of the file in bytes, where known beforehand: the last block may be as short as a byte.
     pub fn least_size(&self) -> Option<u64> {
         let shortest = || match self.length? {
             0 => Some(0),
@@ -215,16 +208,14 @@ impl List {
     /// The next line, or none at the end.
     ///
     /// # Errors
-    /// As the hashlist's reader; when a file has become longer or shorter since it was opened; and
-    /// what ended the fetching of a list under a root.
+    /// As the hashlist's reader; when a file grew or shrank since it was opened; the error that ended a list
+    /// under a root early.
     pub fn next(&mut self) -> Result<Option<BlockRef>> {
         let Some(hash) = self.read()? else {
             return Ok(None);
         };
-        let number = match &mut self.order {
-            Some(order) => order.next().unwrap_or(self.given),
-            None => self.given,
-        };
+        let shuffled = self.order.as_mut().and_then(Iterator::next);
+        let number = shuffled.unwrap_or(self.given);
         self.given += 1;
         let last = match self.length {
             Some(length) => number + 1 == length,
@@ -243,7 +234,7 @@ impl List {
         if self.length.is_none_or(is_due) {
             return hash;
         }
-        // What is fetched is cut off where that fails, in the middle of a line mostly.
+        // A failure cuts the text of a list under a root off, mostly in the middle of a line.
         let failure = lock(&self.failure).take();
         let cause = "it changed while it was read";
         Err(match (failure, hash) {
@@ -252,15 +243,15 @@ impl List {
         })
     }
 
-    /// Adds the next lines to `lines`, until there are `most`; tells whether there is no other. Of a list
-    /// that is still being made one is waited for, and no more.
+    /// Adds the next lines to `lines`, until these are `most`. Returns whether the list ended. Waits for at
+    /// most one line of a list that is still growing.
     ///
     /// # Errors
     /// As [`List::next`]. The lines before are in `lines`.
     pub fn take(&mut self, most: usize, lines: &mut Vec<BlockRef>) -> Result<bool> {
         while !self.ended && lines.len() < most {
-            let is_there = self.length.is_some() || lines.is_empty() || self.reader.has_line();
-            if !is_there {
+            let must_wait = self.length.is_none() && !self.reader.has_line();
+            if must_wait && !lines.is_empty() {
                 break;
             }
             let next = self.next();

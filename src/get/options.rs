@@ -1,4 +1,6 @@
 //! What the command line asks `get` for.
+//!
+//! This file owns the values. `cli.rs` parses them, and `get.rs` acts on them.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -10,29 +12,29 @@ use super::client::url::Url;
 use crate::hash::Hash;
 use crate::store::BlockDir;
 
-/// What the command line asks for.
+/// The options and arguments of `get`.
 pub struct Options {
     pub servers: Vec<Url>,
-    /// Files with more of them.
+    /// Files with more servers.
     pub server_lists: Vec<PathBuf>,
-    /// By which interface the local network is asked for servers, if it is: its address, or
-    /// unspecified for the system's choice.
+    /// The address of the interface by which `get` asks the local network for servers, or unspecified for
+    /// the system's choice. None: it does not ask.
     pub lan: Option<Ipv4Addr>,
     /// Plain copies of the whole file.
     pub mirrors: Vec<Url>,
     /// Whether each run of blocks begins at another server.
     pub spread: bool,
-    /// Whether servers are asked for more of them.
+    /// Whether each server is asked for the servers that it knows.
     pub peers: bool,
     pub hashlist: Hashlist,
     /// None: standard output.
     pub output: Option<PathBuf>,
     pub in_place: bool,
-    /// Whether to count only what is here and what is missing.
+    /// Whether to count only local and missing blocks.
     pub dry_run: bool,
-    /// Looked in first. None where no directory is known.
+    /// The block directory. None where no directory is known.
     pub dir: Option<BlockDir>,
-    /// Whether what is fetched goes into `dir`.
+    /// Whether fetched blocks go into `dir`.
     pub keep: bool,
     pub seeds: Vec<PathBuf>,
     pub jobs: usize,
@@ -45,7 +47,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Without servers to ask, and without a place to keep blocks.
+    /// The same without servers, and without a place to keep blocks.
     pub fn alone(self) -> Self {
         Options {
             servers: Vec::new(),

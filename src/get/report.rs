@@ -15,7 +15,7 @@ use crate::hash::Hash;
 /// What the messages at the end need to know of the run.
 pub struct Report<'a> {
     options: &'a Options,
-    /// The list's, and its lines.
+    /// The list's name, and its lines where known.
     pub name: String,
     pub length: Option<u64>,
     pub has_servers: bool,
@@ -76,7 +76,7 @@ impl<'a> Report<'a> {
     /// Says what `--dry-run` found.
     ///
     /// # Errors
-    /// Exit code 3 when blocks are missing, or FILE is not yet what the list says.
+    /// Exit code 3 when blocks are missing, or FILE is not yet complete.
     pub fn counted(&self, count: &Count) -> Result<()> {
         let (blocks, local, missing) = (count.blocks, count.local, count.missing);
         self.warn_of_emptiness(blocks);

@@ -35,7 +35,7 @@ pub fn longest_run(jobs: usize) -> usize {
     (WINDOW / (jobs * TASKS_EACH)).clamp(1, MAX_RUN)
 }
 
-/// What all workers share.
+/// The values that all workers share.
 pub struct Shared {
     pub sources: Arc<Sources>,
     /// Each worker takes its own lines, so that only workers wait for a slow list.
@@ -96,7 +96,7 @@ fn work(
         // The scheduler waits for a report of each task, also after a panic.
         let done = catch_unwind(AssertUnwindSafe(|| match task {
             Task::Take(most) => take(most, shared, &mut finder),
-            Task::Retry(wanted) => finder.retry(wanted),
+            Task::Retry(wanted) => finder.retry(&wanted),
         }));
         let done = done.unwrap_or_else(|_| Err(Error::local("run", "a worker", "it panicked")));
         if reports.send(done).is_err() {
@@ -110,22 +110,20 @@ fn work(
 fn take(most: usize, shared: &Shared, finder: &mut Finder) -> Result<TaskReport> {
     let run = shared.sources.begin_run();
     let (length, is_stream) = (run.length.min(most), shared.place.is_none());
-    let (mut absent, mut lines) = (Vec::new(), 0);
+    let limit = if is_stream { most } else { usize::MAX };
+    let (mut wanted, mut absent) = (Vec::with_capacity(length), Vec::with_capacity(length));
+    let mut lines = 0;
     let (mut list_ended, mut refused) = (false, None);
-    while absent.len() < length && !(is_stream && lines >= most) && !finder.is_stopped() {
-        let mut due = length - absent.len();
-        if is_stream {
-            due = due.min(most - lines);
-        }
-        let mut wanted = Vec::with_capacity(due);
+    while absent.len() < length && lines < limit && !finder.is_stopped() {
+        let due = (length - absent.len()).min(limit - lines);
+        wanted.clear();
         match lock(&shared.list).take(due, &mut wanted) {
             Ok(ended) => list_ended = ended,
             Err(error) => refused = Some(error),
         }
-        let count = wanted.len();
-        lines += count;
-        absent.append(&mut finder.find_local(wanted)?);
-        if count < due {
+        lines += wanted.len();
+        finder.find_local(&wanted, &mut absent)?;
+        if wanted.len() < due {
             break;
         }
         if !is_stream {

@@ -1,8 +1,8 @@
-//! The order in which a list is gone through where others go through it at the same time.
+//! A shuffled order of a list, for boxes that fetch the same file at the same time.
 //!
-//! Boxes that begin together and ask in the same order all lack the same blocks at the same time, and
-//! each has to fetch its own copy from afar. In an order of its own each fetches another part, and
-//! finds most of the rest at the others.
+//! Boxes that begin together and ask in the same order all lack the same blocks at the same time, and each
+//! fetches its own copy from afar. In an order of its own, each fetches another part, and finds most of
+//! the rest at the others. This file owns that order. It reads a list, and opens none.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -12,26 +12,25 @@ use std::os::unix::fs::FileExt;
 use crate::hashlist::LINE;
 use crate::sys;
 
-/// Lines that are taken in the list's order, at most: a MiB of the file goes in long runs.
+/// Lines of a piece, at most: within a piece, a MiB of the file comes in long runs.
 const LONGEST: u64 = 256;
 
-/// Pieces that a list has at least, as far as it has lines: eight boxes that each have a piece in
-/// hand then seldom have the same.
+/// Pieces of a list, at least, if it has that many lines: eight boxes then seldom work on the same piece.
 const PIECES: u64 = 256;
 
-/// Pieces of a list, each once, by steps of the same length round and round.
+/// Pieces of a list, each once: steps of one length go round and round the list.
 #[derive(Clone)]
 pub struct Order {
     lines: u64,
     piece: u64,
     step: u64,
-    /// Where the next piece is, and how many there are still.
+    /// The number of the next piece, and the count of pieces left.
     at: u64,
     left: u64,
 }
 
 impl Order {
-    /// One that nobody else has, for so many lines.
+    /// A random order for a list of this number of lines.
     pub fn new(lines: u64) -> Self {
         let piece = (lines / PIECES).clamp(1, LONGEST);
         let pieces = lines.div_ceil(piece);
@@ -53,7 +52,7 @@ impl Order {
 impl Iterator for Order {
     type Item = Range<u64>;
 
-    /// The next lines that follow each other, counted from 0.
+    /// The lines of the next piece, counted from 0.
     fn next(&mut self) -> Option<Range<u64>> {
         self.left = self.left.checked_sub(1)?;
         let pieces = self.lines.div_ceil(self.piece);
@@ -67,11 +66,11 @@ fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The text of a list in such an order. Each line has the bytes that `psync` writes.
+/// The text of a list in such an order. Each line is [`LINE`] bytes long.
 pub struct Ordered {
     pub file: File,
     pub order: Order,
-    /// Bytes of the piece in hand.
+    /// Bytes of the current piece that are still unread.
     pub piece: Range<u64>,
 }
 

@@ -1,9 +1,9 @@
 //! The lists under a root: the file's hashlist, the hashlist of that, and so on (`crate::root`).
 //!
-//! Each level is a reader of text. It reads hashes from the level above, and finds their blocks in the
-//! own lists of seeds, in the block directory, and at the servers. One thread reads the lowest
-//! level and feeds the reader of the file's list by a pipe. No level is ever held whole. What a level
-//! gives is exactly as long as the root says, and has its line ends where they belong.
+//! This file owns the levels. Each is a reader of text: it reads hashes from the level above, and finds their
+//! blocks in the own lists of seeds, in the block directory, and at the servers. Its text is exactly as long
+//! as the root says, and has its line ends where they belong. One thread reads the lowest level and feeds
+//! the reader of the file's list by a pipe. This file holds no level whole, and writes no block.
 
 use std::io::{self, BufReader, Cursor, PipeReader, Read};
 use std::sync::Arc;
@@ -25,25 +25,24 @@ use crate::mutex::lock;
 use crate::root::Root;
 use crate::spawn::{ASKING_STACK, spawn};
 
-/// Blocks of a list that are fetched at once, at first: few, so that a slow line soon has blocks of the
-/// file to carry.
+/// Blocks in the first run of a list: few, so that a slow line soon carries blocks of the file.
 const FIRST_RUN: usize = 8;
 
-/// And at most: 512 KiB, which say where 32 MiB of the file are.
+/// Blocks in a run of a list, at most: 512 KiB, the list of 32 MiB of the file.
 const MAX_RUN: usize = 128;
 
-/// Blocks of a list that are held at once, local ones among them: 2 MiB. In an update nearly all are
-/// local, and each run costs a round trip.
+/// Blocks of a list in memory, local ones among them: 2 MiB. In an update nearly all are local, and each run
+/// costs a round trip.
 const MAX_HELD: u64 = 512;
 
 /// What all levels of one root share.
 pub struct ListTree {
     sources: Arc<Sources>,
     root: Hash,
-    /// Files whose own lists may have blocks of these.
+    /// Files whose own lists may have blocks of these lists.
     seeds: Vec<Arc<Seed>>,
     retry: u32,
-    /// What ended the first level that did not come to its end.
+    /// The error that ended the first level early.
     failure: Failure,
 }
 
@@ -61,18 +60,18 @@ impl ListTree {
     /// Finds the root block.
     ///
     /// # Errors
-    /// Exit code 3 when no source has it, 2 when it is none.
+    /// Exit code 3 when no source has it, 2 when the block is no root block.
     pub fn root_block(&self) -> Result<Root> {
         let mut finder = Finder::of_list(&self.sources, None);
-        let absent = finder.find_local(vec![list_block(0, self.root)])?;
-        let mut parts = Vec::new();
+        let (mut absent, mut parts) = (Vec::new(), Vec::new());
+        finder.find_local(&[list_block(0, self.root)], &mut absent)?;
         self.fetch(&mut finder, absent, &mut parts)?;
         let root = parts.first().and_then(|part| Root::parse(part.row.bytes()));
         root.ok_or_else(|| self.malformed("it is the hash of no root block"))
     }
 
-    /// Fetches the `absent` blocks, in as many rounds as there are for blocks of the file, and takes out
-    /// the parts that `finder` has found.
+    /// Fetches the `absent` blocks, in as many rounds as blocks of the file have, and adds all that `finder`
+    /// found to `parts`.
     fn fetch(
         &self,
         finder: &mut Finder,
@@ -93,14 +92,14 @@ impl ListTree {
             };
             thread::sleep(pause);
             self.sources.revive();
-            report = finder.retry(report.missing)?;
+            report = finder.retry(&report.missing)?;
         }
     }
 
     /// The file's hashlist under `root`, fetched as it is read.
     ///
     /// # Errors
-    /// When the machine gives no thread for it.
+    /// When the machine has no thread or pipe for it.
     pub fn list(self: Arc<Self>, root: Root) -> Result<List> {
         let root = Arc::new(root);
         let mut text = Vec::new();
@@ -127,7 +126,7 @@ impl ListTree {
         Ok(List::under(&root, name, text, failure))
     }
 
-    /// Has a thread read `text` ahead, into a pipe.
+    /// Starts a thread that reads `text` ahead, into a pipe.
     fn feed(&self, mut text: Box<dyn Read + Send>) -> Result<PipeReader> {
         let (reader, mut writer) = io::pipe().map_err(|e| Error::io("open", "a pipe", &e))?;
         let failure = Arc::clone(&self.failure);
@@ -169,19 +168,19 @@ fn list_block(number: u64, hash: Hash) -> BlockRef {
     }
 }
 
-/// One of the lists, 1 being the file's own: its text, to be read.
+/// The text of one list. Number 1 is the hashlist of the file.
 struct Level {
     tree: Arc<ListTree>,
     root: Arc<Root>,
     number: u32,
     /// The lines of the level above.
     hashes: Reader<BufReader<Box<dyn Read + Send>>>,
-    /// Blocks found so far, and how many to fetch next.
+    /// Blocks found so far, and the length of the next run.
     found: u64,
     run: usize,
-    /// What was found last.
+    /// The blocks of the last run.
     text: Cursor<Vec<u8>>,
-    /// What ends the text behind that.
+    /// The error that ends the list behind `text`.
     failure: Option<Error>,
 }
 
@@ -192,13 +191,13 @@ impl Read for Level {
             return Ok(length);
         }
         if self.failure.is_none() && self.found < self.root.blocks(self.number) {
-            self.find_run();
+            self.failure = self.find_run().err();
         }
         let length = self.text.read(buffer)?;
         if length == 0
             && let Some(error) = self.failure.take()
         {
-            // The first to fail says why; the others end because it did.
+            // The first failure is the cause of the others.
             lock(&self.tree.failure).get_or_insert(error);
             self.found = self.root.blocks(self.number);
         }
@@ -207,16 +206,11 @@ impl Read for Level {
 }
 
 impl Level {
-    /// Finds the blocks of the next hashes. Where one is missing, those before it are found all the
-    /// same.
-    fn find_run(&mut self) {
-        let mut text = Vec::new();
-        self.failure = self.find(&mut text).err();
-        self.text = Cursor::new(text);
-        self.run = MAX_RUN.min(2 * self.run);
-    }
-
-    fn find(&mut self, text: &mut Vec<u8>) -> Result<()> {
+    /// Finds the blocks of the next hashes, also those before a missing one.
+    fn find_run(&mut self) -> Result<()> {
+        self.text = Cursor::default();
+        let run = self.run;
+        self.run = MAX_RUN.min(2 * run);
         let tree = &self.tree;
         let seeds = tree.sources.seeds.iter();
         let own_lists = OwnLists {
@@ -228,15 +222,15 @@ impl Level {
         let end = self.root.blocks(self.number).min(self.found + MAX_HELD);
         let (mut absent, mut whole) = (Vec::new(), Ok(()));
         for number in self.found..end {
-            if absent.len() == self.run {
+            if absent.len() == run {
                 break;
             }
             match self.hashes.next() {
                 Ok(Some(hash)) => {
-                    absent.append(&mut finder.find_local(vec![list_block(number, hash)])?);
+                    finder.find_local(&[list_block(number, hash)], &mut absent)?;
                 }
                 ended => {
-                    // What is above has its right length, so it ends early only where its level failed.
+                    // The level above has its right length, and ends early only if it failed.
                     whole = ended.and_then(|_| Err(tree.malformed("its list is cut off")));
                     break;
                 }
@@ -250,26 +244,26 @@ impl Level {
             if part.first != self.found {
                 break;
             }
-            self.take(&part, text)?;
+            self.take(&part)?;
             self.tree.sources.spare.put(part.row);
         }
         fetched.and(whole)
     }
 
     /// Adds the blocks of a part to the text.
-    fn take(&mut self, part: &Part, text: &mut Vec<u8>) -> Result<()> {
+    fn take(&mut self, part: &Part) -> Result<()> {
         let blocks = part.row.bytes().chunks(BLOCK_SIZE);
         let is_list = |(number, block): (u64, &[u8])| self.is_list(number, block);
         // Zeros come without bytes.
         if !part.origin.has_bytes() || !(self.found..).zip(blocks).all(is_list) {
             return Err(self.tree.malformed("its hashes do not fit its size"));
         }
-        text.extend_from_slice(part.row.bytes());
+        self.text.get_mut().extend_from_slice(part.row.bytes());
         self.found += part.count();
         Ok(())
     }
 
-    /// Whether a block is as long as it must be, and has line ends where they belong.
+    /// Whether a block is as long as the root says, and has line ends where they belong.
     fn is_list(&self, number: u64, text: &[u8]) -> bool {
         let start = block::offset(number);
         let is_end = |at: u64| at % LINE as u64 == LINE as u64 - 1;

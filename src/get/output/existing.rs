@@ -28,10 +28,10 @@ pub struct OldFile {
 }
 
 impl OldFile {
-    /// The open file `seed`, whose name is `path`.
+    /// The file of `seed`, whose name is `path`.
     ///
     /// # Errors
-    /// When the system does not tell what it is.
+    /// When the file cannot be read.
     pub fn new(seed: io::Result<Seed>, path: &Path) -> Result<Self> {
         let opened = seed.and_then(|seed| Ok((seed.file().metadata()?, seed)));
         let (opened, seed) = opened.map_err(|e| Error::io("read", path.display(), &e))?;
@@ -141,7 +141,7 @@ impl OldFile {
         };
         match is_right {
             Some(true) => Some(block::length(wanted.number, size)),
-            // The last block may be shorter than what is there.
+            // The last block may be shorter than the file's own.
             Some(false) if !wanted.last => None,
             _ => {
                 wanted.read_from(self.seed.file(), slot);

@@ -1,8 +1,8 @@
 //! The rights of FILE: owner, group, mode, ACL and extended attributes.
 //!
-//! This file reads them from FILE and gives them to the complete FILE.part, as far as the file system and
-//! the user's own rights allow. Otherwise the new FILE grants less than the old one, never more. This
-//! file touches no content.
+//! This file owns their way from FILE to the complete FILE.part, as far as the file system and the user's own
+//! rights allow. Otherwise the new FILE grants less than the old one, never more. This file touches no
+//! content.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, File, Metadata, Permissions};
@@ -20,7 +20,7 @@ const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 /// Bytes of an ACL's version, and of each entry after it: tag, permissions, id, little-endian.
 const VERSION: usize = 4;
 const ENTRY: usize = 8;
-/// The names of all ACLs begin so, also those of NFS and others.
+/// The start of the names of all ACLs, also those of NFS and others.
 const ACLS: &[u8] = b"system.";
 /// Gives a program some of root's rights (capabilities(7)).
 const CAPABILITY: &CStr = c"security.capability";
@@ -47,8 +47,8 @@ pub enum Leftover {
     Refused(&'static str),
 }
 
-/// Judges such a FILE.part. It may have the rights of FILE, or of a new file, if the earlier run was killed
-/// just before its rename. One that more users may write is refused.
+/// Judges the FILE.part of an earlier run. A kill just before the rename leaves it with the rights of FILE, or
+/// of a new file. If more users than that may write it, it is refused.
 pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32) -> Leftover {
     if part.is_symlink() {
         return Leftover::Refused("it is a symbolic link");
@@ -64,8 +64,7 @@ pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32
         None => (sys::user(), new_mode),
     };
     let is_own = part.uid() == sys::user();
-    // Some file systems have users or modes of their own for all files: FAT by its mount options, NFS
-    // for root.
+    // Some file systems give all files the same owner or mode: FAT by its mount options, NFS for root.
     let is_like_new = || {
         let new = file::unnamed(directory_of(part_path));
         let new = new.and_then(|(file, _)| file.metadata());
@@ -75,7 +74,7 @@ pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32
     if !has_acl(part_path) && (is_private || is_like_new()) {
         return Leftover::Private;
     }
-    // Only root gives files away, and may have been killed just after that.
+    // Only root gives files away. A kill may come just after that.
     let is_given_away = sys::user() == ROOT && part.uid() == uid;
     if !is_own && !is_given_away {
         Leftover::Refused("it belongs to another user")
@@ -91,7 +90,7 @@ struct Rights {
     /// With owner, group and mode.
     metadata: Metadata,
     acls: Vec<Attribute>,
-    /// Whether each could be read.
+    /// Whether this user may read each of them.
     has_all_acls: bool,
     others: Vec<Attribute>,
 }
@@ -119,7 +118,7 @@ pub fn pass_on(target: &Target, part: &File, part_path: &Path, new_mode: u32) ->
         }
         return Ok(false);
     };
-    // The rights were read by the name, which may be another file's meanwhile.
+    // The name, by which the rights were read, may be another file's meanwhile.
     if !target.is_as_found(fs::symlink_metadata(&target.path)) {
         let cause = "it was replaced meanwhile; run the same command again";
         return Err(io::Error::other(cause));
@@ -128,10 +127,10 @@ pub fn pass_on(target: &Target, part: &File, part_path: &Path, new_mode: u32) ->
 }
 
 impl Rights {
-    /// Those of FILE at this moment. None where it is not a regular file.
+    /// The present rights of a regular FILE, else none.
     ///
     /// # Errors
-    /// When the disk fails. A right that the file system refuses to tell is no error, and is not granted.
+    /// When the disk fails. If the file system refuses to tell a right, FILE.part does not get it.
     fn of(target: &Target) -> io::Result<Option<Self>> {
         if target.kind != Kind::Regular {
             return Ok(None);
@@ -201,8 +200,9 @@ impl Rights {
     }
 }
 
-/// What is left of a mode for a file of the same or another owner and group. In another group, the members
-/// of the old one are others now, and some of the others are its members: each gets what both had.
+/// The part of a mode that a file of the same or another owner and group may have. For another group, the
+/// members of the old one are others now, and some of the others are its members: each gets the rights that
+/// both had.
 fn narrowed(mut mode: u32, same_owner: bool, same_group: bool) -> u32 {
     if !(same_owner && same_group) {
         mode &= !SET_ID;
@@ -214,8 +214,8 @@ fn narrowed(mut mode: u32, same_owner: bool, same_group: bool) -> u32 {
     mode
 }
 
-/// Gives `part` these ACLs in place of the one that it may have from its directory. False if the file
-/// system refuses one.
+/// Gives `part` these ACLs in place of one that it may have from its directory. False if the file system
+/// refuses one.
 fn replace_acls(part: &File, part_path: &Path, acls: &[Attribute]) -> bool {
     if !acls.iter().any(|(name, _)| **name == *ACL) {
         sys::remove_attribute(part, ACL);
@@ -265,7 +265,7 @@ fn set_mode(part: &File, mode: u32) -> io::Result<u32> {
     }
 }
 
-/// Whether the call is not for this user or this file system; any other error is the disk's.
+/// Whether this user or this file system may not make the call; any other error is the disk's.
 fn is_refusal(error: &io::Error) -> bool {
     use io::ErrorKind::{ArgumentListTooLong, PermissionDenied};
     matches!(error.kind(), PermissionDenied | ArgumentListTooLong) || sys::is_unsupported(error)

@@ -88,7 +88,7 @@ pub struct Spare {
 }
 
 impl Spare {
-    /// Each worker has a buffer. It is as long as a run, so that many workers share the window.
+    /// Each worker has a row, so rows are no longer than a run where many workers share the window.
     pub fn new(longest_run: usize) -> Self {
         Spare {
             room: longest_run.min(ROW),
@@ -140,9 +140,9 @@ pub struct Sink<'a> {
     pub is_retry: bool,
     zeros_are_kept: bool,
     done: Vec<Part>,
-    /// The part that may grow; its row is empty until it is closed.
+    /// The part that may grow. Its own row stays empty until it is closed.
     open: Option<Part>,
-    /// The bytes of the open part.
+    /// The bytes of the open part, with room for another block.
     row: Row,
     /// The block that the slot is lent for.
     pending: Option<(BlockRef, Origin)>,
@@ -195,6 +195,9 @@ impl<'a> Sink<'a> {
         if origin.is_kept() {
             self.keep.keep(&block)?;
         }
+        if self.row.is_full() {
+            self.close();
+        }
         if origin == Origin::Fetched {
             self.flush_if_due();
         }
@@ -228,15 +231,9 @@ impl<'a> Sink<'a> {
                 && open.end.wanted.number + 1 == wanted.number
                 && open.end.length == BLOCK_SIZE
         };
-        if !self.open.as_ref().is_some_and(goes_on) || self.is_full() {
+        if !self.open.as_ref().is_some_and(goes_on) {
             self.close();
         }
-    }
-
-    /// Whether the open part has no room for another block.
-    fn is_full(&self) -> bool {
-        let has_bytes = |open: &Part| open.origin.has_bytes();
-        self.open.as_ref().is_some_and(has_bytes) && self.row.is_full()
     }
 
     fn close(&mut self) {
@@ -258,7 +255,7 @@ impl<'a> Sink<'a> {
     /// Sends all parts, if one is complete or has waited long enough.
     pub fn flush_if_due(&mut self) {
         let is_old = || self.open.is_some() && self.sent.elapsed() >= MAX_PAUSE;
-        if !self.done.is_empty() || self.is_full() || is_old() {
+        if !self.done.is_empty() || is_old() {
             self.flush();
         }
     }

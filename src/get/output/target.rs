@@ -1,7 +1,8 @@
 //! FILE, to which the blocks go: where its name leads, what is there, and whether it can be replaced at
-//! the end. A write that the system will refuse is refused here, before any request.
+//! the end.
 //!
-//! This file owns these checks. It reads names and metadata, and writes nothing.
+//! This file owns the checks that come before any request: it refuses a write that the system would refuse at
+//! the end. It reads names and metadata, and writes nothing.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
@@ -53,8 +54,7 @@ pub enum Kind {
 
 impl Target {
     /// # Errors
-    /// When the name leads to a directory, to a file without a name of its own, or by a link that another
-    /// user may have made.
+    /// When the name leads to a directory, to a file without a name of its own, or by another user's link.
     pub fn find(path: &Path) -> Result<Self> {
         let mut target = Target {
             path: follow(path)?,
@@ -146,7 +146,7 @@ impl Target {
         if is_among_devices(directory) {
             return Err(Error::local("create", self.path.display(), lost));
         }
-        // A rename also takes a name away, which a directory may forbid though a new one may be made.
+        // A rename also removes a name. A directory may forbid that and allow a new one.
         if !in_place && let Some(obstacle) = self.obstacle(directory) {
             let cause = format!("{obstacle}{}", self.advice());
             return Err(Error::local("replace", self.path.display(), cause));
@@ -162,9 +162,8 @@ impl Target {
     fn obstacle(&self, directory: &Path) -> Option<&'static str> {
         let first = |path: &Path, obstacles: &[(u64, &'static str)]| {
             let attributes = sys::file_attributes(path);
-            let mut obstacles = obstacles.iter();
-            let found = obstacles.find(|(bit, _)| attributes & bit != 0);
-            found.map(|(_, obstacle)| *obstacle)
+            let is_set = |&(bit, obstacle)| (attributes & bit != 0).then_some(obstacle);
+            obstacles.iter().find_map(is_set)
         };
         let obstacle = first(directory, &OF_DIRECTORY);
         let (None, Some(old)) = (obstacle, &self.found) else {
@@ -190,8 +189,8 @@ impl Target {
 }
 
 /// Whether a new file in `directory` would lie in memory among the devices, under the name of a missing
-/// one: in the file system of /dev, wherever that is mounted, but not in those mounted below it. /dev/shm
-/// is for files, even where it has no file system of its own.
+/// device: in the file system of /dev, wherever that is mounted. Those mounted below it, and /dev/shm without
+/// one of its own, are for files.
 fn is_among_devices(directory: &Path) -> bool {
     let device = |path: &Path| fs::metadata(path).ok().map(|there| there.dev());
     let real = fs::canonicalize(directory).unwrap_or_default();
@@ -205,9 +204,9 @@ fn is_among_devices(directory: &Path) -> bool {
     real.starts_with("/dev") || mounts.lines().any(is_devtmpfs)
 }
 
-/// Where `path` leads by symbolic links, the last of which may lead to a file that does not exist yet. Only
-/// a link in the last name is replaced by its target. The kernel follows the others, since a link in /proc
-/// may lead to a place without a path for this process.
+/// The path to which symbolic links lead from `path`: the file there may not exist yet. Replaces a link in the
+/// last name by its target. The kernel follows the others, since a link in /proc may lead to a place
+/// without a path for this process.
 fn follow(path: &Path) -> Result<PathBuf> {
     use io::ErrorKind::{InvalidInput, NotFound};
     check_links(path, &mut 0)?;
@@ -228,7 +227,7 @@ fn follow(path: &Path) -> Result<PathBuf> {
 /// all may write to depends on a setting (fs.protected_symlinks), and covers the last name alone.
 fn check_links(path: &Path, links: &mut usize) -> Result<()> {
     for way in path.ancestors() {
-        // A failure here comes up again when FILE is opened.
+        // The open of FILE reports a failure here.
         let there = fs::symlink_metadata(way).ok();
         let Some(link) = there.filter(Metadata::is_symlink) else {
             continue;
@@ -248,7 +247,7 @@ fn check_links(path: &Path, links: &mut usize) -> Result<()> {
 
 /// # Errors
 /// When `there` lies in a sticky directory, where each user may make names, and belongs to neither this user
-/// nor the directory's owner: a link would have this user overwrite a file of his own, a FIFO would give
+/// nor the directory's owner: by a link this user would overwrite a file of his own, and a FIFO would give
 /// the content away.
 fn check_owner(path: &Path, there: &Metadata, kind: &str) -> Result<()> {
     let directory = directory_of(path);

@@ -28,7 +28,7 @@ impl LocalSource<'_> {
     /// Reads the block into `slot`. False where this source lacks it.
     ///
     /// # Errors
-    /// When the machine is too short of something to look.
+    /// When the machine is too short of descriptors or memory to look.
     fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
         match self {
             LocalSource::AtOwnPlace(seed) => Ok(seed.find_at_own_place(wanted, slot)),
@@ -41,7 +41,7 @@ impl LocalSource<'_> {
         }
     }
 
-    /// What its blocks count as.
+    /// How the report counts its blocks.
     fn origin(&self) -> Origin {
         match self {
             LocalSource::OwnLists(_) => Origin::Derived,
@@ -90,6 +90,8 @@ impl<'a> Local<'a> {
         let first = old.iter().map(|seed| LocalSource::AtOwnPlace(seed));
         let old = old.iter().chain(in_place.map(|file| &file.seed));
         let seeds = sources.seeds.iter().chain(old.map(|seed| &**seed));
+        // A search without an index would cost time for each block.
+        let seeds = seeds.filter(|seed| seed.may_have_index());
         Local::new(in_place, first, sources, seeds)
     }
 
@@ -99,7 +101,7 @@ impl<'a> Local<'a> {
         Local::new(None, first, sources, [])
     }
 
-    /// The block directory comes between the sources that cost least and the seeds, which are read through first.
+    /// The search goes to `first`, then to the block directory, then to `seeds`.
     fn new(
         in_place: Option<&'a OldFile>,
         first: impl IntoIterator<Item = LocalSource<'a>>,
@@ -122,7 +124,7 @@ impl<'a> Local<'a> {
     /// Puts the block into `sink`. False where no source has it.
     ///
     /// # Errors
-    /// When the machine is too short of something to look, or the block directory refuses.
+    /// As [`LocalSource::find`]; when the block directory refuses a copy.
     pub fn find(&mut self, wanted: &BlockRef, sink: &mut Sink) -> Result<bool> {
         if let Some(in_place) = self.in_place
             && let Some(length) = in_place.find_in_place(wanted, &mut self.buffer.slot())

@@ -47,8 +47,7 @@ impl OwnList {
     /// Whether the block of this number has the hash `hash`.
     pub fn has(&self, number: u64, hash: &Hash) -> bool {
         let mut line = [0; HEX_LEN];
-        let length = file::read_at(&self.text, &mut line, start_of(number));
-        length == HEX_LEN && line == hash.to_hex()
+        self.read(&mut line, start_of(number)) && line == hash.to_hex()
     }
 
     /// Fills `buffer` with the text from the byte `offset` on. False where the list is shorter.

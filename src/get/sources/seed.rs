@@ -29,7 +29,7 @@ pub struct Seed {
     size: u64,
     /// None once it is known that the seed has no index.
     index: OnceLock<Option<Index>>,
-    /// None once it is known that the list is nowhere: its parts are then made from the seed's blocks.
+    /// None once it is known that there is no room for the list: the seed's blocks then give its parts.
     own_list: OnceLock<Option<OwnList>>,
 }
 
@@ -56,6 +56,11 @@ impl Seed {
     pub fn limit_to_own_places(self) -> Self {
         let _ = self.index.set(None);
         self
+    }
+
+    /// False once it is known that the seed has no index.
+    pub fn may_have_index(&self) -> bool {
+        !matches!(self.index.get(), Some(None))
     }
 
     /// Keeps the seed from writing its own list to `$TMPDIR`.
@@ -173,12 +178,12 @@ impl Seed {
         let mut block = vec![0; root.block_length(level, number)];
         match (level, self.own_list()) {
             (0, _) => (read_at(&self.file, &mut block, start) == block.len()).then_some(block),
-            // Its last line may be of a longer block than the file has.
+            // The last line may be that of a longer block than `root`'s file has.
             (1, Some(own_list)) if number + 1 < root.blocks(1) => {
                 own_list.read(&mut block, start).then_some(block)
             }
             _ => {
-                // From the level below.
+                // The level below gives each line.
                 let lines = start / LINE as u64..(start + block.len() as u64).div_ceil(LINE as u64);
                 let skipped = usize::try_from(start - lines.start * LINE as u64).ok()?;
                 let mut text = Vec::with_capacity(BLOCK_SIZE + 2 * LINE);
