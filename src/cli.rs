@@ -215,8 +215,8 @@ const GET: &str = "get";
 
 /// A server's connections at once: the default, and the maximum. More than a box has descriptors is a slip
 /// of the finger.
-const MAX_CONNECTIONS: usize = 512;
-const MOST_CONNECTIONS: usize = 100_000;
+const CONNECTIONS: usize = 512;
+const MAX_CONNECTIONS: usize = 100_000;
 
 /// Requests at once: the default, and the maximum. Each takes a thread and a connection to every server
 /// that is asked.
@@ -340,8 +340,8 @@ fn parse_server(words: &mut Words) -> Result<Command> {
         max_connections: words.number(
             "--max-conns",
             "a number",
-            1..=MOST_CONNECTIONS,
-            MAX_CONNECTIONS,
+            1..=MAX_CONNECTIONS,
+            CONNECTIONS,
         )?,
         timeout: words
             .number("--timeout", "seconds", TIMEOUTS, SERVER_TIMEOUT)?

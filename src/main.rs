@@ -1,6 +1,6 @@
 //! psync distributes files as blocks between boxes that need not trust each other.
 //!
-//! This file owns the way in and the way out: it has the command line read, runs the command,
+//! This file owns the way in and the way out: it lets `cli` read the command line, runs the command,
 //! prints the one error, and turns it into the exit code. Nothing else ends the process.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
