@@ -25,21 +25,21 @@ const THREADS: usize = 4;
 /// would let the zeros of a sparse file fill the table.
 const PLACES: usize = 2;
 
-/// A hash table in which each block stands at the first free slot from its own on. At most four slots of
+/// A hash table in which each block stands in the first free cell from its own on. At most four cells of
 /// five are filled, so that a look-up of an absent block passes 13, which lie side by side.
 pub struct Index {
     /// Blocks of the file.
     blocks: u32,
-    table: Vec<Entry>,
+    table: Vec<Cell>,
 }
 
-/// Zeros where the slot is free. One number is written after the other, which only hides a block for a
+/// A cell of the table: zeros where it is free. One number is written after the other, which only hides a block for a
 /// moment.
 #[derive(Default)]
-struct Entry {
+struct Cell {
     /// The block's number, counted from 1.
     number: AtomicU32,
-    /// Bits of its hash, other ones than those of its own slot.
+    /// Bits of its hash, other ones than those that give its own cell.
     tag: AtomicU32,
 }
 
@@ -47,13 +47,13 @@ impl Index {
     /// For a file of `size` bytes. None where the index does not fit into memory, or the numbers of its
     /// blocks into 32 bits, which they do up to 16 TiB.
     pub fn new(size: u64) -> Option<Self> {
-        let slots = usize::try_from(slots(size)).ok()?;
+        let cells = usize::try_from(cells(size)).ok()?;
         let blocks = u32::try_from(block::count(size))
             .ok()
             .filter(|&n| n < u32::MAX)?;
         let mut table = Vec::new();
-        table.try_reserve_exact(slots).ok()?;
-        table.resize_with(slots, Entry::default);
+        table.try_reserve_exact(cells).ok()?;
+        table.resize_with(cells, Cell::default);
         Some(Index { blocks, table })
     }
 
@@ -78,13 +78,13 @@ impl Index {
         };
         let [home, tag, ..] = hash.words();
         let (number, mut places) = (number + 1, 0);
-        for slot in self.from(home) {
-            let claim = || slot.number.compare_exchange(0, number, Relaxed, Relaxed);
-            if slot.number.load(Relaxed) == 0 && claim().is_ok() {
-                slot.tag.store(tag, Relaxed);
+        for cell in self.from(home) {
+            let claim = || cell.number.compare_exchange(0, number, Relaxed, Relaxed);
+            if cell.number.load(Relaxed) == 0 && claim().is_ok() {
+                cell.tag.store(tag, Relaxed);
                 return;
             }
-            places += usize::from(slot.tag.load(Relaxed) == tag);
+            places += usize::from(cell.tag.load(Relaxed) == tag);
             if places == PLACES {
                 return;
             }
@@ -108,9 +108,9 @@ impl Index {
     /// The numbers of the blocks that may be the one named `hash`.
     fn places(&self, hash: &Hash) -> impl Iterator<Item = u64> {
         let [home, tag, ..] = hash.words();
-        let numbers = self.from(home).map(move |entry| {
-            let number = entry.number.load(Relaxed);
-            (number, entry.tag.load(Relaxed) == tag)
+        let numbers = self.from(home).map(move |cell| {
+            let number = cell.number.load(Relaxed);
+            (number, cell.tag.load(Relaxed) == tag)
         });
         let taken = numbers.take_while(|&(number, _)| number > 0);
         taken
@@ -118,8 +118,8 @@ impl Index {
             .map(|(number, _)| u64::from(number) - 1)
     }
 
-    /// All slots, beginning with a block's own.
-    fn from(&self, home: u32) -> impl Iterator<Item = &Entry> {
+    /// All cells, beginning with a block's own.
+    fn from(&self, home: u32) -> impl Iterator<Item = &Cell> {
         let own = (u64::from(home) * self.table.len() as u64) >> u32::BITS;
         let (before, from) = self.table.split_at(usize::try_from(own).unwrap_or(0));
         from.iter().chain(before)
@@ -180,14 +180,14 @@ fn hash_pieces(
     }
 }
 
-/// Slots for the blocks of a file of so many bytes. One is always free.
-fn slots(size: u64) -> u64 {
+/// Cells for the blocks of a file of `size` bytes. One is always free.
+fn cells(size: u64) -> u64 {
     block::count(size) + block::count(size) / 4 + 1
 }
 
 /// Memory for the index of a file of `size` bytes.
 pub fn bytes(size: u64) -> u64 {
-    slots(size) * size_of::<Entry>() as u64
+    cells(size) * size_of::<Cell>() as u64
 }
 
 #[cfg(test)]
