@@ -57,14 +57,14 @@ const CLEAR: &str = "\r\x1b[K";
 
 /// Writes a message to standard error, in one write. Ignores a closed or full stderr.
 pub fn complain(line: impl Display) {
-    print_line(message(&line));
+    stderr_line(message(&line));
 }
 
 /// Writes all messages of `error`.
 pub fn report(error: &Error) {
     error.lines().iter().for_each(complain);
-    if let Some(line) = error.last_line() {
-        print_line(line.to_owned());
+    if let Some(line) = error.closing_line() {
+        stderr_line(line.to_owned());
     }
 }
 
@@ -80,7 +80,7 @@ pub fn message(line: &dyn Display) -> String {
 }
 
 /// Writes a line to standard error as it is, for programs to read.
-pub fn print_line(mut line: String) {
+pub fn stderr_line(mut line: String) {
     line.push('\n');
     let mut shown = lock(&PROGRESS);
     if mem::take(&mut *shown) {

@@ -98,7 +98,7 @@ impl Error {
         self
     }
 
-    /// Sets the line for programs.
+    /// Sets the closing line.
     pub fn closing(mut self, line: Option<String>) -> Self {
         self.closing = line;
         self
@@ -108,8 +108,8 @@ impl Error {
         &self.lines
     }
 
-    /// The line for programs, to be printed after all others.
-    pub fn last_line(&self) -> Option<&str> {
+    /// The closing line, to be printed after all others.
+    pub fn closing_line(&self) -> Option<&str> {
         self.closing.as_deref()
     }
 

@@ -59,7 +59,7 @@ impl<'a> Report<'a> {
         if let Some(error) = failure {
             return Err(error.closing(stats));
         }
-        stats.into_iter().for_each(console::print_line);
+        stats.into_iter().for_each(console::stderr_line);
         Ok(())
     }
 

@@ -58,7 +58,7 @@ impl Log {
             let is_empty = |waiting: &mut Waiting| waiting.text.is_empty();
             let waiting = self.more.wait_while(lock(&self.waiting), is_empty);
             let waiting = mem::take(&mut *unpoisoned(waiting));
-            console::print_line(waiting.text.trim_end().to_owned());
+            console::stderr_line(waiting.text.trim_end().to_owned());
             if waiting.lost > 0 {
                 let lost = waiting.lost;
                 console::complain(format_args!(
