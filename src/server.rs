@@ -225,7 +225,7 @@ impl Server {
                 Err(e) => match e.kind() {
                     // The last is the timeout for idle connections, which the socket has too.
                     ErrorKind::ConnectionAborted | ErrorKind::WouldBlock => {}
-                    _ if sys::is_shortage(&e) => self.clients.wait_out_shortage(),
+                    _ if sys::is_shortage(&e) => self.clients.make_room_and_pause(),
                     // Accept reports failures of the network too (accept(2)), which pass.
                     _ => thread::sleep(SHORTAGE_PAUSE),
                 },
@@ -244,7 +244,7 @@ impl Server {
         };
         if self.threads.hand_over(admitted, start).is_err() {
             send_unavailable(&client.stream);
-            self.clients.wait_out_shortage();
+            self.clients.make_room_and_pause();
         }
     }
 

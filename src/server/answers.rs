@@ -10,7 +10,7 @@ use std::thread;
 
 use super::clients::{Admitted, Clients, Reservation};
 use super::files::Files;
-use super::http::{self, Interruption, List, Request, Status, Wanted};
+use super::http::{self, Interruption, ListHead, Request, Status, Wanted};
 use super::list;
 use super::output::{self, HEAD_ROOM, Output};
 use super::peers;
@@ -52,7 +52,7 @@ impl Source<'_> {
             && let Some(view) = &mut self.view
             && view.read(hash, &mut slot).is_err()
         {
-            self.clients.wait_out_shortage();
+            self.clients.make_room_and_pause();
             view.read(hash, &mut slot)?;
         }
         Ok(slot.length())
@@ -88,9 +88,9 @@ impl<'a> Answers<'a> {
         }
     }
 
-    /// Answers `request`; `parsed` holds the hashes of its list.
-    pub fn answer(&mut self, request: &Request, parsed: &[u8]) -> Answered {
-        let sent = self.send(request, parsed);
+    /// Answers `request`; `hashes` are those of its list, one after the other.
+    pub fn answer(&mut self, request: &Request, hashes: &[u8]) -> Answered {
+        let sent = self.send(request, hashes);
         self.output.shrink();
         self.reservation.shrink(0);
         let (status, sent) = match sent {
@@ -104,10 +104,10 @@ impl<'a> Answers<'a> {
         Answered { status, sent }
     }
 
-    fn send(&mut self, request: &Request, parsed: &[u8]) -> Sent {
+    fn send(&mut self, request: &Request, hashes: &[u8]) -> Sent {
         match request.wanted {
             Wanted::Block(hash) => self.send_block(request, &hash),
-            Wanted::Blocks(list) => self.send_blocks(request, list, parsed),
+            Wanted::Blocks(list) => self.send_blocks(request, list, hashes),
             Wanted::Peers => self.send_peers(request),
             Wanted::Index => Ok(self.send_text(request, Status::OK, http::INDEX.as_bytes())?),
             Wanted::NotAllowed(_) => Err(Status::METHOD_NOT_ALLOWED.into()),
@@ -145,11 +145,11 @@ impl<'a> Answers<'a> {
     }
 
     /// Sends as many blocks at once as the budget has room for.
-    fn send_blocks(&mut self, request: &Request, list: List, parsed: &[u8]) -> Sent {
-        let most = (parsed.len() / HASH_LEN).min(MAX_CHUNK);
+    fn send_blocks(&mut self, request: &Request, list: ListHead, hashes: &[u8]) -> Sent {
+        let most = (hashes.len() / HASH_LEN).min(MAX_CHUNK);
         let is_large = most > 1 && self.reservation.grow_if_spare(output::size(most));
         self.output.make_room(if is_large { most } else { 1 });
-        let mut hashes = list::hashes(parsed);
+        let mut hashes = list::hashes(hashes);
         let mut head = Vec::with_capacity(HEAD_ROOM);
         let mut body = 0;
         http::push_blocks_head(&mut head, request, list);

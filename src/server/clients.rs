@@ -98,16 +98,17 @@ impl Clients {
         })
     }
 
-    /// Ends a few idle connections, and waits for their descriptors and memory to come back.
-    pub fn wait_out_shortage(&self) {
+    /// Ends the longest idle connections, at most [`SHORTAGE_ROOM`], and waits for their descriptors and memory
+    /// to come back.
+    pub fn make_room_and_pause(&self) {
         for _ in 0..SHORTAGE_ROOM {
             evict(&mut self.table(), |_| true);
         }
         thread::sleep(SHORTAGE_PAUSE);
     }
 
-    /// Takes back `bytes`, or as many as `client` still holds.
-    fn give_back(&self, client: &Client, bytes: usize) {
+    /// Returns `bytes` of `client` to the budget, or as many as it still holds.
+    fn release(&self, client: &Client, bytes: usize) {
         let left = |held: usize| Some(held.saturating_sub(bytes));
         let (Ok(held) | Err(held)) = client.held.fetch_update(Relaxed, Relaxed, left);
         self.reserved.fetch_sub(held.min(bytes), Relaxed);
@@ -156,10 +157,10 @@ impl<'a> Reservation<'a> {
             let Some(other) = evict(&mut clients.table(), holds) else {
                 return false;
             };
-            clients.give_back(&other, usize::MAX);
+            clients.release(&other, usize::MAX);
             evicted.push(other);
         }
-        evicted.iter().all(|other| self.outlives(other))
+        evicted.iter().all(|other| self.wait_for_release(other))
     }
 
     /// The same where the budget has that much to spare. Ends no connection.
@@ -182,17 +183,18 @@ impl<'a> Reservation<'a> {
         taken.is_ok()
     }
 
-    /// Waits until the thread of `evicted`, which the eviction woke, has freed its memory. On a busy machine
-    /// it gives up earlier. False where this client is evicted meanwhile.
-    fn outlives(&self, evicted: &Arc<Client>) -> bool {
-        let is_there = || self.holder.client.held.load(Relaxed) > 0;
+    /// Waits until the thread of `evicted`, which the eviction woke, has freed its memory, or until
+    /// [`RELEASE_TRIES`] checks were in vain: on a busy machine that thread may come later. False where this
+    /// client is evicted meanwhile, which takes all that it holds.
+    fn wait_for_release(&self, evicted: &Arc<Client>) -> bool {
+        let is_admitted = || self.holder.client.held.load(Relaxed) > 0;
         for _ in 0..RELEASE_TRIES {
-            if Arc::strong_count(evicted) == 1 || !is_there() {
+            if Arc::strong_count(evicted) == 1 || !is_admitted() {
                 break;
             }
             thread::sleep(RELEASE_PAUSE);
         }
-        is_there()
+        is_admitted()
     }
 
     /// Holds at most `bytes` from now on.
@@ -200,7 +202,7 @@ impl<'a> Reservation<'a> {
         let less = self.bytes.saturating_sub(bytes);
         if less > 0 {
             let Admitted { clients, client } = self.holder;
-            clients.give_back(client, less);
+            clients.release(client, less);
             self.bytes = bytes;
         }
     }

@@ -35,14 +35,14 @@ pub fn serve(
         answered.sent?;
         client.end_answer();
         input.consume(list.end);
-        let asks_on = !input.bytes().is_empty();
+        let has_more_input = !input.bytes().is_empty();
         match request.after {
-            After::KeepAlive | After::AnnouncedKeepAlive if asks_on => {
+            After::KeepAlive | After::AnnouncedKeepAlive if has_more_input => {
                 answers::let_others_go_first();
             }
             After::KeepAlive | After::AnnouncedKeepAlive => {}
-            After::CloseAsAsked if !asks_on => return Ok(()),
-            After::Close | After::CloseAsAsked => return input.linger(),
+            After::CloseNothingFollows if !has_more_input => return Ok(()),
+            After::Close | After::CloseNothingFollows => return input.linger(),
         }
     }
 }

@@ -27,7 +27,7 @@ pub enum Wanted {
     Index,
     Block(Hash),
     /// `POST /blocks`: those of the hashlist that follows the head.
-    Blocks(List),
+    Blocks(ListHead),
     /// `/peers`: the servers that this one names.
     Peers,
     /// Its target takes only these methods.
@@ -38,7 +38,7 @@ pub enum Wanted {
 
 /// What the head of a `POST /blocks` says of its body and of the answer's.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct List {
+pub struct ListHead {
     /// Bytes of the body.
     pub length: usize,
     /// Whether the client may hold the body back until the server asks for it (RFC 9110, section 10.1.1).
@@ -48,7 +48,7 @@ pub struct List {
     pub chunked: bool,
 }
 
-impl List {
+impl ListHead {
     /// The most lines that a body of its length has: the last may lack its end.
     pub fn max_lines(&self) -> usize {
         ((self.length + 1) / (HEX_LEN + 1)).min(MAX_LINES)
@@ -72,8 +72,9 @@ pub enum After {
     AnnouncedKeepAlive,
     /// It ends, while more bytes may follow the request.
     Close,
-    /// It ends as the client has announced: no byte follows the request (RFC 9112, section 9.6).
-    CloseAsAsked,
+    /// It ends, and no byte should follow the request: the client asked for the end, or expects it since it
+    /// speaks HTTP/1.0 (RFC 9112, sections 9.3 and 9.6).
+    CloseNothingFollows,
 }
 
 impl Request {
@@ -111,7 +112,8 @@ impl Status {
     }
 }
 
-/// Why a request does not get what it asks for.
+/// Why a request does not get what it asks for, found while it is received or while it is answered. What the
+/// head alone refuses is in [`Wanted`].
 pub enum Interruption {
     Refused(Status),
     /// The client left, or the connection fails.
@@ -328,14 +330,14 @@ impl Fields {
         })
     }
 
-    fn list(&self, line: &RequestLine) -> Result<List, Status> {
+    fn list(&self, line: &RequestLine) -> Result<ListHead, Status> {
         // Without a length there is no body, but the client may well mean some bytes as one.
         let length = self.length.ok_or(Status::LENGTH_REQUIRED)?;
         let length = usize::try_from(length).map_err(|_| Status::CONTENT_TOO_LARGE)?;
         if length > MAX_LIST {
             return Err(Status::CONTENT_TOO_LARGE);
         }
-        Ok(List {
+        Ok(ListHead {
             length,
             awaits_continue: self.awaits_continue && line.persistent,
             chunked: line.persistent,
@@ -347,7 +349,7 @@ impl Fields {
         match self.length {
             // Only a list is of use as a body. The server does not read any other.
             Some(1..) if !has_list => After::Close,
-            _ if close => After::CloseAsAsked,
+            _ if close => After::CloseNothingFollows,
             _ if line.persistent => After::KeepAlive,
             // Without chunks, only the end of the connection ends the blocks.
             _ if has_list => After::Close,
@@ -393,7 +395,7 @@ pub fn push_block_head(out: &mut Vec<u8>, request: &Request, hash: &Hash, length
 }
 
 /// Appends the head of the answer to `POST /blocks`, which caches keep only where they are told to.
-pub fn push_blocks_head(out: &mut Vec<u8>, request: &Request, list: List) {
+pub fn push_blocks_head(out: &mut Vec<u8>, request: &Request, list: ListHead) {
     let encoding = if list.chunked {
         "Transfer-Encoding: chunked\r\n"
     } else {
@@ -430,7 +432,7 @@ fn push_head(out: &mut Vec<u8>, request: &Request, status: Status, fields: fmt::
     let connection = match request.after {
         After::KeepAlive => "",
         After::AnnouncedKeepAlive => "Connection: keep-alive\r\n",
-        After::Close | After::CloseAsAsked => "Connection: close\r\n",
+        After::Close | After::CloseNothingFollows => "Connection: close\r\n",
     };
     // Writing to memory does not fail.
     let _ = write!(out, "HTTP/1.1 {code} {reason}\r\n{fields}{connection}\r\n");
@@ -453,7 +455,7 @@ mod tests {
             (65 * 100, 100),
             (MAX_LIST, MAX_LINES),
         ] {
-            let list = List {
+            let list = ListHead {
                 length,
                 awaits_continue: false,
                 chunked: true,
@@ -496,7 +498,11 @@ mod tests {
             ),
         ] {
             let (request, _) = parse(format!("{head}\r\n").as_bytes()).unwrap();
-            assert_eq!(request.after == After::CloseAsAsked, is_last, "{head:?}");
+            assert_eq!(
+                request.after == After::CloseNothingFollows,
+                is_last,
+                "{head:?}"
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::clients::{Admitted, Reservation};
-use super::http::{self, Interruption, List, MAX_HEAD, Request, Status, Wanted};
+use super::http::{self, Interruption, ListHead, MAX_HEAD, Request, Status, Wanted};
 use super::list::{ListParser, Progress};
 use super::socket::{self, IDLE};
 use crate::block;
@@ -102,21 +102,17 @@ impl<'a> Input<'a> {
     }
 
     /// Receives the list behind a head of `head` bytes. Returns where its hashes end.
-    fn receive_list(&mut self, head: usize, list: List) -> Result<usize, Interruption> {
+    fn receive_list(&mut self, head: usize, list: ListHead) -> Result<usize, Interruption> {
         self.make_room(head + list.max_lines() * HASH_LEN + list.length.min(LIST_PART))?;
         if list.awaits_continue && self.bytes.len() == head && list.length > 0 {
             socket::send_all(self.stream, http::CONTINUE)?;
         }
         let list_deadline = Instant::now() + self.timeout;
         let mut parser = ListParser::new(head, list);
-        loop {
-            match parser.parse(&mut self.bytes) {
-                Progress::Whole => break,
-                Progress::Refused(status) => return Err(status.into()),
-                Progress::Incomplete => {}
-            }
+        while parser.parse(&mut self.bytes)? == Progress::Incomplete {
             self.deadline = Some(list_deadline);
-            // Not a byte beyond the list, which would be the next request's.
+            // Not a byte beyond the list, which would be the next request's. What has arrived is shorter than
+            // a line, and than the list: else it would be parsed.
             let part = parser.left.min(LIST_PART);
             let arrived = self.bytes.len() - parser.end;
             self.receive(part - arrived)?;

@@ -3,7 +3,7 @@
 //!
 //! This file owns the place of the hashes in the input. It is pure: it touches no socket and no clock.
 
-use super::http::{List, Status};
+use super::http::{ListHead, Status};
 use crate::frames::MAX_LINES;
 use crate::hash::{HASH_LEN, Hash};
 use crate::hashlist::{self, FirstLine};
@@ -22,12 +22,11 @@ pub struct ListParser {
 pub enum Progress {
     Incomplete,
     Whole,
-    Refused(Status),
 }
 
 impl ListParser {
     /// For the list behind a head of `head` bytes.
-    pub fn new(head: usize, list: List) -> Self {
+    pub fn new(head: usize, list: ListHead) -> Self {
         ListParser {
             end: head,
             left: list.length,
@@ -36,21 +35,24 @@ impl ListParser {
     }
 
     /// Puts hashes in place of the lines that have arrived in `input`. What follows the list stays.
-    pub fn parse(&mut self, input: &mut Vec<u8>) -> Progress {
+    ///
+    /// # Errors
+    /// The refusal of a list with a malformed line, or with too many.
+    pub fn parse(&mut self, input: &mut Vec<u8>) -> Result<Progress, Status> {
         let mut start = self.end;
         let progress = loop {
             if self.left == 0 {
-                break Progress::Whole;
+                break Ok(Progress::Whole);
             }
             let arrived = self.left.min(input.len() - start);
             let text = &input[start..start + arrived];
             let (hash, length) = match hashlist::first_line(text, arrived == self.left) {
                 FirstLine::Hash(..) if self.lines == MAX_LINES => {
-                    break Progress::Refused(Status::CONTENT_TOO_LARGE);
+                    break Err(Status::CONTENT_TOO_LARGE);
                 }
                 FirstLine::Hash(hash, length) => (hash, length),
-                FirstLine::Malformed => break Progress::Refused(Status::BAD_REQUEST),
-                FirstLine::Incomplete => break Progress::Incomplete,
+                FirstLine::Malformed => break Err(Status::BAD_REQUEST),
+                FirstLine::Incomplete => break Ok(Progress::Incomplete),
             };
             // A line is longer than its hash, so this overwrites only parsed text.
             input[self.end..self.end + HASH_LEN].copy_from_slice(hash.as_bytes());
@@ -76,7 +78,7 @@ mod tests {
     const HEAD: &[u8] = b"HEAD";
 
     fn parser(length: usize) -> ListParser {
-        let list = List {
+        let list = ListHead {
             length,
             awaits_continue: false,
             chunked: true,
@@ -91,15 +93,15 @@ mod tests {
         for cut in 0..text.len() {
             let (early, late) = text.as_bytes().split_at(cut);
             let (mut parser, mut input) = (parser(text.len()), [HEAD, early].concat());
-            assert_eq!(parser.parse(&mut input), Progress::Incomplete, "{cut}");
+            assert_eq!(parser.parse(&mut input), Ok(Progress::Incomplete), "{cut}");
             input.extend([late, b"GET"].concat());
-            assert_eq!(parser.parse(&mut input), Progress::Whole, "{cut}");
+            assert_eq!(parser.parse(&mut input), Ok(Progress::Whole), "{cut}");
             let (parsed, rest) = input.split_at(parser.end);
             assert!(hashes(&parsed[HEAD.len()..]).eq(due));
             assert_eq!((&parsed[..HEAD.len()], rest), (HEAD, &b"GET"[..]));
         }
         let mut input = [HEAD, b"GET"].concat();
-        assert_eq!(parser(0).parse(&mut input), Progress::Whole);
+        assert_eq!(parser(0).parse(&mut input), Ok(Progress::Whole));
     }
 
     #[test]
@@ -109,14 +111,13 @@ mod tests {
         let (text, over) = (text.as_bytes(), text.len());
         let full = over - line.len();
         let parse = |text: &[u8], length| parser(length).parse(&mut [HEAD, text].concat());
-        assert_eq!(parse(&text[..full], full), Progress::Whole);
-        let too_large = Progress::Refused(Status::CONTENT_TOO_LARGE);
-        assert_eq!(parse(text, over + 1), too_large);
-        let bad = || Progress::Refused(Status::BAD_REQUEST);
+        assert_eq!(parse(&text[..full], full), Ok(Progress::Whole));
+        assert_eq!(parse(text, over + 1), Err(Status::CONTENT_TOO_LARGE));
+        let bad = || Err(Status::BAD_REQUEST);
         assert_eq!(parse(b"\n", 100), bad());
         // As many bytes as the longest line has, and no end.
         let long = [&text[..129], b"  "].concat();
-        assert_eq!(parse(&long[..130], 200), Progress::Incomplete);
+        assert_eq!(parse(&long[..130], 200), Ok(Progress::Incomplete));
         assert_eq!(
             [parse(&long[..130], 130), parse(&long, 200)],
             [bad(), bad()]

@@ -162,7 +162,7 @@ fn check_answers(request: &Request) {
     }
     let text = String::from_utf8_lossy(&out);
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    let closes = matches!(request.after, After::Close | After::CloseAsAsked);
+    let closes = matches!(request.after, After::Close | After::CloseNothingFollows);
     assert_eq!(head.contains("\r\nConnection: close"), closes);
     assert!(!request.head_only || body.is_empty());
 }

@@ -5,7 +5,7 @@ use std::io::BufReader;
 use crate::frames::MAX_LINES;
 use crate::hash::Hash;
 use crate::hashlist::Reader;
-use crate::http::{List, Status};
+use crate::http::{ListHead, Status};
 use crate::list_parser::{self, ListParser, Progress};
 use crate::mutate::Dice;
 
@@ -75,14 +75,14 @@ const NEXT: &[u8] = b"GET /";
 pub fn check_body(data: &[u8]) -> bool {
     let (due, refused) = plain_reading(data);
     let verdict = match () {
-        () if due.len() > MAX_LINES => Progress::Refused(Status::CONTENT_TOO_LARGE),
-        () if refused => Progress::Refused(Status::BAD_REQUEST),
-        () => Progress::Whole,
+        () if due.len() > MAX_LINES => Err(Status::CONTENT_TOO_LARGE),
+        () if refused => Err(Status::BAD_REQUEST),
+        () => Ok(Progress::Whole),
     };
     let mut dice = Dice::of(data);
     let second = dice.below(data.len() + 1);
     let first = dice.below(second + 1);
-    let list = List {
+    let list = ListHead {
         length: data.len(),
         awaits_continue: false,
         chunked: true,
@@ -94,7 +94,7 @@ pub fn check_body(data: &[u8]) -> bool {
         input.extend_from_slice(&arriving[arrived..end]);
         arrived = end;
         let progress = parser.parse(&mut input);
-        if progress != Progress::Incomplete {
+        if progress != Ok(Progress::Incomplete) {
             assert_eq!(progress, verdict);
             break;
         }
@@ -109,8 +109,8 @@ pub fn check_body(data: &[u8]) -> bool {
     assert!(most <= list.max_lines(), "more lines than foreseen");
     let hashes = list_parser::hashes(&parsed[HEAD.len()..]).map(|hash| hash.to_string());
     assert!(hashes.eq(due[..most].iter().cloned()));
-    if verdict == Progress::Whole {
+    if verdict == Ok(Progress::Whole) {
         assert_eq!(rest, &NEXT[..arrived - data.len()]);
     }
-    verdict == Progress::Whole
+    verdict == Ok(Progress::Whole)
 }
