@@ -19,6 +19,7 @@ mod index;
 mod lan;
 mod lockfile;
 mod mutex;
+mod peers_text;
 mod progress;
 mod root;
 mod seconds;

@@ -7,12 +7,9 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use crate::file;
+use crate::peers_text::{MAX_TEXT, cut_to_whole_lines};
 
-/// Bytes of the text, at most: `get --peers` reads no more. A longer file ends with its last whole line that
-/// fits.
-const MAX_TEXT: usize = 64 * 1024;
-
-/// Reads the text. Neither waits for the other end of a FIFO nor reads a device without end.
+/// Reads the text, of a long file as much of it as `get --peers` reads. Neither waits for the other end of a FIFO nor reads a device without end.
 ///
 /// # Errors
 /// When the file cannot be opened or read, or is not a regular one.
@@ -26,8 +23,7 @@ pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     // A failure loses all of it: what was read until then may end in the middle of a name.
     text_file.take(MAX_TEXT as u64).read_to_end(&mut text)?;
     if length > MAX_TEXT {
-        let line_end = text.iter().rposition(|&c| c == b'\n');
-        text.truncate(line_end.map_or(0, |at| at + 1));
+        cut_to_whole_lines(&mut text);
     }
     Ok(text)
 }

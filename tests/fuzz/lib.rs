@@ -21,6 +21,7 @@ mod psync {
     pub mod lan;
     pub mod lockfile;
     pub mod mutex;
+    pub mod peers_text;
     pub mod progress;
     pub mod root;
     pub mod seconds;

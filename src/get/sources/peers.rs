@@ -17,13 +17,11 @@ use std::time::Duration;
 use crate::get::client::url::Url;
 use crate::get::client::{Client, RequestError, RequestResult};
 use crate::mutex::{lock, unpoisoned};
+use crate::peers_text::{MAX_TEXT, cut_to_whole_lines};
 use crate::spawn::{ASKING_STACK, spawn};
 
 /// Servers in all, the listed ones among them.
 const MAX_SERVERS: usize = 64;
-
-/// Bytes of a list that are read.
-const MAX_TEXT: usize = 64 * 1024;
 
 /// The servers that one server names; none if it did not answer.
 type Named = Option<Vec<Url>>;
@@ -115,9 +113,7 @@ fn ask(client: &Client, server: &Url) -> RequestResult<Vec<Url>> {
     let length = answer.fill(&mut text)?;
     text.truncate(length);
     if length == MAX_TEXT {
-        // Its last line may go on.
-        let line_end = text.iter().rposition(|&c| c == b'\n');
-        text.truncate(line_end.unwrap_or(0));
+        cut_to_whole_lines(&mut text);
     }
     let named = Url::list(&text).into_iter().filter_map(|(_, url)| url.ok());
     Ok(named.take(MAX_SERVERS).collect())
