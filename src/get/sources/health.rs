@@ -46,7 +46,7 @@ const BACKOFF_GROWTH: usize = 4;
 
 /// One server's record.
 ///
-/// Whatever else is known of a server belongs here too:
+/// It does not keep three things yet, which have their place here:
 ///
 /// - How many requests are in flight, and how many may be: beside `run`. [`Health::begin`] adds one and
 ///   [`Health::end`] takes it off. [`Health::revive`] must keep the count, since a request may be in flight
@@ -172,8 +172,11 @@ impl Health {
             RequestKind::Batch => self.batches.record(&outcome),
             RequestKind::Single | RequestKind::Range => None,
         };
-        if outcome.is_answered() {
-            self.clear_strikes();
+        if outcome.is_answered() && !self.is_given_up() {
+            self.standing = Standing::Reachable {
+                strikes: 0,
+                transient: true,
+            };
         }
         if let Some(pace) = outcome.pace {
             self.run.fit(pace);
@@ -192,15 +195,6 @@ impl Health {
             self.count_failure(failure);
         }
         Vec::new()
-    }
-
-    fn clear_strikes(&mut self) {
-        if !self.is_given_up() {
-            self.standing = Standing::Reachable {
-                strikes: 0,
-                transient: true,
-            };
-        }
     }
 
     fn count_failure(&mut self, failure: ServerFailure) {

@@ -169,12 +169,9 @@ impl Servers {
                 health.end();
                 server.probe_ended.notify_all();
                 let was_given_up = health.is_given_up();
-                let mut again = health.record(kind, outcome?, pending);
+                let again = health.record(kind, outcome?, pending);
                 left = later;
-                if !again.is_empty() {
-                    again.append(&mut left);
-                    left = again;
-                }
+                left.splice(0..0, again);
                 if health.is_given_up() && !was_given_up {
                     let reason = health.reason().unwrap_or_default();
                     (self.report_given_up)(format!("give up {}: {reason}", server.url));
