@@ -132,10 +132,8 @@ impl Address {
                 Ipv4Addr::UNSPECIFIED.into(),
             ]);
         }
-        Ok((self.host.as_str(), self.port)
-            .to_socket_addrs()?
-            .map(|address| address.ip())
-            .collect())
+        let addresses = (self.host.as_str(), self.port).to_socket_addrs()?;
+        Ok(addresses.map(|address| address.ip()).collect())
     }
 }
 
@@ -276,14 +274,9 @@ impl Server {
 
 /// Turns a connection away without a thread. Loses what does not fit into its socket's buffer.
 fn send_unavailable(mut stream: &TcpStream) {
-    let (mut answer, status) = (Vec::new(), Status::UNAVAILABLE);
-    let text = status.text();
-    http::push_text(
-        &mut answer,
-        &Request::broken(status),
-        status,
-        text.as_bytes(),
-    );
+    let status = Status::UNAVAILABLE;
+    let (mut answer, request) = (Vec::new(), Request::broken(status));
+    http::push_text(&mut answer, &request, status, status.text().as_bytes());
     let _ = stream.set_nonblocking(true);
     let _ = stream.write_all(&answer);
 }

@@ -53,10 +53,8 @@ fn line(client: &Client, input: &[u8], answered: &Answered, time: Duration) -> S
     let input = input.trim_ascii_start();
     let line = input.split(|&c| c == b'\r').next().unwrap_or_default();
     let line = String::from_utf8_lossy(&line[..line.len().min(MAX_LINE)]);
-    let sent = answered
-        .sent
-        .as_ref()
-        .map_or("-".to_owned(), usize::to_string);
+    let sent = answered.sent.as_ref();
+    let sent = sent.map_or("-".to_owned(), usize::to_string);
     let (address, micros, status) = (client.address, time.as_micros(), answered.status.0);
     console::message(&format_args!("{address} {line:?} {status} {sent} {micros}"))
 }
