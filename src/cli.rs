@@ -381,27 +381,20 @@ fn parse_get(words: &mut Words) -> Result<Command> {
     if in_place && output.is_none() {
         return Err(words.usage("--in-place needs -o FILE"));
     }
-    let servers = words.urls(&words.operands, get::Url::parse)?;
     let mirrors = words.values("--mirror");
-    let mirrors = words.urls(&mirrors, get::Url::parse_mirror)?;
-    let dir = words.block_dir(dir);
-    let keep = words.flag("--keep");
-    if keep && dir.is_none() {
-        return Err(words.no_block_dir());
-    }
-    Ok(Command::Get(get::Options {
-        servers,
+    let options = get::Options {
+        servers: words.urls(&words.operands, get::Url::parse)?,
         server_lists,
         lan,
-        mirrors,
+        mirrors: words.urls(&mirrors, get::Url::parse_mirror)?,
         spread: words.flag("--spread"),
         peers: words.flag("--peers"),
         hashlist,
         output,
         in_place,
         dry_run: words.flag("--dry-run"),
-        dir,
-        keep,
+        dir: words.block_dir(dir),
+        keep: words.flag("--keep"),
         seeds,
         jobs,
         retry,
@@ -410,7 +403,11 @@ fn parse_get(words: &mut Words) -> Result<Command> {
         quiet: words.flag("--quiet"),
         verbose: words.flag("--verbose"),
         stats: words.flag("--stats"),
-    }))
+    };
+    if options.keep && options.dir.is_none() {
+        return Err(words.no_block_dir());
+    }
+    Ok(Command::Get(options))
 }
 
 /// A command's words, from which the command takes its options one by one.
