@@ -172,10 +172,8 @@ impl<'a> Reservation<'a> {
     fn take(&mut self, bytes: usize, limit: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         let Admitted { clients, client } = self.holder;
-        let within_limit = |reserved| Some(reserved + more).filter(|&sum| sum <= limit);
-        let taken = clients
-            .reserved
-            .fetch_update(Relaxed, Relaxed, within_limit);
+        let raised = |reserved| Some(reserved + more).filter(|&sum| sum <= limit);
+        let taken = clients.reserved.fetch_update(Relaxed, Relaxed, raised);
         if taken.is_ok() {
             client.held.fetch_add(more, Relaxed);
             self.bytes += more;
