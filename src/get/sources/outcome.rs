@@ -101,7 +101,7 @@ impl Outcome {
         self.given > 0 || self.lacks
     }
 
-    /// Whether so many answers of this turn are wrong in a row that the rest of it is not worth reading.
+    /// Whether [`STRIKES`] blocks in a row were wrong: the rest of the answer is not worth reading.
     pub fn reached_strike_limit(&self) -> bool {
         self.failures.len() >= STRIKES as usize
     }
