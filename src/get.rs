@@ -70,7 +70,8 @@ pub fn run(options: Options) -> Result<()> {
     report.has_servers = !(servers.is_empty() && options.mirrors.is_empty());
     let seeds = options.seeds.iter().map(|path| Seed::open(path));
     let seeds = seeds.collect::<Result<Vec<Seed>>>()?;
-    let target = options.output.as_deref().map(Target::find).transpose()?;
+    let find = |path| Target::find(path, options.in_place);
+    let target = options.output.as_deref().map(find).transpose()?;
     if let (Some(target), Hashlist::File(name)) = (&target, &options.hashlist) {
         check_list_stays(target, Path::new(name))?;
     }
@@ -83,7 +84,7 @@ pub fn run(options: Options) -> Result<()> {
         .as_ref()
         .filter(|target| target.kind == Kind::Regular)
     {
-        old = OldFile::open(target, options.in_place)?;
+        old = OldFile::open(target)?;
         if let Some(old) = &mut old
             && let Some(local) = blocks_already_right(options, old, &start)?
         {
@@ -96,7 +97,7 @@ pub fn run(options: Options) -> Result<()> {
         }
     }
     // Before any request: an output that refuses writes needs none.
-    let output = Output::open(target, options.in_place, old)?;
+    let output = Output::open(target, old)?;
     if let Some(interface) = options.lan {
         servers = servers_near(interface, servers, options.quiet);
         report.has_servers |= !servers.is_empty();
@@ -142,10 +143,9 @@ fn count(
     seeds: Vec<Seed>,
     target: Option<&Target>,
 ) -> Result<Count> {
-    let files = target.map(|target| Files::open(target, options.in_place));
-    let files = files.transpose()?.unwrap_or_default();
-    if let Start::Root(root) = &start
-        && let Some(blocks) = files.has_root(root)
+    let files = target.map(Files::open).transpose()?.unwrap_or_default();
+    if let (Start::Root(root), Some(old)) = (&start, &files.old)
+        && let Some(blocks) = old.has_root(root)
     {
         return Ok(Count::complete(blocks));
     }

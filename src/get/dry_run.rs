@@ -7,14 +7,13 @@ use std::sync::Arc;
 use super::list::List;
 use super::output::existing::OldFile;
 use super::output::sink::{Origin, Sink};
-use super::output::target::{Kind, Target};
+use super::output::target::Target;
 use super::sources::Sources;
 use super::sources::local::Local;
 use super::sources::seed::Seed;
 use crate::block::{self, BLOCK_SIZE};
 use crate::error::Result;
 use crate::file;
-use crate::hash::Hash;
 use crate::progress::Progress;
 
 /// The blocks of a file, without those of its lists.
@@ -60,20 +59,20 @@ impl Count {
 /// FILE and FILE.part.
 #[derive(Default)]
 pub struct Files {
-    old: Option<OldFile>,
-    /// FILE.part, if it exists and FILE is to be replaced.
+    pub old: Option<OldFile>,
+    /// FILE.part, where there is one that is to replace FILE.
     part: Vec<Arc<Seed>>,
 }
 
 impl Files {
     /// # Errors
     /// When FILE exists and cannot be read.
-    pub fn open(target: &Target, is_in_place: bool) -> Result<Self> {
+    pub fn open(target: &Target) -> Result<Self> {
         let mut files = Files {
-            old: OldFile::open(target, is_in_place)?,
+            old: OldFile::open(target)?,
             part: Vec::new(),
         };
-        if target.kind != Kind::BlockDevice && !is_in_place {
+        if !target.in_place {
             let part = file::open_regular(&target.part()).and_then(Seed::new);
             let part = part.map(|part| Arc::new(part.limit_to_own_places()));
             files.part.extend(part);
@@ -86,11 +85,6 @@ impl Files {
     pub fn seeds(&self) -> Vec<Arc<Seed>> {
         let old = self.old.iter().map(|old| &old.seed);
         self.part.iter().chain(old).cloned().collect()
-    }
-
-    /// As [`OldFile::has_root`].
-    pub fn has_root(&self, root: &Hash) -> Option<u64> {
-        self.old.as_ref()?.has_root(root)
     }
 
     /// As [`OldFile::check_end`].

@@ -78,11 +78,10 @@ impl List {
         }
         file.rewind().map_err(failed)?;
         let is_even = file.metadata().map_err(failed)?.len() == length * LINE as u64;
-        let same = is_even.then(|| file.try_clone()).transpose();
-        let list = List::new(Box::new(file), name, Some(length));
+        let text = Box::new(file.try_clone().map_err(failed)?);
         Ok(List {
-            file: same.map_err(failed)?,
-            ..list
+            file: is_even.then_some(file),
+            ..List::new(text, name, Some(length))
         })
     }
 

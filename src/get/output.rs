@@ -24,7 +24,6 @@ use crate::console::Stdout;
 use crate::error::{Error, Result};
 use crate::file::{PRIVATE, sync, sync_name};
 use crate::lockfile::{self, Locking, is_named};
-use crate::sys;
 use existing::OldFile;
 use rights::Leftover;
 use sink::{Origin, Part};
@@ -105,15 +104,17 @@ impl Output {
     ///
     /// # Errors
     /// When it refuses writes, will not be replaceable, or is another psync's.
-    pub fn open(target: Option<Target>, in_place: bool, old: Option<OldFile>) -> Result<Self> {
+    pub fn open(target: Option<Target>, old: Option<OldFile>) -> Result<Self> {
         let Some(target) = target else {
             return Ok(Output::Stream(Stream::Stdout(Stdout::new()?)));
         };
-        target.check(in_place)?;
-        let place = match target.kind {
-            Kind::Stream => return Stream::open(target).map(Output::Stream),
-            Kind::Regular | Kind::New if !in_place => Place::part(target, old),
-            _ => Place::in_place(target, old),
+        target.check()?;
+        if target.kind == Kind::Stream {
+            return Stream::open(target).map(Output::Stream);
+        }
+        let place = match target.in_place {
+            true => Place::in_place(target, old),
+            false => Place::part(target, old),
         };
         place.map(|place| Output::Place(Box::new(place)))
     }
@@ -226,11 +227,9 @@ fn open_in_place(target: &Target) -> Result<File> {
 /// look into it, and only one thread writes.
 pub struct Place {
     file: File,
-    /// FILE.part, or FILE where that is written in place.
-    path: PathBuf,
     target: Target,
-    way: Way,
-    /// `file` at the start: behind its end is nothing to look at, and a hole is zeros.
+    /// `file` at the start, with its path: FILE.part, or FILE in place. It has no blocks behind its end, where
+    /// each hole reads as zeros.
     pub old: OldFile,
     /// Other files with blocks of use: a FILE.part that an earlier run left and that this one does not
     /// write to, and FILE where this user may read it.
@@ -238,26 +237,15 @@ pub struct Place {
     has_begun: bool,
 }
 
-/// How FILE gets its blocks.
-#[derive(Clone, Copy)]
-enum Way {
-    /// FILE.part replaces it. A new FILE gets `new_mode`.
-    Part {
-        new_mode: u32,
-    },
-    InPlace,
-}
-
 impl Place {
     fn part(target: Target, old: Option<OldFile>) -> Result<Self> {
         rights::check_readable(&target).map_err(|e| rights_failed(&target, &e))?;
-        let new_mode = rights::ALL_READ_AND_WRITE & !sys::masked_bits();
         let path = target.part();
-        let look_at = |there: &Metadata| rights::look_at(there, &path, &target, new_mode);
+        let look_at = |there: &Metadata| rights::look_at(there, &path, &target);
         let (file, leftover) = open_part(&path, &look_at)?;
         let leftover = leftover.and_then(|leftover| Seed::new(leftover).ok());
         let leftover = leftover.map(|seed| Arc::new(seed.limit_to_own_places()));
-        let mut place = Place::new(file, path, target, Way::Part { new_mode })?;
+        let mut place = Place::new(file, path, target)?;
         place.seeds.extend(leftover);
         place.seeds.extend(old.map(|old| old.seed));
         Ok(place)
@@ -265,7 +253,7 @@ impl Place {
 
     fn in_place(target: Target, old: Option<OldFile>) -> Result<Self> {
         let file = open_in_place(&target)?;
-        let mut place = Place::new(file, target.path.clone(), target, Way::InPlace)?;
+        let mut place = Place::new(file, target.path.clone(), target)?;
         // What is known from before the lock holds as long as the file is the same.
         if let Some(old) = old.filter(|old| old.is_as(&place.old)) {
             place.old = old;
@@ -273,14 +261,12 @@ impl Place {
         Ok(place)
     }
 
-    fn new(file: File, path: PathBuf, target: Target, way: Way) -> Result<Self> {
+    fn new(file: File, path: PathBuf, target: Target) -> Result<Self> {
         let seed = file.try_clone().and_then(Seed::new);
         Ok(Place {
-            old: OldFile::new(seed.map(Seed::limit_to_own_places), &path)?,
+            old: OldFile::new(seed.map(Seed::limit_to_own_places), path)?,
             file,
-            path,
             target,
-            way,
             seeds: Vec::new(),
             has_begun: false,
         })
@@ -320,12 +306,12 @@ impl Place {
         let full = match cause.kind() {
             io::ErrorKind::StorageFull if taken > 0 => "No space left on device (see df)",
             io::ErrorKind::QuotaExceeded if taken > 0 => "Disk quota exceeded (see quota)",
-            _ => return Error::storage("write", &self.path, cause),
+            _ => return Error::storage("write", &self.old.path, cause),
         };
         let cause = format!(
             "{full}, of which it takes {taken} bytes; make room and run the same command again to resume"
         );
-        Error::local("write", self.path.display(), cause)
+        Error::local("write", self.old.path.display(), cause)
     }
 
     /// Brings the complete file of `size` bytes to the disk and FILE into its place. Returns whether FILE
@@ -334,33 +320,33 @@ impl Place {
     /// # Errors
     /// When the disk refuses; then FILE is as it was.
     pub fn finish(&self, size: u64) -> Result<bool> {
-        let (target, is_part) = (&self.target, matches!(self.way, Way::Part { .. }));
+        let (target, path) = (&self.target, &self.old.path);
         if target.kind != Kind::BlockDevice {
             self.file.set_len(size).map_err(|e| self.write_failed(&e))?;
         }
         let mut grants_less = false;
-        if let Way::Part { new_mode } = self.way {
+        if !target.in_place {
             if !target.is_as_found(fs::symlink_metadata(&target.path)) {
                 return Err(Error::local("replace", target.path.display(), REPLACED));
             }
-            let passed_on = rights::pass_on(target, &self.file, &self.path, new_mode);
+            let passed_on = rights::pass_on(target, &self.file, path);
             grants_less = passed_on.map_err(|e| rights_failed(target, &e))?;
         }
         if let Err(e) = sync(&self.file) {
             // The next run could not tell which of its blocks are right.
-            if is_part {
-                let _ = fs::remove_file(&self.path);
+            if !target.in_place {
+                let _ = fs::remove_file(path);
             }
-            return Err(Error::storage("sync", &self.path, &e));
+            return Err(Error::storage("sync", path, &e));
         }
         // The name must still lead to the file that was written.
-        let has_name = is_named(&self.file, &self.path);
-        if !has_name.map_err(|e| Error::io("read", self.path.display(), &e))? {
-            return Err(Error::local("write", self.path.display(), REPLACED));
+        let has_name = is_named(&self.file, path);
+        if !has_name.map_err(|e| Error::io("read", path.display(), &e))? {
+            return Err(Error::local("write", path.display(), REPLACED));
         }
-        if is_part {
+        if !target.in_place {
             let failed = |e| Error::storage("put in place", &target.path, &e);
-            fs::rename(&self.path, &target.path).map_err(failed)?;
+            fs::rename(path, &target.path).map_err(failed)?;
             sync_name(&target.path).map_err(|e| Error::io("sync", target.path.display(), &e))?;
         }
         Ok(grants_less)
@@ -371,9 +357,9 @@ impl Drop for Place {
     /// Removes a FILE.part that the work has not begun to fill.
     fn drop(&mut self) {
         let is_empty = || self.file.metadata().is_ok_and(|there| there.len() == 0);
-        let is_unused = matches!(self.way, Way::Part { .. }) && !self.has_begun && is_empty();
-        if is_unused && is_named(&self.file, &self.path).unwrap_or(false) {
-            let _ = fs::remove_file(&self.path);
+        let is_unused = !self.target.in_place && !self.has_begun && is_empty();
+        if is_unused && is_named(&self.file, &self.old.path).unwrap_or(false) {
+            let _ = fs::remove_file(&self.old.path);
         }
     }
 }

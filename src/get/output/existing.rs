@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::target::{Kind, Target};
+use super::target::Target;
 use crate::block::{self, Buffer, Slot};
 use crate::error::{Error, Result};
 use crate::file::{self, sync, sync_name};
@@ -21,7 +21,7 @@ use crate::sys;
 /// A file as it was before the work.
 pub struct OldFile {
     pub seed: Arc<Seed>,
-    path: PathBuf,
+    pub path: PathBuf,
     opened: Metadata,
     /// Blocks, from the first on, that are known to be what the list says.
     right: u64,
@@ -32,12 +32,12 @@ impl OldFile {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn new(seed: io::Result<Seed>, path: &Path) -> Result<Self> {
+    pub fn new(seed: io::Result<Seed>, path: PathBuf) -> Result<Self> {
         let opened = seed.and_then(|seed| Ok((seed.file().metadata()?, seed)));
         let (opened, seed) = opened.map_err(|e| Error::io("read", path.display(), &e))?;
         Ok(OldFile {
             seed: Arc::new(seed),
-            path: path.to_owned(),
+            path,
             opened,
             right: 0,
         })
@@ -48,15 +48,15 @@ impl OldFile {
     ///
     /// # Errors
     /// As [`Target::open_to_read`].
-    pub fn open(target: &Target, is_in_place: bool) -> Result<Option<Self>> {
+    pub fn open(target: &Target) -> Result<Option<Self>> {
         let Some(file) = target.open_to_read()? else {
             return Ok(None);
         };
-        let seed = Seed::new(file).map(|seed| match target.kind {
-            Kind::Regular if !is_in_place => seed,
-            _ => seed.limit_to_own_places(),
+        let seed = Seed::new(file).map(|seed| match target.in_place {
+            true => seed.limit_to_own_places(),
+            false => seed,
         });
-        OldFile::new(seed, &target.path).map(Some)
+        OldFile::new(seed, target.path.clone()).map(Some)
     }
 
     fn is_device(&self) -> bool {

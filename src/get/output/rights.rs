@@ -33,8 +33,6 @@ const SET_ID: u32 = 0o6000;
 const OWNER: u32 = 0o700;
 
 const ROOT: u32 = 0;
-/// The mode of a new file, before the umask.
-pub const ALL_READ_AND_WRITE: u32 = 0o666;
 /// The bits that let other users than the owner write.
 const OTHERS_WRITE: u32 = 0o022;
 
@@ -49,7 +47,7 @@ pub enum Leftover {
 
 /// Judges the FILE.part of an earlier run. A kill just before the rename leaves it with the rights of FILE, or
 /// of a new file. If more users than that may write it, it is refused.
-pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32) -> Leftover {
+pub fn look_at(part: &Metadata, part_path: &Path, target: &Target) -> Leftover {
     if part.is_symlink() {
         return Leftover::Refused("it is a symbolic link");
     }
@@ -61,7 +59,7 @@ pub fn look_at(part: &Metadata, part_path: &Path, target: &Target, new_mode: u32
     }
     let (uid, mode) = match &target.found {
         Some(file) => (file.uid(), file.mode()),
-        None => (sys::user(), new_mode),
+        None => (sys::user(), target.new_mode),
     };
     let is_own = part.uid() == sys::user();
     // Some file systems give all files the same owner or mode: FAT by its mount options, NFS for root.
@@ -103,13 +101,13 @@ pub fn check_readable(target: &Target) -> io::Result<()> {
     Rights::of(target).map(drop)
 }
 
-/// Gives the rights of FILE, the `target`, to `part`, named `part_path`, which is to replace it. A new FILE
-/// gets `new_mode`, narrowed by the directory's default ACL. Returns whether `part` grants less than
-/// FILE does.
+/// Gives the rights of FILE, the `target`, to `part`, named `part_path`, which is to replace it. The directory's
+/// default ACL narrows the mode of a new FILE. Returns whether `part` grants less than FILE does.
 ///
 /// # Errors
 /// When the rights of FILE cannot be read, or `part` would grant more.
-pub fn pass_on(target: &Target, part: &File, part_path: &Path, new_mode: u32) -> io::Result<bool> {
+pub fn pass_on(target: &Target, part: &File, part_path: &Path) -> io::Result<bool> {
+    let new_mode = target.new_mode;
     let Some(rights) = Rights::of(target)? else {
         match sys::attribute(directory_of(part_path), DEFAULT_ACL) {
             Ok(acl) => drop(sys::set_attribute(part, ACL, &inherited(acl, new_mode))),

@@ -17,6 +17,9 @@ use crate::sys;
 /// once for each name behind it.
 const MAX_LINKS: usize = 400;
 
+/// The mode of a new file, before the umask.
+const ALL_READ_AND_WRITE: u32 = 0o666;
+
 /// The bit of a directory's mode that lets each user remove only files of his own.
 const STICKY: u32 = 0o1000;
 
@@ -38,6 +41,10 @@ pub struct Target {
     pub kind: Kind,
     /// None for a new FILE.
     pub found: Option<Metadata>,
+    /// The mode that a new FILE gets.
+    pub new_mode: u32,
+    /// Whether FILE itself is written, as each device is, or FILE.part replaces it.
+    pub in_place: bool,
     /// Keeps the inode of a regular FILE from becoming another file's, which would then look the same.
     _held: Option<File>,
 }
@@ -55,11 +62,13 @@ pub enum Kind {
 impl Target {
     /// # Errors
     /// When the name leads to a directory, to a file without a name of its own, or by another user's link.
-    pub fn find(path: &Path) -> Result<Self> {
+    pub fn find(path: &Path, in_place: bool) -> Result<Self> {
         let mut target = Target {
             path: follow(path)?,
             kind: Kind::New,
             found: None,
+            new_mode: ALL_READ_AND_WRITE & !sys::masked_bits(),
+            in_place,
             _held: None,
         };
         let failed = |e| Error::io("open", path.display(), &e);
@@ -91,6 +100,7 @@ impl Target {
             }
         } else {
             target.kind = Kind::BlockDevice;
+            target.in_place = true;
         }
         target.found = Some(found);
         Ok(target)
@@ -124,7 +134,7 @@ impl Target {
         opened.map(Some).map_err(failed)
     }
 
-    /// The name under which FILE is written.
+    /// The path of FILE.part.
     pub fn part(&self) -> PathBuf {
         let mut path = self.path.as_os_str().to_owned();
         path.push(".part");
@@ -135,10 +145,10 @@ impl Target {
     ///
     /// # Errors
     /// When the system would refuse it at the end.
-    pub fn check(&self, in_place: bool) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         let lost = match self.kind {
             Kind::Stream | Kind::BlockDevice => return Ok(()),
-            Kind::Regular if in_place => return Ok(()),
+            Kind::Regular if self.in_place => return Ok(()),
             Kind::Regular => "it is a file among the devices, and the next boot loses it",
             Kind::New => "there is no such device, and a new file in /dev would be lost",
         };
@@ -147,12 +157,18 @@ impl Target {
             return Err(Error::local("create", self.path.display(), lost));
         }
         // A rename also removes a name. A directory may forbid that and allow a new one.
-        if !in_place && let Some(obstacle) = self.obstacle(directory) {
+        if !self.in_place
+            && let Some(obstacle) = self.obstacle(directory)
+        {
             let cause = format!("{obstacle}{}", self.advice());
             return Err(Error::local("replace", self.path.display(), cause));
         }
         sys::may_write_in(directory).map_err(|e| {
-            let created = if in_place { &self.path } else { &self.part() };
+            let created = if self.in_place {
+                &self.path
+            } else {
+                &self.part()
+            };
             let cause = format!("{}{}", Cause(&e), self.advice());
             Error::local("create", created.display(), cause)
         })
