@@ -278,8 +278,7 @@ fn blocks_already_right(
     match (start, &options.hashlist) {
         (Start::Root(root), _) => Ok(old.has_root(root)),
         (Start::List(list), Hashlist::File(name)) if list.length().is_some() => {
-            let is_right = old.has_list(&mut List::open(name)?)?;
-            Ok(list.length().filter(|_| is_right))
+            old.has_list(&mut List::open(name)?)
         }
         _ => Ok(None),
     }

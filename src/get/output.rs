@@ -123,7 +123,8 @@ impl Output {
 /// Opens and locks FILE.part: a new one, or the private one of an earlier run. From one that is open to
 /// others this run only takes blocks, beside a new one: another user who has it open could read or write it.
 /// Returns that one second.
-fn open_part(path: &Path, look_at: &dyn Fn(&Metadata) -> Leftover) -> Result<(File, Option<File>)> {
+fn open_part(path: &Path, target: &Target) -> Result<(File, Option<File>)> {
+    let look_at = |there: &Metadata| rights::look_at(there, path, target);
     let failed = |e| Error::storage("create", path, &e);
     let check = |there: &Metadata| match look_at(there) {
         Leftover::Refused(reason) => Err(reason),
@@ -241,8 +242,7 @@ impl Place {
     fn part(target: Target, old: Option<OldFile>) -> Result<Self> {
         rights::check_readable(&target).map_err(|e| rights_failed(&target, &e))?;
         let path = target.part();
-        let look_at = |there: &Metadata| rights::look_at(there, &path, &target);
-        let (file, leftover) = open_part(&path, &look_at)?;
+        let (file, leftover) = open_part(&path, &target)?;
         let leftover = leftover.and_then(|leftover| Seed::new(leftover).ok());
         let leftover = leftover.map(|seed| Arc::new(seed.limit_to_own_places()));
         let mut place = Place::new(file, path, target)?;

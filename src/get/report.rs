@@ -4,13 +4,13 @@
 
 use std::time::Instant;
 
+use super::block_ref::BlockRef;
 use super::client::Tally;
 use super::dry_run::Count;
 use super::options::{Hashlist, Options};
 use super::schedule::Summary;
 use crate::console;
 use crate::error::{Error, Result};
-use crate::hash::Hash;
 
 /// What the messages at the end need to know of the run.
 pub struct Report<'a> {
@@ -107,18 +107,18 @@ impl<'a> Report<'a> {
 
     fn missing(&self, summary: &Summary) -> Error {
         let Summary { missing, named, .. } = summary;
-        if let Some((number, hash)) = named.first().filter(|_| summary.is_stream) {
+        if let Some(first) = named.first().filter(|_| summary.is_stream) {
             // A stream ends at the first, so that one name says all.
             let of = self.length.map(|length| format!(" of {length}"));
-            let (number, of) = (number + 1, of.unwrap_or_default());
+            let (number, of) = (first.number + 1, of.unwrap_or_default());
             let who = match self.has_servers {
                 true => "no server gave it",
                 false => "it is not at hand, and no server is given",
             };
             let cause = format_args!("block {number}{of}: {who}; the output ends before it");
-            return Error::missing("get", hash, cause);
+            return Error::missing("get", first.hash, cause);
         }
-        let place = |(number, hash): &(u64, Hash)| format!("{hash} (block {})", number + 1);
+        let place = |block: &BlockRef| format!("{} (block {})", block.hash, block.number + 1);
         let mut places: Vec<String> = named.iter().map(place).collect();
         if *missing > places.len() as u64 {
             places.push("...".to_owned());

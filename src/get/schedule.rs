@@ -18,7 +18,6 @@ use super::rounds::Rounds;
 use super::workers::{Shared, TASKS_EACH, Task, Workers, longest_run};
 use crate::block::{self, BLOCK_SIZE};
 use crate::error::{Error, Result};
-use crate::hash::Hash;
 use crate::mutex::lock;
 use crate::progress::Progress;
 use crate::root::Root;
@@ -41,8 +40,8 @@ pub struct Summary {
     pub local: u64,
     pub fetched: u64,
     pub missing: u64,
-    /// The first of the missing.
-    pub named: Vec<(u64, Hash)>,
+    /// The first missing blocks.
+    pub named: Vec<BlockRef>,
     /// Of the file in bytes, once its last block is known.
     pub size: u64,
     pub is_stream: bool,
@@ -59,10 +58,11 @@ impl Summary {
         self.local + self.fetched
     }
 
-    fn add_missing(&mut self, number: u64, hash: Hash) {
+    fn add_missing(&mut self, block: &BlockRef) {
         self.missing += 1;
-        let place = self.named.partition_point(|&(other, _)| other < number);
-        self.named.insert(place, (number, hash));
+        let is_before = |other: &BlockRef| other.number < block.number;
+        let place = self.named.partition_point(is_before);
+        self.named.insert(place, *block);
         self.named.truncate(NAMED);
     }
 }
@@ -75,7 +75,7 @@ struct InOrder {
     /// By the number of the first block.
     reorder_buffer: BTreeMap<u64, Part>,
     /// The first missing block: the stream ends before it.
-    end: Option<(u64, Hash)>,
+    end: Option<BlockRef>,
 }
 
 impl InOrder {
@@ -100,14 +100,14 @@ impl InOrder {
     }
 
     fn end_before(&mut self, missing: &BlockRef) {
-        if self.end.is_none_or(|(first, _)| missing.number < first) {
-            self.end = Some((missing.number, missing.hash));
+        if self.end.is_none_or(|end| missing.number < end.number) {
+            self.end = Some(*missing);
         }
     }
 
     /// The missing block, once all blocks before it are written.
-    fn reached_end(&self) -> Option<(u64, Hash)> {
-        self.end.filter(|&(number, _)| number == self.next)
+    fn reached_end(&self) -> Option<BlockRef> {
+        self.end.filter(|end| end.number == self.next)
     }
 }
 
@@ -201,8 +201,8 @@ impl<'a> Scheduler<'a> {
             } else {
                 return self.check_count();
             }
-            if let Some((number, hash)) = self.stream.as_ref().and_then(InOrder::reached_end) {
-                self.summary.add_missing(number, hash);
+            if let Some(missing) = self.stream.as_ref().and_then(InOrder::reached_end) {
+                self.summary.add_missing(&missing);
                 return Ok(());
             }
         }
@@ -342,7 +342,7 @@ impl<'a> Scheduler<'a> {
                     self.ended = true;
                     stream.end_before(wanted);
                 }
-                None => self.summary.add_missing(wanted.number, wanted.hash),
+                None => self.summary.add_missing(wanted),
             }
         }
     }

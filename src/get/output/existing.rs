@@ -79,12 +79,12 @@ impl OldFile {
         self.is_device() || self.seed.size() == size
     }
 
-    /// Whether the file is all that `list`, not yet read, says. Stops at the first difference, and reads
-    /// what is behind it for the index, so that no block is read twice.
+    /// The number of blocks, if the file is all that `list`, not yet read, says. Stops at the first difference,
+    /// and reads what is behind it for the index, so that no block is read twice.
     ///
     /// # Errors
     /// As the list's.
-    pub fn has_list(&mut self, list: &mut List) -> Result<bool> {
+    pub fn has_list(&mut self, list: &mut List) -> Result<Option<u64>> {
         let (index, mut buffer, mut size) = (self.seed.new_index(), Buffer::new(), 0);
         list.mark_last_line();
         let is_right = loop {
@@ -105,7 +105,7 @@ impl OldFile {
         if !is_right {
             self.seed.complete(index, self.right);
         }
-        Ok(is_right)
+        Ok(is_right.then_some(self.right))
     }
 
     /// The number of blocks, if the file is a regular one and all that `root` stands for.

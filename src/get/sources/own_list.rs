@@ -10,7 +10,6 @@ use std::io::{BufReader, Seek};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-use crate::error::Result;
 use crate::file;
 use crate::hash::{HEX_LEN, Hash};
 use crate::hashlist::{LINE, Reader, push_line};
@@ -55,17 +54,10 @@ impl OwnList {
         file::read_at(&self.text, buffer, offset) == buffer.len()
     }
 
-    /// Gives each hash to `take`.
-    ///
-    /// # Errors
-    /// Where a block of the file was unreadable, so that its line is missing; those of `take`.
-    pub fn for_each(&self, take: &mut dyn FnMut(Hash) -> Result<()>) -> Result<()> {
+    /// A reader of all lines. It fails where the line of an unreadable block is missing.
+    pub fn lines(&self) -> Reader<BufReader<&File>> {
         let _ = (&self.text).rewind();
-        let mut lines = Reader::new(BufReader::new(&self.text), String::new());
-        while let Some(hash) = lines.next()? {
-            take(hash)?;
-        }
-        Ok(())
+        Reader::new(BufReader::new(&self.text), String::new())
     }
 }
 

@@ -146,24 +146,21 @@ impl Seed {
         Some(own_list.has(wanted.number, &wanted.hash))
     }
 
-    /// The root that stands for the seed. None where the seed cannot be read.
+    /// The root that stands for the seed. None, or a root of no file, where the seed cannot be read.
     pub fn root(&self) -> Option<Hash> {
         let mut tree = Tree::default();
-        let mut take = |hash| tree.push(hash, &mut |_| Ok(()));
-        match self.own_list() {
-            Some(list) => list.for_each(&mut take).ok()?,
-            None => {
-                let mut buffer = vec![0; PIECE * BLOCK_SIZE];
-                let mut at = 0;
-                while at < self.size {
-                    let length = read_at(&self.file, &mut buffer, at);
-                    if length == 0 {
-                        return None;
-                    }
-                    let blocks = buffer[..length].chunks(BLOCK_SIZE);
-                    blocks.map(Hash::of).try_for_each(&mut take).ok()?;
-                    at += length as u64;
-                }
+        let mut take = |hash| tree.push(hash, &mut |_| Ok(())).ok();
+        if let Some(list) = self.own_list() {
+            let mut lines = list.lines();
+            while let Some(hash) = lines.next().ok()? {
+                take(hash)?;
+            }
+        } else {
+            let mut buffer = vec![0; PIECE * BLOCK_SIZE];
+            for first in (0..block::count(self.size)).step_by(PIECE) {
+                let length = read_at(&self.file, &mut buffer, block::offset(first));
+                let mut blocks = buffer[..length].chunks(BLOCK_SIZE);
+                blocks.try_for_each(|block| take(Hash::of(block)))?;
             }
         }
         tree.finish(self.size, &mut |_| Ok(())).ok()
