@@ -164,11 +164,8 @@ impl Target {
             return Err(Error::local("replace", self.path.display(), cause));
         }
         sys::may_write_in(directory).map_err(|e| {
-            let created = if self.in_place {
-                &self.path
-            } else {
-                &self.part()
-            };
+            let part = self.part();
+            let created = if self.in_place { &self.path } else { &part };
             let cause = format!("{}{}", Cause(&e), self.advice());
             Error::local("create", created.display(), cause)
         })
