@@ -4,14 +4,14 @@
 
 use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::target::Target;
 use crate::block::{self, Buffer, Slot};
 use crate::error::{Error, Result};
-use crate::file::{self, sync, sync_name};
+use crate::file::{self, Fingerprint, sync, sync_name};
 use crate::get::block_ref::BlockRef;
 use crate::get::list::List;
 use crate::get::sources::seed::Seed;
@@ -116,16 +116,7 @@ impl OldFile {
 
     /// Whether the file stayed the same between the openings of this and of `other`.
     pub fn is_as(&self, other: &OldFile) -> bool {
-        let mark = |there: &Metadata| {
-            let times = (
-                there.mtime(),
-                there.mtime_nsec(),
-                there.ctime(),
-                there.ctime_nsec(),
-            );
-            (there.dev(), there.ino(), there.len(), times)
-        };
-        mark(&self.opened) == mark(&other.opened)
+        Fingerprint::of(&self.opened) == Fingerprint::of(&other.opened)
     }
 
     /// The length of the block, if it is in its place. Reads it into `slot` only where neither the check
