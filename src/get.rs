@@ -79,13 +79,13 @@ pub fn run(options: Options) -> Result<()> {
         let count = count(options, start, seeds, target.as_ref())?;
         return report.counted(&count);
     }
-    let mut old = None;
+    let mut old_file = None;
     if let Some(target) = target
         .as_ref()
         .filter(|target| target.kind == Kind::Regular)
     {
-        old = OldFile::open(target)?;
-        if let Some(old) = &mut old
+        old_file = OldFile::open(target)?;
+        if let Some(old) = &mut old_file
             && let Some(local) = blocks_already_right(options, old, &start)?
         {
             existing::sync_existing(&target.path)?;
@@ -97,7 +97,7 @@ pub fn run(options: Options) -> Result<()> {
         }
     }
     // Before any request: an output that refuses writes needs none.
-    let output = Output::open(target, old)?;
+    let output = Output::open(target, old_file)?;
     if let Some(interface) = options.lan {
         servers = servers_near(interface, servers, options.quiet);
         report.has_servers |= !servers.is_empty();
@@ -118,7 +118,7 @@ pub fn run(options: Options) -> Result<()> {
 /// # Errors
 /// When FILE or FILE.part is the list, which psync trusts: a write would destroy it.
 fn check_list_stays(target: &Target, list: &Path) -> Result<()> {
-    for path in [&target.path, &target.part()] {
+    for path in [&target.path, &target.part_path()] {
         if file::is_same(path, list) {
             let path = path.display();
             let problem = format!("-o {path} is HASHLIST itself, which would be lost");
@@ -144,8 +144,8 @@ fn count(
     target: Option<&Target>,
 ) -> Result<Count> {
     let files = target.map(Files::open).transpose()?.unwrap_or_default();
-    if let (Start::Root(root), Some(old)) = (&start, &files.old)
-        && let Some(blocks) = old.has_root(root)
+    if let (Start::Root(root), Some(old)) = (&start, &files.old_file)
+        && let Some(blocks) = old.blocks_if_root_is(root)
     {
         return Ok(Count::complete(blocks));
     }
@@ -272,13 +272,13 @@ fn find_list(
 /// nothing beforehand.
 fn blocks_already_right(
     options: &Options,
-    old: &mut OldFile,
+    old_file: &mut OldFile,
     start: &Start,
 ) -> Result<Option<u64>> {
     match (start, &options.hashlist) {
-        (Start::Root(root), _) => Ok(old.has_root(root)),
+        (Start::Root(root), _) => Ok(old_file.blocks_if_root_is(root)),
         (Start::List(list), Hashlist::File(name)) if list.length().is_some() => {
-            old.has_list(&mut List::open(name)?)
+            old_file.compare_with_list(&mut List::open(name)?)
         }
         _ => Ok(None),
     }

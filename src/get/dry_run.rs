@@ -59,9 +59,9 @@ impl Count {
 /// FILE and FILE.part.
 #[derive(Default)]
 pub struct Files {
-    pub old: Option<OldFile>,
+    pub old_file: Option<OldFile>,
     /// FILE.part, where there is one that is to replace FILE.
-    part: Vec<Arc<Seed>>,
+    old_seeds: Vec<Arc<Seed>>,
 }
 
 impl Files {
@@ -69,13 +69,13 @@ impl Files {
     /// When FILE exists and cannot be read.
     pub fn open(target: &Target) -> Result<Self> {
         let mut files = Files {
-            old: OldFile::open(target)?,
-            part: Vec::new(),
+            old_file: OldFile::open(target)?,
+            old_seeds: Vec::new(),
         };
         if !target.in_place {
-            let part = file::open_regular(&target.part()).and_then(Seed::new);
+            let part = file::open_regular(&target.part_path()).and_then(Seed::new);
             let part = part.map(|part| Arc::new(part.limit_to_own_places()));
-            files.part.extend(part);
+            files.old_seeds.extend(part);
         }
         files.seeds().iter().for_each(|seed| seed.write_nothing());
         Ok(files)
@@ -83,14 +83,14 @@ impl Files {
 
     /// Files that may have blocks of the list under a root.
     pub fn seeds(&self) -> Vec<Arc<Seed>> {
-        let old = self.old.iter().map(|old| &old.seed);
-        self.part.iter().chain(old).cloned().collect()
+        let old_file = self.old_file.iter().map(|old| &old.seed);
+        self.old_seeds.iter().chain(old_file).cloned().collect()
     }
 
     /// As [`OldFile::check_end`].
     pub fn check_end(&self, end: u64) -> Result<()> {
-        let old = self.old.as_ref();
-        old.map_or(Ok(()), |old| old.check_end(end))
+        let old_file = self.old_file.as_ref();
+        old_file.map_or(Ok(()), |old| old.check_end(end))
     }
 }
 
@@ -104,7 +104,7 @@ pub fn count(
     files: &Files,
     mut progress: Progress,
 ) -> Result<Count> {
-    let mut local = Local::of_file(sources, files.old.as_ref(), &files.part);
+    let mut local = Local::of_file(sources, files.old_file.as_ref(), &files.old_seeds);
     let mut sink = Sink::new(&sources.keep, &sources.spare, None);
     let (mut count, mut size, mut in_place) = (Count::default(), 0, 0);
     list.mark_last_line();
@@ -125,16 +125,16 @@ pub fn count(
             size = wanted.offset() + 1;
             count.add_missing(wanted.number, list.size());
         }
-        for part in sink.take() {
-            size = part.end.offset();
-            count.blocks += part.count();
-            count.local += part.count();
-            in_place += u64::from(part.origin == Origin::InPlace);
+        for span in sink.take() {
+            size = span.end.offset();
+            count.blocks += span.count();
+            count.local += span.count();
+            in_place += u64::from(span.origin == Origin::InPlace);
         }
         progress.draw(count.blocks, list.length(), String::new);
     }
     files.check_end(size)?;
-    let ends = files.old.as_ref().is_some_and(|old| old.ends_at(size));
+    let ends = files.old_file.as_ref().is_some_and(|old| old.ends_at(size));
     count.is_complete = in_place == count.blocks && ends;
     Ok(count)
 }

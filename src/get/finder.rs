@@ -11,7 +11,7 @@ use super::block_ref::BlockRef;
 use super::output::Place;
 use super::output::sink::{Sink, TaskReport};
 use super::sources::Sources;
-use super::sources::local::{Local, OwnLists};
+use super::sources::local::{Local, SeedLists};
 use super::sources::outcome::Pending;
 use super::sources::servers::{RunStart, Servers};
 use crate::error::Result;
@@ -31,21 +31,21 @@ impl<'a> Finder<'a> {
         place: Option<&'a Place>,
         results: &'a SyncSender<Result<TaskReport>>,
     ) -> Self {
-        let seeds = place.map_or(&[][..], |place| &place.seeds);
+        let old_seeds = place.map_or(&[][..], |place| &place.old_seeds);
         Finder {
             sources,
             servers: vec![&sources.servers, &sources.mirrors],
-            local: Local::of_file(sources, place.map(|place| &place.old), seeds),
+            local: Local::of_file(sources, place.map(|place| &place.written), old_seeds),
             sink: Sink::new(&sources.keep, &sources.spare, Some(results)),
         }
     }
 
     /// For blocks of a list, which no mirror has.
-    pub fn of_list(sources: &'a Sources, own_lists: Option<OwnLists<'a>>) -> Self {
+    pub fn of_list(sources: &'a Sources, seed_lists: Option<SeedLists<'a>>) -> Self {
         Finder {
             sources,
             servers: vec![&sources.servers],
-            local: Local::of_list(sources, own_lists),
+            local: Local::of_list(sources, seed_lists),
             sink: Sink::new(&sources.keep, &sources.spare, None),
         }
     }
@@ -117,7 +117,7 @@ impl<'a> Finder<'a> {
             report.missing.append(&mut missing.blocks);
             report.transient |= missing.transient;
         }
-        report.parts = self.sink.take();
+        report.spans = self.sink.take();
         Ok(report)
     }
 }

@@ -1,4 +1,4 @@
-//! Where blocks go, in parts of verified blocks (`sink.rs`).
+//! Where blocks go, in spans of verified blocks (`sink.rs`).
 //!
 //! Standard output, a pipe or a character device is a stream: it takes the blocks in order. A file grows
 //! beside its place, in `FILE.part`, and a rename puts it there when it is complete; until then FILE is
@@ -26,7 +26,7 @@ use crate::file::{PRIVATE, sync, sync_name};
 use crate::lockfile::{self, Locking, is_named};
 use existing::OldFile;
 use rights::Leftover;
-use sink::{Origin, Part};
+use sink::{Origin, Span};
 use target::{Kind, Target};
 
 pub enum Output {
@@ -53,16 +53,16 @@ impl Stream {
         Ok(Stream::File(file, target.path))
     }
 
-    /// Writes the next part.
+    /// Writes the next span.
     ///
     /// # Errors
     /// When the other end is gone, or the disk is full.
-    pub fn write(&mut self, part: &Part) -> Result<()> {
-        match part.origin {
+    pub fn write(&mut self, span: &Span) -> Result<()> {
+        match span.origin {
             // A stream has no places.
             Origin::InPlace => Ok(()),
-            Origin::Zeros => (0..part.count()).try_for_each(|_| self.write_bytes(&[0; BLOCK_SIZE])),
-            Origin::Local | Origin::Derived | Origin::Fetched => self.write_bytes(part.row.bytes()),
+            Origin::Zeros => (0..span.count()).try_for_each(|_| self.write_bytes(&[0; BLOCK_SIZE])),
+            Origin::Local | Origin::Derived | Origin::Fetched => self.write_bytes(span.row.bytes()),
         }
     }
 
@@ -84,27 +84,28 @@ impl Output {
     pub fn check_size(&self, least: u64) -> Result<()> {
         match self {
             Output::Stream(_) => Ok(()),
-            Output::Place(place) => place.old.check_end(least),
+            Output::Place(place) => place.written.check_end(least),
         }
     }
 
-    /// Files as they were before the work, which may have blocks of the list under a root.
+    /// The files of a [`Place`], the one that is written too: each may have blocks of the list under a root,
+    /// and each block that it gives is verified.
     pub fn seeds(&self) -> Vec<Arc<Seed>> {
         match self {
             Output::Stream(_) => Vec::new(),
             Output::Place(place) => {
-                let seeds = place.seeds.iter().chain([&place.old.seed]);
+                let seeds = place.old_seeds.iter().chain([&place.written.seed]);
                 seeds.cloned().collect()
             }
         }
     }
 
-    /// Opens `target`, which has `old` if it is a file, or standard output if there is none. Writes
-    /// nothing yet.
+    /// Opens `target`, which is `old_file` if it is a file that this user may read. Opens standard output if
+    /// there is no `target`. Writes nothing yet.
     ///
     /// # Errors
     /// When it refuses writes, will not be replaceable, or is another psync's.
-    pub fn open(target: Option<Target>, old: Option<OldFile>) -> Result<Self> {
+    pub fn open(target: Option<Target>, old_file: Option<OldFile>) -> Result<Self> {
         let Some(target) = target else {
             return Ok(Output::Stream(Stream::Stdout(Stdout::new()?)));
         };
@@ -113,8 +114,8 @@ impl Output {
             return Stream::open(target).map(Output::Stream);
         }
         let place = match target.in_place {
-            true => Place::in_place(target, old),
-            false => Place::part(target, old),
+            true => Place::in_place(target, old_file),
+            false => Place::in_part_file(target, old_file),
         };
         place.map(|place| Output::Place(Box::new(place)))
     }
@@ -123,7 +124,7 @@ impl Output {
 /// Opens and locks FILE.part: a new one, or the private one of an earlier run. From one that is open to
 /// others this run only takes blocks, beside a new one: another user who has it open could read or write it.
 /// Returns that one second.
-fn open_part(path: &Path, target: &Target) -> Result<(File, Option<File>)> {
+fn open_part_file(path: &Path, target: &Target) -> Result<(File, Option<File>)> {
     let look_at = |there: &Metadata| rights::look_at(there, path, target);
     let failed = |e| Error::storage("create", path, &e);
     let check = |there: &Metadata| match look_at(there) {
@@ -229,34 +230,34 @@ fn open_in_place(target: &Target) -> Result<File> {
 pub struct Place {
     file: File,
     target: Target,
-    /// `file` at the start, with its path: FILE.part, or FILE in place. It has no blocks behind its end, where
-    /// each hole reads as zeros.
-    pub old: OldFile,
-    /// Other files with blocks of use: a FILE.part that an earlier run left and that this one does not
-    /// write to, and FILE where this user may read it.
-    pub seeds: Vec<Arc<Seed>>,
+    /// `file` as it was when it was opened, with its path: FILE.part, or FILE in place. It has no blocks behind
+    /// its end, where each hole reads as zeros.
+    pub written: OldFile,
+    /// Of a FILE that is replaced: a FILE.part that an earlier run left and that this run only reads, and
+    /// FILE itself where this user may read it.
+    pub old_seeds: Vec<Arc<Seed>>,
     has_begun: bool,
 }
 
 impl Place {
-    fn part(target: Target, old: Option<OldFile>) -> Result<Self> {
+    fn in_part_file(target: Target, old_file: Option<OldFile>) -> Result<Self> {
         rights::check_readable(&target).map_err(|e| rights_failed(&target, &e))?;
-        let path = target.part();
-        let (file, leftover) = open_part(&path, &target)?;
+        let path = target.part_path();
+        let (file, leftover) = open_part_file(&path, &target)?;
         let leftover = leftover.and_then(|leftover| Seed::new(leftover).ok());
         let leftover = leftover.map(|seed| Arc::new(seed.limit_to_own_places()));
         let mut place = Place::new(file, path, target)?;
-        place.seeds.extend(leftover);
-        place.seeds.extend(old.map(|old| old.seed));
+        place.old_seeds.extend(leftover);
+        place.old_seeds.extend(old_file.map(|old| old.seed));
         Ok(place)
     }
 
-    fn in_place(target: Target, old: Option<OldFile>) -> Result<Self> {
+    fn in_place(target: Target, old_file: Option<OldFile>) -> Result<Self> {
         let file = open_in_place(&target)?;
         let mut place = Place::new(file, target.path.clone(), target)?;
         // What is known from before the lock holds as long as the file is the same.
-        if let Some(old) = old.filter(|old| old.is_as(&place.old)) {
-            place.old = old;
+        if let Some(old) = old_file.filter(|old| old.is_as(&place.written)) {
+            place.written = old;
         }
         Ok(place)
     }
@@ -264,10 +265,10 @@ impl Place {
     fn new(file: File, path: PathBuf, target: Target) -> Result<Self> {
         let seed = file.try_clone().and_then(Seed::new);
         Ok(Place {
-            old: OldFile::new(seed.map(Seed::limit_to_own_places), path)?,
+            written: OldFile::new(seed.map(Seed::limit_to_own_places), path)?,
             file,
             target,
-            seeds: Vec::new(),
+            old_seeds: Vec::new(),
             has_begun: false,
         })
     }
@@ -277,22 +278,22 @@ impl Place {
         self.has_begun = true;
     }
 
-    /// Writes a part to its place.
+    /// Writes a span to its place.
     ///
     /// # Errors
     /// When there is no room for it.
-    pub fn write(&self, part: &Part) -> Result<()> {
-        self.old.check_end(part.end.offset())?;
+    pub fn write(&self, span: &Span) -> Result<()> {
+        self.written.check_end(span.end.offset())?;
         let write = |bytes: &[u8], number| self.file.write_all_at(bytes, block::offset(number));
-        let written = match part.origin {
+        let written = match span.origin {
             Origin::InPlace => Ok(()),
             Origin::Zeros => {
                 // Behind the old end each byte reads as zero, and takes no room.
-                let end = block::count(self.old.seed.size()).min(part.end.wanted.number + 1);
-                (part.first..end).try_for_each(|number| write(&[0; BLOCK_SIZE], number))
+                let end = block::count(self.written.seed.size()).min(span.end.wanted.number + 1);
+                (span.first..end).try_for_each(|number| write(&[0; BLOCK_SIZE], number))
             }
             Origin::Local | Origin::Derived | Origin::Fetched => {
-                write(part.row.bytes(), part.first)
+                write(span.row.bytes(), span.first)
             }
         };
         written.map_err(|e| self.write_failed(&e))
@@ -306,12 +307,12 @@ impl Place {
         let full = match cause.kind() {
             io::ErrorKind::StorageFull if taken > 0 => "No space left on device (see df)",
             io::ErrorKind::QuotaExceeded if taken > 0 => "Disk quota exceeded (see quota)",
-            _ => return Error::storage("write", &self.old.path, cause),
+            _ => return Error::storage("write", &self.written.path, cause),
         };
         let cause = format!(
             "{full}, of which it takes {taken} bytes; make room and run the same command again to resume"
         );
-        Error::local("write", self.old.path.display(), cause)
+        Error::local("write", self.written.path.display(), cause)
     }
 
     /// Brings the complete file of `size` bytes to the disk and FILE into its place. Returns whether FILE
@@ -320,7 +321,7 @@ impl Place {
     /// # Errors
     /// When the disk refuses; then FILE is as it was.
     pub fn finish(&self, size: u64) -> Result<bool> {
-        let (target, path) = (&self.target, &self.old.path);
+        let (target, path) = (&self.target, &self.written.path);
         if target.kind != Kind::BlockDevice {
             self.file.set_len(size).map_err(|e| self.write_failed(&e))?;
         }
@@ -358,8 +359,8 @@ impl Drop for Place {
     fn drop(&mut self) {
         let is_empty = || self.file.metadata().is_ok_and(|there| there.len() == 0);
         let is_unused = !self.target.in_place && !self.has_begun && is_empty();
-        if is_unused && is_named(&self.file, &self.old.path).unwrap_or(false) {
-            let _ = fs::remove_file(&self.old.path);
+        if is_unused && is_named(&self.file, &self.written.path).unwrap_or(false) {
+            let _ = fs::remove_file(&self.written.path);
         }
     }
 }

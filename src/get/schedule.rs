@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use super::block_ref::BlockRef;
 use super::output::Stream;
-use super::output::sink::{End, Origin, Part, Spare, TaskReport};
+use super::output::sink::{End, Origin, Span, Spare, TaskReport};
 use super::rounds::Rounds;
 use super::workers::{Shared, TASKS_EACH, Task, Workers, longest_run};
 use crate::block::{self, BLOCK_SIZE};
@@ -73,7 +73,7 @@ struct InOrder {
     /// Number of the block that comes next.
     next: u64,
     /// By the number of the first block.
-    reorder_buffer: BTreeMap<u64, Part>,
+    reorder_buffer: BTreeMap<u64, Span>,
     /// The first missing block: the stream ends before it.
     end: Option<BlockRef>,
 }
@@ -88,13 +88,13 @@ impl InOrder {
         }
     }
 
-    /// Takes in a part, and writes all parts whose turn has come.
-    fn put(&mut self, part: Part, spare: &Spare) -> Result<()> {
-        self.reorder_buffer.insert(part.first, part);
-        while let Some(part) = self.reorder_buffer.remove(&self.next) {
-            self.stream.write(&part)?;
-            self.next += part.count();
-            spare.put(part.row);
+    /// Takes in a span, and writes all spans whose turn has come.
+    fn put(&mut self, span: Span, spare: &Spare) -> Result<()> {
+        self.reorder_buffer.insert(span.first, span);
+        while let Some(span) = self.reorder_buffer.remove(&self.next) {
+            self.stream.write(&span)?;
+            self.next += span.count();
+            spare.put(span.row);
         }
         Ok(())
     }
@@ -270,9 +270,9 @@ impl<'a> Scheduler<'a> {
         self.in_flight -= usize::from(done.finished);
         self.ended |= done.list_ended || done.refused.is_some();
         self.refused = self.refused.take().or(done.refused);
-        for part in done.parts {
-            self.rounds.made_progress |= done.is_retry && part.origin == Origin::Fetched;
-            self.put(part)?;
+        for span in done.spans {
+            self.rounds.made_progress |= done.is_retry && span.origin == Origin::Fetched;
+            self.put(span)?;
         }
         if done.transient {
             self.failed.extend(done.missing);
@@ -283,27 +283,27 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Brings blocks to their places, or to where they wait for their turn.
-    fn put(&mut self, part: Part) -> Result<()> {
-        self.check_length(part.end)?;
-        self.check_no_root(&part)?;
-        match part.origin {
-            Origin::Fetched => self.summary.fetched += part.count(),
-            _ => self.summary.local += part.count(),
+    fn put(&mut self, span: Span) -> Result<()> {
+        self.check_length(span.end)?;
+        self.check_no_root(&span)?;
+        match span.origin {
+            Origin::Fetched => self.summary.fetched += span.count(),
+            _ => self.summary.local += span.count(),
         }
-        if part.end.wanted.last {
-            self.summary.size = part.end.offset();
+        if span.end.wanted.last {
+            self.summary.size = span.end.offset();
         }
         let spare = &self.shared.sources.spare;
         if let Some(stream) = &mut self.stream {
-            stream.put(part, spare)?;
+            stream.put(span, spare)?;
         } else if let Some(place) = &self.shared.place {
-            place.write(&part)?;
-            spare.put(part.row);
+            place.write(&span)?;
+            spare.put(span.row);
         }
         Ok(())
     }
 
-    /// Whether the last block of a part is as long as the file's size says. Without a size, a block that has
+    /// Whether the last block of a span is as long as the file's size says. Without a size, a block that has
     /// its place is full unless it is the last of the file.
     fn check_length(&self, End { wanted, length }: End) -> Result<()> {
         let number = wanted.number + 1;
@@ -325,9 +325,9 @@ impl<'a> Scheduler<'a> {
 
     /// Whether a list of one line is a list. It may be a root that was kept in a file, and FILE would become
     /// the root block without a warning.
-    fn check_no_root(&self, part: &Part) -> Result<()> {
+    fn check_no_root(&self, span: &Span) -> Result<()> {
         let may_be_one = self.stream.is_none() && self.length == Some(1) && self.size.is_none();
-        if !may_be_one || Root::parse(part.row.bytes()).is_none() {
+        if !may_be_one || Root::parse(span.row.bytes()).is_none() {
             return Ok(());
         }
         let cause = "it holds a root, which is given itself: \"$(cat FILE)\"";

@@ -14,10 +14,10 @@ use crate::block::{self, BLOCK_SIZE};
 use crate::error::{Error, Result};
 use crate::get::block_ref::BlockRef;
 use crate::get::finder::Finder;
-use crate::get::output::sink::{Origin, Part};
+use crate::get::output::sink::{Origin, Span};
 use crate::get::rounds::Rounds;
 use crate::get::sources::Sources;
-use crate::get::sources::local::OwnLists;
+use crate::get::sources::local::SeedLists;
 use crate::get::sources::seed::Seed;
 use crate::hash::Hash;
 use crate::hashlist::{LINE, Reader, push_line};
@@ -63,27 +63,27 @@ impl ListTree {
     /// Exit code 3 when no source has it, 2 when the block is no root block.
     pub fn root_block(&self) -> Result<Root> {
         let mut finder = Finder::of_list(&self.sources, None);
-        let (mut absent, mut parts) = (Vec::new(), Vec::new());
+        let (mut absent, mut spans) = (Vec::new(), Vec::new());
         finder.find_local(&[list_block(0, self.root)], &mut absent)?;
-        self.fetch(&mut finder, absent, &mut parts)?;
-        let root = parts.first().and_then(|part| Root::parse(part.row.bytes()));
+        self.fetch(&mut finder, absent, &mut spans)?;
+        let root = spans.first().and_then(|span| Root::parse(span.row.bytes()));
         root.ok_or_else(|| self.malformed("it is the hash of no root block"))
     }
 
     /// Fetches the `absent` blocks, in as many rounds as blocks of the file have, and adds all that `finder`
-    /// found to `parts`.
+    /// found to `spans`.
     fn fetch(
         &self,
         finder: &mut Finder,
         absent: Vec<BlockRef>,
-        parts: &mut Vec<Part>,
+        spans: &mut Vec<Span>,
     ) -> Result<()> {
         let mut rounds = Rounds::new(self.retry);
         let mut report = finder.fetch(absent, self.sources.begin_run())?;
         loop {
-            let is_fetched = |part: &Part| part.origin == Origin::Fetched;
-            rounds.made_progress |= report.parts.iter().any(is_fetched);
-            parts.append(&mut report.parts);
+            let is_fetched = |span: &Span| span.origin == Origin::Fetched;
+            rounds.made_progress |= report.spans.iter().any(is_fetched);
+            spans.append(&mut report.spans);
             let Some(first) = report.missing.first() else {
                 return Ok(());
             };
@@ -213,12 +213,12 @@ impl Level {
         self.run = MAX_RUN.min(2 * run);
         let tree = &self.tree;
         let seeds = tree.sources.seeds.iter();
-        let own_lists = OwnLists {
+        let seed_lists = SeedLists {
             root: &self.root,
             level: self.number,
             seeds: seeds.chain(tree.seeds.iter().map(|seed| &**seed)).collect(),
         };
-        let mut finder = Finder::of_list(&tree.sources, Some(own_lists));
+        let mut finder = Finder::of_list(&tree.sources, Some(seed_lists));
         let end = self.root.blocks(self.number).min(self.found + MAX_HELD);
         let (mut absent, mut whole) = (Vec::new(), Ok(()));
         for number in self.found..end {
@@ -236,30 +236,30 @@ impl Level {
                 }
             }
         }
-        let mut parts = Vec::new();
-        let fetched = tree.fetch(&mut finder, absent, &mut parts);
+        let mut spans = Vec::new();
+        let fetched = tree.fetch(&mut finder, absent, &mut spans);
         drop(finder);
-        parts.sort_unstable_by_key(|part| part.first);
-        for part in parts {
-            if part.first != self.found {
+        spans.sort_unstable_by_key(|span| span.first);
+        for span in spans {
+            if span.first != self.found {
                 break;
             }
-            self.take(&part)?;
-            self.tree.sources.spare.put(part.row);
+            self.take(&span)?;
+            self.tree.sources.spare.put(span.row);
         }
         fetched.and(whole)
     }
 
-    /// Adds the blocks of a part to the text.
-    fn take(&mut self, part: &Part) -> Result<()> {
-        let blocks = part.row.bytes().chunks(BLOCK_SIZE);
+    /// Adds the blocks of a span to the text.
+    fn take(&mut self, span: &Span) -> Result<()> {
+        let blocks = span.row.bytes().chunks(BLOCK_SIZE);
         let is_list = |(number, block): (u64, &[u8])| self.is_list(number, block);
         // Zeros come without bytes.
-        if !part.origin.has_bytes() || !(self.found..).zip(blocks).all(is_list) {
+        if !span.origin.has_bytes() || !(self.found..).zip(blocks).all(is_list) {
             return Err(self.tree.malformed("its hashes do not fit its size"));
         }
-        self.text.get_mut().extend_from_slice(part.row.bytes());
-        self.found += part.count();
+        self.text.get_mut().extend_from_slice(span.row.bytes());
+        self.found += span.count();
         Ok(())
     }
 

@@ -18,7 +18,7 @@ use crate::get::sources::seed::Seed;
 use crate::hash::Hash;
 use crate::sys;
 
-/// A file as it was before the work.
+/// A file as it was before the work: FILE, or FILE.part.
 pub struct OldFile {
     pub seed: Arc<Seed>,
     pub path: PathBuf,
@@ -79,12 +79,13 @@ impl OldFile {
         self.is_device() || self.seed.size() == size
     }
 
-    /// The number of blocks, if the file is all that `list`, not yet read, says. Stops at the first difference,
-    /// and reads what is behind it for the index, so that no block is read twice.
+    /// Reads `list`, from its first line on, and the file beside it, and notes which blocks are right. Returns
+    /// the number of blocks if all are. Else stops at the first difference, and reads the rest of the file for
+    /// the index, so that no block is read twice.
     ///
     /// # Errors
     /// As the list's.
-    pub fn has_list(&mut self, list: &mut List) -> Result<Option<u64>> {
+    pub fn compare_with_list(&mut self, list: &mut List) -> Result<Option<u64>> {
         let (index, mut buffer, mut size) = (self.seed.new_index(), Buffer::new(), 0);
         list.mark_last_line();
         let is_right = loop {
@@ -108,8 +109,9 @@ impl OldFile {
         Ok(is_right.then_some(self.right))
     }
 
-    /// The number of blocks, if the file is a regular one and all that `root` stands for.
-    pub fn has_root(&self, root: &Hash) -> Option<u64> {
+    /// The number of blocks, if the file is a regular one and all that `root` stands for. Reads the whole file,
+    /// and makes its own list, as [`Seed::root`] does.
+    pub fn blocks_if_root_is(&self, root: &Hash) -> Option<u64> {
         let is_right = !self.is_device() && self.seed.root().as_ref() == Some(root);
         is_right.then(|| block::count(self.seed.size()))
     }

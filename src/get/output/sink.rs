@@ -1,7 +1,7 @@
 //! Blocks on their way to the output. Those that follow each other in the file go there together:
 //! one message to the writer, and one write, for many.
 //!
-//! This file owns the parts that blocks form, the buffers of their bytes, and the copies that `--keep`
+//! This file owns the spans that blocks form, the buffers of their bytes, and the copies that `--keep`
 //! makes. It writes no output.
 
 use std::mem;
@@ -15,17 +15,17 @@ use crate::get::block_ref::BlockRef;
 use crate::mutex::lock;
 use crate::store::Writer;
 
-/// Blocks in a part that has bytes, at most: 128 KiB make the cost of a system call small.
+/// Blocks in a span that has bytes, at most: 128 KiB make the cost of a system call small.
 const ROW: usize = 32;
 
 /// Spare buffers, at most: 2 MiB.
 const MAX_SPARE: usize = 16;
 
-/// A part that may still grow is sent after this pause: slow blocks reach the output as they come.
+/// A span that may still grow is sent after this pause: slow blocks reach the output as they come.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// Blocks that follow each other in the file, of one origin.
-pub struct Part {
+pub struct Span {
     /// Number of the first.
     pub first: u64,
     pub end: End,
@@ -34,7 +34,7 @@ pub struct Part {
     pub row: Row,
 }
 
-/// The last block of a part. Only this may be shorter than [`BLOCK_SIZE`].
+/// The last block of a span. Only this may be shorter than [`BLOCK_SIZE`].
 #[derive(Clone, Copy)]
 pub struct End {
     pub wanted: BlockRef,
@@ -73,7 +73,7 @@ impl Origin {
     }
 }
 
-impl Part {
+impl Span {
     pub fn count(&self) -> u64 {
         self.end.wanted.number + 1 - self.first
     }
@@ -115,10 +115,10 @@ impl Spare {
     }
 }
 
-/// What a task brought, or a part of that: fetched blocks go to the output as they come.
+/// What a task brought, or a span of that: fetched blocks go to the output as they come.
 #[derive(Default)]
 pub struct TaskReport {
-    pub parts: Vec<Part>,
+    pub spans: Vec<Span>,
     /// Blocks that no source has; `transient` if a server may give them a little later.
     pub missing: Vec<BlockRef>,
     pub transient: bool,
@@ -131,18 +131,18 @@ pub struct TaskReport {
     pub refused: Option<Error>,
 }
 
-/// Where one worker puts the blocks that it finds: the sink makes parts of them.
+/// Where one worker puts the blocks that it finds: the sink makes spans of them.
 pub struct Sink<'a> {
     keep: &'a Keep,
     spare: &'a Spare,
-    /// Gets the parts of a task as they come. None if the last report has them all.
+    /// Gets the spans of a task as they come. None if the last report has them all.
     results: Option<&'a SyncSender<Result<TaskReport>>>,
     pub is_retry: bool,
     zeros_are_kept: bool,
-    done: Vec<Part>,
-    /// The part that may grow. Its own row stays empty until it is closed.
-    open: Option<Part>,
-    /// The bytes of the open part, with room for another block.
+    done: Vec<Span>,
+    /// The span that may grow. Its own row stays empty until it is closed.
+    open: Option<Span>,
+    /// The bytes of the open span, with room for another block.
     row: Row,
     /// The block that the slot is lent for.
     pending: Option<(BlockRef, Origin)>,
@@ -224,9 +224,9 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Closes the open part unless `wanted` may be its next block.
+    /// Closes the open span unless `wanted` may be its next block.
     fn begin(&mut self, wanted: &BlockRef, origin: Origin) {
-        let goes_on = |open: &Part| {
+        let goes_on = |open: &Span| {
             open.origin == origin
                 && open.end.wanted.number + 1 == wanted.number
                 && open.end.length == BLOCK_SIZE
@@ -237,22 +237,22 @@ impl<'a> Sink<'a> {
     }
 
     fn close(&mut self) {
-        if let Some(mut part) = self.open.take() {
-            if part.origin.has_bytes() {
-                part.row = self.row.take();
+        if let Some(mut span) = self.open.take() {
+            if span.origin.has_bytes() {
+                span.row = self.row.take();
             }
-            self.done.push(part);
+            self.done.push(span);
         }
     }
 
-    /// Empties the sink: returns all parts.
-    pub fn take(&mut self) -> Vec<Part> {
+    /// Empties the sink: returns all spans.
+    pub fn take(&mut self) -> Vec<Span> {
         self.close();
         self.sent = Instant::now();
         mem::take(&mut self.done)
     }
 
-    /// Sends all parts, if one is complete or has waited long enough.
+    /// Sends all spans, if one is complete or has waited long enough.
     pub fn flush_if_due(&mut self) {
         let is_old = || self.open.is_some() && self.sent.elapsed() >= MAX_PAUSE;
         if !self.done.is_empty() || is_old() {
@@ -260,13 +260,13 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Sends all parts. The last report of the task shows whether the receiver is gone.
+    /// Sends all spans. The last report of the task shows whether the receiver is gone.
     pub fn flush(&mut self) {
         let Some(results) = self.results else { return };
-        let (parts, is_retry) = (self.take(), self.is_retry);
-        if !parts.is_empty() {
+        let (spans, is_retry) = (self.take(), self.is_retry);
+        if !spans.is_empty() {
             let _ = results.send(Ok(TaskReport {
-                parts,
+                spans,
                 is_retry,
                 ..TaskReport::default()
             }));
@@ -274,18 +274,18 @@ impl<'a> Sink<'a> {
     }
 }
 
-fn extend(open: &mut Option<Part>, wanted: &BlockRef, origin: Origin, length: usize) {
+fn extend(open: &mut Option<Span>, wanted: &BlockRef, origin: Origin, length: usize) {
     let end = End {
         wanted: *wanted,
         length,
     };
-    let part = open.get_or_insert_with(|| Part {
+    let span = open.get_or_insert_with(|| Span {
         first: wanted.number,
         end,
         origin,
         row: Row::default(),
     });
-    part.end = end;
+    span.end = end;
 }
 
 /// The writer of the block directory, with `--keep`. The end of the run takes it away, while a worker may

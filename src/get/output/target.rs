@@ -135,7 +135,7 @@ impl Target {
     }
 
     /// The path of FILE.part.
-    pub fn part(&self) -> PathBuf {
+    pub fn part_path(&self) -> PathBuf {
         let mut path = self.path.as_os_str().to_owned();
         path.push(".part");
         path.into()
@@ -164,7 +164,7 @@ impl Target {
             return Err(Error::local("replace", self.path.display(), cause));
         }
         sys::may_write_in(directory).map_err(|e| {
-            let part = self.part();
+            let part = self.part_path();
             let created = if self.in_place { &self.path } else { &part };
             let cause = format!("{}{}", Cause(&e), self.advice());
             Error::local("create", created.display(), cause)

@@ -21,14 +21,14 @@ enum LocalSource<'a> {
     AtOwnPlace(&'a Seed),
     Anywhere(&'a Seed),
     BlockDir(View),
-    OwnLists(OwnLists<'a>),
+    SeedLists(SeedLists<'a>),
 }
 
 impl LocalSource<'_> {
     /// Reads the block into `slot`. False where this source lacks it.
     ///
     /// # Errors
-    /// When the machine is too short of descriptors or memory to look.
+    /// When the process or the machine has no file descriptor or memory left (EMFILE, ENFILE, ENOMEM).
     fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
         match self {
             LocalSource::AtOwnPlace(seed) => Ok(seed.find_at_own_place(wanted, slot)),
@@ -37,31 +37,31 @@ impl LocalSource<'_> {
                 let read = view.read(&wanted.hash, slot);
                 read.map_err(|e| Error::io("read block", wanted.hash, &e))
             }
-            LocalSource::OwnLists(own_lists) => Ok(own_lists.find(wanted, slot)),
+            LocalSource::SeedLists(lists) => Ok(lists.find(wanted, slot)),
         }
     }
 
     /// How the report counts its blocks.
     fn origin(&self) -> Origin {
         match self {
-            LocalSource::OwnLists(_) => Origin::Derived,
+            LocalSource::SeedLists(_) => Origin::Derived,
             _ => Origin::Local,
         }
     }
 }
 
 /// The own lists of seeds, in which blocks of a list under a root lie at their own places.
-pub struct OwnLists<'a> {
+pub struct SeedLists<'a> {
     pub root: &'a Root,
     /// 1 is the hashlist of the file.
     pub level: u32,
     pub seeds: Vec<&'a Seed>,
 }
 
-impl OwnLists<'_> {
+impl SeedLists<'_> {
     fn find(&self, wanted: &BlockRef, slot: &mut Slot) -> bool {
         self.seeds.iter().any(|seed| {
-            let block = seed.list_block(self.root, self.level, wanted.number);
+            let block = seed.derive_list_block(self.root, self.level, wanted.number);
             block.is_some_and(|block| {
                 slot.room()[..block.len()].copy_from_slice(&block);
                 slot.accept(block.len(), &wanted.hash)
@@ -81,23 +81,23 @@ pub struct Local<'a> {
 }
 
 impl<'a> Local<'a> {
-    /// For blocks of a file that goes to `in_place`, and of which `old` files are here.
+    /// For blocks of a file that goes to `in_place`. The `old_seeds` are older states of it.
     pub fn of_file(
         sources: &'a Sources,
         in_place: Option<&'a OldFile>,
-        old: &'a [Arc<Seed>],
+        old_seeds: &'a [Arc<Seed>],
     ) -> Self {
-        let first = old.iter().map(|seed| LocalSource::AtOwnPlace(seed));
-        let old = old.iter().chain(in_place.map(|file| &file.seed));
-        let seeds = sources.seeds.iter().chain(old.map(|seed| &**seed));
+        let first = old_seeds.iter().map(|seed| LocalSource::AtOwnPlace(seed));
+        let old_seeds = old_seeds.iter().chain(in_place.map(|file| &file.seed));
+        let seeds = sources.seeds.iter().chain(old_seeds.map(|seed| &**seed));
         // A search without an index would cost time for each block.
         let seeds = seeds.filter(|seed| seed.may_have_index());
         Local::new(in_place, first, sources, seeds)
     }
 
     /// For blocks of a list.
-    pub fn of_list(sources: &'a Sources, own_lists: Option<OwnLists<'a>>) -> Self {
-        let first = own_lists.map(LocalSource::OwnLists);
+    pub fn of_list(sources: &'a Sources, seed_lists: Option<SeedLists<'a>>) -> Self {
+        let first = seed_lists.map(LocalSource::SeedLists);
         Local::new(None, first, sources, [])
     }
 

@@ -129,7 +129,8 @@ impl Seed {
         index
     }
 
-    /// The seed's own list. None where the seed writes nothing, or `$TMPDIR` has no room for it.
+    /// The seed's own list. The first call reads the whole seed, and makes the index as well. None where the
+    /// seed writes nothing, or `$TMPDIR` has no room for the list.
     fn own_list(&self) -> Option<&OwnList> {
         let make = || {
             let list = OwnList::new()?;
@@ -166,11 +167,12 @@ impl Seed {
         tree.finish(self.size, &mut |_| Ok(())).ok()
     }
 
-    /// The block of this number of a list (level 1 is the hashlist) that this seed would have if it
-    /// were the size of `root`'s file. An update in place leaves most blocks of a list as they were. An
-    /// insertion changes all blocks behind it, and no search finds them at another place: a line's
-    /// length does not divide a block's. None where the seed is too short.
-    pub fn list_block(&self, root: &Root, level: u32, number: u64) -> Option<Vec<u8>> {
+    /// A block of one of this seed's own lists, as long as `root`'s list has it. Level 1 is the hashlist, and 0
+    /// the seed itself. None where the seed is too short.
+    ///
+    /// An update in place leaves most blocks of a list as they were. An insertion changes all blocks behind it,
+    /// and no search finds them at another place: a line's length does not divide a block's.
+    pub fn derive_list_block(&self, root: &Root, level: u32, number: u64) -> Option<Vec<u8>> {
         let start = block::offset(number);
         let mut block = vec![0; root.block_length(level, number)];
         match (level, self.own_list()) {
@@ -185,7 +187,7 @@ impl Seed {
                 let skipped = usize::try_from(start - lines.start * LINE as u64).ok()?;
                 let mut text = Vec::with_capacity(BLOCK_SIZE + 2 * LINE);
                 for line in lines {
-                    let below = self.list_block(root, level - 1, line)?;
+                    let below = self.derive_list_block(root, level - 1, line)?;
                     push_line(&mut text, &Hash::of(&below));
                 }
                 let length = block.len();
