@@ -1,10 +1,31 @@
 //! `psync get`: hashlist to blocks to output.
 //!
-//! This file owns the story: the order of all openings. It reads no block and sends no request itself.
-//! Its rooms, each of which uses those before it: `block_ref.rs` is one line of the list; `client.rs` one
-//! request; `output/sink.rs` verified blocks on their way; `list.rs` the wanted blocks; `output.rs` where
-//! they go; `sources.rs` where they come from; `finder.rs` finds one block after the other, `list/tree.rs`
-//! the list under a root; `schedule.rs` runs many finders at once; `report.rs` sums up.
+//! This file owns the story: the order of all openings. It reads no block and sends no request itself. Its
+//! rooms:
+//!
+//! - `options.rs`: what the command line asks for.
+//! - `block_ref.rs`: one line of the list.
+//! - `rounds.rs`: when to try failed blocks again.
+//! - `client.rs`: one HTTP request.
+//! - `list.rs`: the wanted blocks; `list/tree.rs` fetches the list under a root.
+//! - `output.rs`: where blocks go; `output/sink.rs` holds verified blocks on their way there.
+//! - `sources.rs`: where blocks come from.
+//! - `finder.rs`: finds blocks, on one thread.
+//! - `dry_run.rs`: counts the local blocks with `--dry-run`.
+//! - `workers.rs`: the threads with a finder each.
+//! - `schedule.rs`: gives the workers tasks, and writes what they find.
+//! - `report.rs`: sums up.
+//!
+//! Their words for blocks:
+//!
+//! - A block is wanted when the list names it, absent when this machine lacks it, missing when no source has
+//!   it. It failed when no source gave it but a server may do so later.
+//! - Task: the blocks that a worker finds before it takes the next; the window limits all tasks in flight.
+//! - Run: the absent blocks of a task for which a finder asks the servers together, at most a task.
+//! - Batch: the blocks of one `POST /blocks`, at most a run.
+//! - Span: verified blocks of one origin that follow each other in the file. A row is the buffer of its bytes.
+//! - Piece: neighbouring lines that stay together in a shuffled list.
+//! - Round: another try for all failed blocks.
 
 mod block_ref;
 mod client;

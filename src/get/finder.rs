@@ -25,18 +25,18 @@ pub struct Finder<'a> {
 }
 
 impl<'a> Finder<'a> {
-    /// For blocks of a file. Sends blocks to `results` as they come.
+    /// For blocks of a file. Sends blocks to `reports` as they come.
     pub fn of_file(
         sources: &'a Sources,
         place: Option<&'a Place>,
-        results: &'a SyncSender<Result<TaskReport>>,
+        reports: &'a SyncSender<Result<TaskReport>>,
     ) -> Self {
         let old_seeds = place.map_or(&[][..], |place| &place.old_seeds);
         Finder {
             sources,
             servers: vec![&sources.servers, &sources.mirrors],
             local: Local::of_file(sources, place.map(|place| &place.written), old_seeds),
-            sink: Sink::new(&sources.keep, &sources.spare, Some(results)),
+            sink: Sink::new(&sources.keep, &sources.spare, Some(reports)),
         }
     }
 
@@ -56,10 +56,10 @@ impl<'a> Finder<'a> {
     /// What fails on this machine.
     pub fn retry(&mut self, wanted: &[BlockRef]) -> Result<TaskReport> {
         self.sink.is_retry = true;
-        let run = self.sources.begin_run();
+        let start = self.sources.begin_run();
         let mut absent = Vec::with_capacity(wanted.len());
         self.find_local(wanted, &mut absent)?;
-        let report = self.fetch(absent, run);
+        let report = self.fetch(absent, start);
         self.sink.is_retry = false;
         report
     }
@@ -86,31 +86,32 @@ impl<'a> Finder<'a> {
         self.sources.stop.load(Relaxed)
     }
 
-    /// Fetches `absent` blocks, of which `run` is the first. Reports all blocks found since the last
+    /// Fetches `absent` blocks, the first run of them as `start` says. Reports all blocks found since the last
     /// report, and the missing ones.
     ///
     /// # Errors
     /// What fails on this machine.
-    pub fn fetch(&mut self, mut absent: Vec<BlockRef>, run: RunStart) -> Result<TaskReport> {
+    pub fn fetch(&mut self, mut absent: Vec<BlockRef>, start: RunStart) -> Result<TaskReport> {
         // Local blocks need not wait for the others.
         self.sink.flush();
         let mut report = TaskReport {
             is_retry: self.sink.is_retry,
-            finished: true,
+            is_last: true,
             ..TaskReport::default()
         };
-        let mut begun = Some(run);
+        let mut begun = Some(start);
         while !absent.is_empty() && !self.is_stopped() {
-            let mut run = begun.take().unwrap_or_else(|| self.sources.begin_run());
-            let later = absent.split_off(run.length.min(absent.len()));
+            let mut start = begun.take().unwrap_or_else(|| self.sources.begin_run());
+            let later = absent.split_off(start.length.min(absent.len()));
             let mut missing = Pending {
                 blocks: mem::replace(&mut absent, later),
                 transient: false,
             };
             for servers in &self.servers {
-                let run = mem::take(&mut run);
+                // The run ends with the servers: mirrors are asked in their order.
+                let start = mem::take(&mut start);
                 self.sources
-                    .fetch_from(servers, &mut missing, run, &mut self.sink)?;
+                    .fetch_from(servers, &mut missing, start, &mut self.sink)?;
                 // A mirror that ignores ranges sends the file from its start.
                 missing.blocks.sort_unstable_by_key(|wanted| wanted.number);
             }

@@ -22,9 +22,10 @@ use crate::mutex::lock;
 use crate::progress::Progress;
 use crate::root::Root;
 
-/// In an order of its own (`list/order.rs`), all workers together have this share of the list's lines in
-/// flight, or a few lines each. A line in flight was asked for in vain at the other boxes, and comes from
-/// afar even if one of them gets it meanwhile. Eight boxes then fetch 1.1 to 1.3 copies, and 2.9 without.
+/// Tasks of a shuffled list (`list/order.rs`) are short: one task of each worker together have one of this
+/// many shares of the lines, and a task has a few lines at least. The other boxes lacked a block in flight
+/// when they were asked, so it comes from afar even if one of them gets it meanwhile. With short tasks eight
+/// boxes fetch 1.1 to 1.3 copies of the file, and 2.9 without.
 const SHARES: u64 = 128;
 const LEAST_SHARE: usize = 4;
 
@@ -61,8 +62,8 @@ impl Summary {
     fn add_missing(&mut self, block: &BlockRef) {
         self.missing += 1;
         let is_before = |other: &BlockRef| other.number < block.number;
-        let place = self.named.partition_point(is_before);
-        self.named.insert(place, *block);
+        let index = self.named.partition_point(is_before);
+        self.named.insert(index, *block);
         self.named.truncate(NAMED);
     }
 }
@@ -72,7 +73,7 @@ struct InOrder {
     stream: Stream,
     /// Number of the block that comes next.
     next: u64,
-    /// By the number of the first block.
+    /// Spans that came before their turn, by the number of their first block.
     reorder_buffer: BTreeMap<u64, Span>,
     /// The first missing block: the stream ends before it.
     end: Option<BlockRef>,
@@ -113,23 +114,26 @@ impl InOrder {
 
 pub struct Scheduler<'a> {
     shared: &'a Shared,
-    /// The list's name, and its lines where they are known.
+    /// Of the list.
     name: &'a str,
+    /// Lines of the list, where known.
     length: Option<u64>,
-    /// The file's in bytes, where a root tells it.
+    /// Bytes of the file, where a root tells them.
     size: Option<u64>,
     /// None where each block has its place.
     stream: Option<InOrder>,
     workers: Workers,
     progress: Progress,
     rounds: Rounds,
-    /// Blocks in a task.
-    task: usize,
+    /// Lines that a task takes off the list.
+    task_blocks: usize,
     /// Tasks without their final report.
     in_flight: usize,
-    /// Whether the list ended, and the error that ended it early: the blocks before that come first.
+    /// Whether no more lines are wanted: the list ended, or a stream ends before a missing block.
     ended: bool,
-    refused: Option<Error>,
+    /// What ended the list early. The run goes on to the last block before it, and then ends with it.
+    list_error: Option<Error>,
+    /// Blocks for the next round.
     failed: Vec<BlockRef>,
     summary: Summary,
 }
@@ -149,10 +153,11 @@ impl<'a> Scheduler<'a> {
         let each = length.map_or(usize::MAX, |length| {
             usize::try_from(length / (workers.count * TASKS_EACH) as u64).unwrap_or(usize::MAX)
         });
-        let mut task = each.clamp(1, longest_run(workers.count));
+        let mut task_blocks = each.clamp(1, longest_run(workers.count));
         if let (true, Some(lines)) = (list.is_shuffled(), length) {
             let share = lines / (SHARES * workers.count as u64);
-            task = task.min(usize::try_from(share).unwrap_or(task).max(LEAST_SHARE));
+            let share = usize::try_from(share).unwrap_or(usize::MAX);
+            task_blocks = task_blocks.min(share.max(LEAST_SHARE));
         }
         drop(list);
         let summary = Summary {
@@ -168,10 +173,10 @@ impl<'a> Scheduler<'a> {
             workers,
             progress,
             rounds: Rounds::new(retry),
-            task,
+            task_blocks,
             in_flight: 0,
             ended: false,
-            refused: None,
+            list_error: None,
             failed: Vec::new(),
             summary,
         }
@@ -193,10 +198,10 @@ impl<'a> Scheduler<'a> {
         loop {
             self.give_tasks();
             if self.in_flight > 0 {
-                self.take_results()?;
+                self.take_report()?;
             } else if !self.failed.is_empty() {
                 self.begin_round();
-            } else if let Some(error) = self.refused.take() {
+            } else if let Some(error) = self.list_error.take() {
                 return self.end_early(error);
             } else {
                 return self.check_count();
@@ -235,7 +240,7 @@ impl<'a> Scheduler<'a> {
     fn give_tasks(&mut self) {
         let most = self.workers.count * TASKS_EACH;
         while !self.ended && self.in_flight < most && self.has_room(most) {
-            self.give(Task::Take(self.task));
+            self.give(Task::Take(self.task_blocks));
         }
     }
 
@@ -244,19 +249,19 @@ impl<'a> Scheduler<'a> {
             return self.failed.len() < MAX_FAILED;
         };
         let buffered = self.summary.found() - stream.next;
-        let in_flight = self.failed.len() + self.in_flight * self.task;
-        buffered + (in_flight as u64) < (tasks * self.task) as u64
+        let in_flight = self.failed.len() + self.in_flight * self.task_blocks;
+        buffered + (in_flight as u64) < (tasks * self.task_blocks) as u64
     }
 
     fn give(&mut self, task: Task) {
         self.in_flight += 1;
-        // If all workers are gone, taking results says so.
+        // If all workers are gone, the next report says so.
         let _ = self.workers.tasks.send(task);
     }
 
-    fn take_results(&mut self) -> Result<()> {
-        match self.workers.done.recv_timeout(self.progress.tick()) {
-            Ok(done) => self.take(done?)?,
+    fn take_report(&mut self) -> Result<()> {
+        match self.workers.reports.recv_timeout(self.progress.tick()) {
+            Ok(report) => self.take(report?)?,
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
                 return Err(Error::local("get", self.name, "its workers ended"));
@@ -266,18 +271,18 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    fn take(&mut self, done: TaskReport) -> Result<()> {
-        self.in_flight -= usize::from(done.finished);
-        self.ended |= done.list_ended || done.refused.is_some();
-        self.refused = self.refused.take().or(done.refused);
-        for span in done.spans {
-            self.rounds.made_progress |= done.is_retry && span.origin == Origin::Fetched;
+    fn take(&mut self, report: TaskReport) -> Result<()> {
+        self.in_flight -= usize::from(report.is_last);
+        self.ended |= report.list_ended || report.list_error.is_some();
+        self.list_error = self.list_error.take().or(report.list_error);
+        for span in report.spans {
+            self.rounds.made_progress |= report.is_retry && span.origin == Origin::Fetched;
             self.put(span)?;
         }
-        if done.transient {
-            self.failed.extend(done.missing);
+        if report.transient {
+            self.failed.extend(report.missing);
         } else {
-            self.miss(&done.missing);
+            self.miss(&report.missing);
         }
         Ok(())
     }
@@ -303,8 +308,9 @@ impl<'a> Scheduler<'a> {
         Ok(())
     }
 
-    /// Whether the last block of a span is as long as the file's size says. Without a size, a block that has
-    /// its place is full unless it is the last of the file.
+    /// # Errors
+    /// When the last block of a span is not as long as the file's size says. Where that is not known: when it
+    /// is short, though it has its place and is not the last of the file.
     fn check_length(&self, End { wanted, length }: End) -> Result<()> {
         let number = wanted.number + 1;
         match self.size {
@@ -323,8 +329,9 @@ impl<'a> Scheduler<'a> {
         }
     }
 
-    /// Whether a list of one line is a list. It may be a root that was kept in a file, and FILE would become
-    /// the root block without a warning.
+    /// # Errors
+    /// When the only block of a list is a root block. The list may be a root that was kept in a file, and FILE
+    /// would become the root block without a warning.
     fn check_no_root(&self, span: &Span) -> Result<()> {
         let may_be_one = self.stream.is_none() && self.length == Some(1) && self.size.is_none();
         if !may_be_one || Root::parse(span.row.bytes()).is_none() {
@@ -363,7 +370,7 @@ impl<'a> Scheduler<'a> {
             thread::sleep(left.min(self.progress.tick()));
         }
         self.shared.sources.revive();
-        for task in failed.chunks(self.task) {
+        for task in failed.chunks(self.task_blocks) {
             self.give(Task::Retry(task.to_vec()));
         }
     }

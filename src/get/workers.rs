@@ -13,15 +13,13 @@ use super::output::Place;
 use super::output::sink::TaskReport;
 use super::sources::Sources;
 use crate::error::{Error, Result};
+use crate::frames::MAX_LINES;
 use crate::mutex::lock;
 use crate::spawn::{ASKING_STACK, spawn};
 
 /// Blocks in flight at once, of all workers together: where they must go out in order, they take at most
-/// 6 MiB. A worker's share of them is also the longest run of one request.
+/// 6 MiB.
 const WINDOW: usize = 1536;
-
-/// Lines of a batch, at most: a server refuses a longer one.
-const MAX_RUN: usize = 1024;
 
 /// Tasks in flight for each worker: the current one, and the next.
 pub const TASKS_EACH: usize = 2;
@@ -30,9 +28,9 @@ pub const TASKS_EACH: usize = 2;
 /// slower than the network.
 const REPORTS: usize = 16;
 
-/// Most blocks of a task, for each of `jobs` workers.
+/// Most blocks of a task, a run and a batch, for each of `jobs` workers. A server refuses a longer batch.
 pub fn longest_run(jobs: usize) -> usize {
-    (WINDOW / (jobs * TASKS_EACH)).clamp(1, MAX_RUN)
+    (WINDOW / (jobs * TASKS_EACH)).clamp(1, MAX_LINES)
 }
 
 /// The values that all workers share.
@@ -45,8 +43,8 @@ pub struct Shared {
 }
 
 pub enum Task {
-    /// Take this number of lines off the list, and find their blocks. Where each block has its place, local
-    /// blocks do not count.
+    /// Take lines off the list, and find their blocks: this number of lines for a stream, and of absent blocks
+    /// where each block has its place.
     Take(usize),
     /// Find these blocks, which failed before.
     Retry(Vec<BlockRef>),
@@ -55,7 +53,7 @@ pub enum Task {
 /// The workers, as the scheduler sees them.
 pub struct Workers {
     pub tasks: Sender<Task>,
-    pub done: Receiver<Result<TaskReport>>,
+    pub reports: Receiver<Result<TaskReport>>,
     pub count: usize,
 }
 
@@ -66,20 +64,24 @@ impl Workers {
     /// When the machine has no thread.
     pub fn start(jobs: usize, shared: &Arc<Shared>) -> Result<Self> {
         let (tasks, waiting) = mpsc::channel();
-        let (reports, done) = mpsc::sync_channel(REPORTS);
+        let (sender, reports) = mpsc::sync_channel(REPORTS);
         let waiting = Arc::new(Mutex::new(waiting));
         let mut count = 0;
         for _ in 0..jobs {
             let (shared, waiting) = (Arc::clone(shared), Arc::clone(&waiting));
-            let reports = reports.clone();
-            let work = move || work(&shared, &waiting, &reports);
+            let sender = sender.clone();
+            let work = move || work(&shared, &waiting, &sender);
             match spawn(ASKING_STACK, Box::new(work)) {
                 Ok(()) => count += 1,
                 Err(e) if count == 0 => return Err(e),
                 Err(_) => break,
             }
         }
-        Ok(Workers { tasks, done, count })
+        Ok(Workers {
+            tasks,
+            reports,
+            count,
+        })
     }
 }
 
@@ -94,32 +96,32 @@ fn work(
         let task = lock(waiting).recv();
         let Ok(task) = task else { return };
         // The scheduler waits for a report of each task, also after a panic.
-        let done = catch_unwind(AssertUnwindSafe(|| match task {
+        let report = catch_unwind(AssertUnwindSafe(|| match task {
             Task::Take(most) => take(most, shared, &mut finder),
             Task::Retry(wanted) => finder.retry(&wanted),
         }));
-        let done = done.unwrap_or_else(|_| Err(Error::local("run", "a worker", "it panicked")));
-        if reports.send(done).is_err() {
+        let report = report.unwrap_or_else(|_| Err(Error::local("run", "a worker", "it panicked")));
+        if reports.send(report).is_err() {
             return;
         }
     }
 }
 
-/// Takes lines until those without a local block make a run. A stream holds local blocks back until their
-/// turn, so for a stream a task has at most `most` lines.
+/// Takes lines until their absent blocks make a run, of at most `most` blocks. A stream also holds local blocks
+/// back until their turn, so for a stream all lines count.
 fn take(most: usize, shared: &Shared, finder: &mut Finder) -> Result<TaskReport> {
     let run = shared.sources.begin_run();
     let (length, is_stream) = (run.length.min(most), shared.place.is_none());
     let limit = if is_stream { most } else { usize::MAX };
     let (mut wanted, mut absent) = (Vec::with_capacity(length), Vec::with_capacity(length));
     let mut lines = 0;
-    let (mut list_ended, mut refused) = (false, None);
+    let (mut list_ended, mut list_error) = (false, None);
     while absent.len() < length && lines < limit && !finder.is_stopped() {
         let due = (length - absent.len()).min(limit - lines);
         wanted.clear();
         match lock(&shared.list).take(due, &mut wanted) {
             Ok(ended) => list_ended = ended,
-            Err(error) => refused = Some(error),
+            Err(error) => list_error = Some(error),
         }
         lines += wanted.len();
         finder.find_local(&wanted, &mut absent)?;
@@ -132,7 +134,7 @@ fn take(most: usize, shared: &Shared, finder: &mut Finder) -> Result<TaskReport>
     }
     Ok(TaskReport {
         list_ended,
-        refused,
+        list_error,
         ..finder.fetch(absent, run)?
     })
 }

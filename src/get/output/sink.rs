@@ -1,8 +1,8 @@
-//! Blocks on their way to the output. Those that follow each other in the file go there together:
-//! one message to the writer, and one write, for many.
+//! Verified blocks on their way to the output. Those that follow each other in the file form a span: one
+//! message to the writer, and one write, for many.
 //!
-//! This file owns the spans that blocks form, the buffers of their bytes, and the copies that `--keep`
-//! makes. It writes no output.
+//! This file owns the spans, the buffers of their bytes, the reports that bring them to the scheduler, and the
+//! copies that `--keep` makes. It writes no output.
 
 use std::mem;
 use std::sync::mpsc::SyncSender;
@@ -115,36 +115,48 @@ impl Spare {
     }
 }
 
-/// What a task brought, or a span of that: fetched blocks go to the output as they come.
+/// What a task brought so far: fetched blocks go to the output as they come. A list's error, the end of the
+/// list and missing blocks come with the last report of a task.
 #[derive(Default)]
 pub struct TaskReport {
     pub spans: Vec<Span>,
-    /// Blocks that no source has; `transient` if a server may give them a little later.
+    /// Blocks that no source gave.
     pub missing: Vec<BlockRef>,
+    /// Whether a server may give one of these later. Then all of them are tried again.
     pub transient: bool,
     /// Whether this is the last report of the task.
-    pub finished: bool,
+    pub is_last: bool,
     /// Whether the blocks had failed before.
     pub is_retry: bool,
     pub list_ended: bool,
-    /// The error that ended the list early.
-    pub refused: Option<Error>,
+    /// What ended the list early.
+    pub list_error: Option<Error>,
 }
 
-/// Where one worker puts the blocks that it finds: the sink makes spans of them.
+/// Where one worker puts the blocks that it finds. A block with bytes comes in four steps:
+///
+/// 1. [`Sink::slot`] lends the room behind the last block of the open span. It closes that span first where
+///    the new block cannot follow it.
+/// 2. A source reads into the slot, and calls [`Slot::accept`], which verifies the bytes where they lie.
+/// 3. The slot goes out of scope. Whether it was accepted stays behind in the row.
+/// 4. [`Sink::commit`] takes in what the last slot accepted, under the number for which it was lent.
+///
+/// A slot that nobody accepted leaves nothing behind: the next one lends the same room. A block without bytes
+/// needs no slot: [`Sink::note_in_place`] and [`Sink::note_zeros`] take it in at once.
 pub struct Sink<'a> {
     keep: &'a Keep,
     spare: &'a Spare,
-    /// Gets the spans of a task as they come. None if the last report has them all.
-    results: Option<&'a SyncSender<Result<TaskReport>>>,
+    /// Takes the spans of a task as they come. None if the last report has them all.
+    reports: Option<&'a SyncSender<Result<TaskReport>>>,
     pub is_retry: bool,
     zeros_are_kept: bool,
+    /// Closed spans.
     done: Vec<Span>,
     /// The span that may grow. Its own row stays empty until it is closed.
     open: Option<Span>,
     /// The bytes of the open span, with room for another block.
     row: Row,
-    /// The block that the slot is lent for.
+    /// The block for which the last slot was lent, until the commit.
     pending: Option<(BlockRef, Origin)>,
     /// When the sink was last empty.
     sent: Instant,
@@ -154,12 +166,12 @@ impl<'a> Sink<'a> {
     pub fn new(
         keep: &'a Keep,
         spare: &'a Spare,
-        results: Option<&'a SyncSender<Result<TaskReport>>>,
+        reports: Option<&'a SyncSender<Result<TaskReport>>>,
     ) -> Self {
         Sink {
             keep,
             spare,
-            results,
+            reports,
             is_retry: false,
             zeros_are_kept: false,
             done: Vec::new(),
@@ -170,7 +182,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Room for a block of this origin: the caller reads it into the slot, verifies it there, and commits.
+    /// Lends room for a block of this origin.
     pub fn slot(&mut self, wanted: &BlockRef, origin: Origin) -> Slot<'_> {
         self.begin(wanted, origin);
         if self.row.is_full() {
@@ -183,7 +195,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Takes in the block in the slot. False where the slot holds none.
+    /// Takes in the block that the last slot accepted. False where it accepted none.
     ///
     /// # Errors
     /// When the block directory refuses to keep it.
@@ -262,10 +274,10 @@ impl<'a> Sink<'a> {
 
     /// Sends all spans. The last report of the task shows whether the receiver is gone.
     pub fn flush(&mut self) {
-        let Some(results) = self.results else { return };
+        let Some(reports) = self.reports else { return };
         let (spans, is_retry) = (self.take(), self.is_retry);
         if !spans.is_empty() {
-            let _ = results.send(Ok(TaskReport {
+            let _ = reports.send(Ok(TaskReport {
                 spans,
                 is_retry,
                 ..TaskReport::default()

@@ -28,7 +28,7 @@ impl LocalSource<'_> {
     /// Reads the block into `slot`. False where this source lacks it.
     ///
     /// # Errors
-    /// When the process or the machine has no file descriptor or memory left (EMFILE, ENFILE, ENOMEM).
+    /// When the machine is short of file descriptors or memory, which says nothing about the block.
     fn find(&mut self, wanted: &BlockRef, slot: &mut Slot) -> Result<bool> {
         match self {
             LocalSource::AtOwnPlace(seed) => Ok(seed.find_at_own_place(wanted, slot)),
