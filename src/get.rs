@@ -83,7 +83,7 @@ pub fn run(options: Options) -> Result<()> {
     };
     let mut report = Report::new(options);
     // A file's list comes first: nothing else happens before all of it is valid.
-    let start = match &options.hashlist {
+    let mut start = match &options.hashlist {
         Hashlist::File(name) => Start::List(List::open(name)?),
         Hashlist::Root(hash) => Start::Root(*hash),
     };
@@ -100,25 +100,17 @@ pub fn run(options: Options) -> Result<()> {
         let count = count(options, start, seeds, target.as_ref())?;
         return report.counted(&count);
     }
-    let mut old_file = None;
-    if let Some(target) = target
-        .as_ref()
-        .filter(|target| target.kind == Kind::Regular)
-    {
-        old_file = OldFile::open(target)?;
-        if let Some(old) = &mut old_file
-            && let Some(local) = blocks_already_right(options, old, &start)?
-        {
-            existing::sync_existing(&target.path)?;
+    // Before any request: an output that refuses writes needs none.
+    let output = match open_output(target, &mut start)? {
+        Opened::Output(output) => output,
+        Opened::Complete(local) => {
             let summary = Summary {
                 local,
                 ..Summary::default()
             };
             return report.done(summary, Tally::default());
         }
-    }
-    // Before any request: an output that refuses writes needs none.
-    let output = Output::open(target, old_file)?;
+    };
     if let Some(interface) = options.lan {
         servers = servers_near(interface, servers, options.quiet);
         report.has_servers |= !servers.is_empty();
@@ -289,20 +281,55 @@ fn find_list(
     }
 }
 
-/// The blocks of FILE, if it is right already and needs no write. A list that can be read only once tells
-/// nothing beforehand.
-fn blocks_already_right(
-    options: &Options,
-    old_file: &mut OldFile,
-    start: &Start,
-) -> Result<Option<u64>> {
-    match (start, &options.hashlist) {
-        (Start::Root(root), _) => Ok(old_file.blocks_if_root_is(root)),
-        (Start::List(list), Hashlist::File(name)) if list.length().is_some() => {
-            old_file.compare_with_list(&mut List::open(name)?)
-        }
-        _ => Ok(None),
+/// What comes of opening the output.
+enum Opened {
+    Output(Output),
+    /// FILE has these blocks and no other: there is nothing to do.
+    Complete(u64),
+}
+
+fn open_output(target: Option<Target>, start: &mut Start) -> Result<Opened> {
+    let target = match target {
+        Some(target) if target.kind == Kind::Regular => target,
+        other => return Output::open(other, None).map(Opened::Output),
+    };
+    let mut old_file = OldFile::open(&target)?;
+    if !target.in_place {
+        return match blocks_already_right(old_file.as_mut(), start)? {
+            Some(blocks) => Ok(Opened::Complete(blocks)),
+            None => Output::open(Some(target), old_file).map(Opened::Output),
+        };
     }
+    // The lock comes first, so that what is found in FILE still holds as it is written.
+    let mut output = Output::open(Some(target), None);
+    let file = match &mut output {
+        Ok(Output::Place(place)) => Some(&mut place.written),
+        // A FILE that refuses writes may be right all the same.
+        _ => old_file.as_mut(),
+    };
+    match blocks_already_right(file, start)? {
+        Some(blocks) => Ok(Opened::Complete(blocks)),
+        None => output.map(Opened::Output),
+    }
+}
+
+/// The number of blocks of FILE, if it is all that the list says: then psync brings it to the disk, and does not
+/// touch it. A list that can be read only once tells nothing beforehand.
+fn blocks_already_right(file: Option<&mut OldFile>, start: &mut Start) -> Result<Option<u64>> {
+    let Some(file) = file else { return Ok(None) };
+    let blocks = match start {
+        Start::Root(root) => file.blocks_if_root_is(root),
+        Start::List(list) if list.length().is_some() => {
+            let blocks = file.compare_with_list(list)?;
+            list.rewind()?;
+            blocks
+        }
+        Start::List(_) => None,
+    };
+    if blocks.is_some() {
+        existing::sync_existing(&file.path)?;
+    }
+    Ok(blocks)
 }
 
 /// The servers of the command line, then those of the files that it names.

@@ -13,6 +13,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::iter::Flatten;
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use super::block_ref::BlockRef;
 use crate::block;
@@ -33,8 +34,11 @@ pub struct List {
     size: Option<u64>,
     /// What ended a list under a root early.
     failure: Failure,
-    /// The file that holds the text, if all its lines are equally long.
+    /// The file that holds the text, if there is one, and whether all its lines are equally long.
     file: Option<File>,
+    is_even: bool,
+    /// Bytes and mtime of the file when all of it was checked. None for an unnamed file.
+    checked: Option<(u64, Option<SystemTime>)>,
     /// The numbers of the next lines, in a shuffled list.
     order: Option<Flatten<Order>>,
     /// Whether the last line is marked although the length is not known. That takes a look at the next line,
@@ -59,7 +63,7 @@ impl List {
             return Ok(List::new(Box::new(console::stdin()?), name, None));
         }
         let failed = |e| Error::io("read hashlist", path.display(), &e);
-        let mut file = File::open(path).map_err(|e| match e.kind() {
+        let file = File::open(path).map_err(|e| match e.kind() {
             // Swapped words, or a mistyped root.
             io::ErrorKind::NotFound => {
                 let hint = "the last word is a file, or a root of 64 digits 0-9a-f";
@@ -71,18 +75,44 @@ impl List {
         if !file.metadata().map_err(failed)?.is_file() {
             return Ok(List::new(Box::new(file), name, None));
         }
+        let found = file.metadata().map_err(failed)?;
         let mut length = 0;
         let mut check = Reader::new(BufReader::new(&file), name.clone());
         while check.next()?.is_some() {
             length += 1;
         }
-        file.rewind().map_err(failed)?;
-        let is_even = file.metadata().map_err(failed)?.len() == length * LINE as u64;
-        let text = Box::new(file.try_clone().map_err(failed)?);
-        Ok(List {
-            file: is_even.then_some(file),
-            ..List::new(text, name, Some(length))
-        })
+        let mut list = List {
+            file: Some(file),
+            is_even: found.len() == length * LINE as u64,
+            checked: Some((found.len(), found.modified().ok())),
+            ..List::new(Box::new(io::empty()), name, Some(length))
+        };
+        list.rewind()?;
+        Ok(list)
+    }
+
+    /// Begins a list in a file again, with its first line.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn rewind(&mut self) -> Result<()> {
+        if let Some(file) = &self.file {
+            let text = self.read_again(file)?;
+            self.set_text(Box::new(text));
+        }
+        Ok(())
+    }
+
+    /// The list's file, from its beginning.
+    fn read_again(&self, file: &File) -> Result<File> {
+        let mut file = file;
+        let text = file.rewind().and_then(|()| file.try_clone());
+        text.map_err(|e| Error::io("read hashlist", &self.name, &e))
+    }
+
+    fn set_text(&mut self, text: Box<dyn Read + Send>) {
+        self.reader = Reader::new(BufReader::new(text), self.name.clone());
+        (self.given, self.ended) = (0, false);
     }
 
     /// The list under `root`, whose `text` may end early for a `failure`.
@@ -102,6 +132,8 @@ impl List {
             size: None,
             failure: Failure::default(),
             file: None,
+            is_even: false,
+            checked: None,
             order: None,
             marks_last_line: false,
             given: 0,
@@ -116,30 +148,22 @@ impl List {
     /// # Errors
     /// When the write fails; else as [`List::next`].
     pub fn shuffle(mut self) -> Result<Self> {
-        let Some(length) = self.length else {
-            return Ok(self);
-        };
         if self.size.is_some() {
             self.file = self.spool()?;
+            self.is_even = lock(&self.failure).is_none();
+            self.rewind()?;
         }
-        let Some(mut file) = self.file.take() else {
+        let (Some(length), Some(file), true) = (self.length, &self.file, self.is_even) else {
             return Ok(self);
         };
-        let text: Box<dyn Read + Send> = if lock(&self.failure).is_some() {
-            let failed = |e| Error::io("read hashlist", &self.name, &e);
-            file.rewind().map_err(failed)?;
-            Box::new(file)
-        } else {
-            let order = Order::new(length);
-            self.order = Some(order.clone().flatten());
-            Box::new(Ordered {
-                file,
-                order,
-                piece: 0..0,
-            })
+        let order = Order::new(length);
+        self.order = Some(order.clone().flatten());
+        let text = Ordered {
+            file: self.read_again(file)?,
+            order,
+            piece: 0..0,
         };
-        self.reader = Reader::new(BufReader::new(text), self.name.clone());
-        self.given = 0;
+        self.set_text(Box::new(text));
         Ok(self)
     }
 
@@ -227,7 +251,7 @@ impl List {
         let hash = self.reader.next();
         let is_due = |length| match hash {
             Ok(Some(_)) => self.given < length,
-            Ok(None) => self.given == length,
+            Ok(None) => self.given == length && self.is_unchanged(),
             Err(_) => false,
         };
         if self.length.is_none_or(is_due) {
@@ -240,6 +264,14 @@ impl List {
             (Some(error), _) | (None, Err(error)) => error,
             (None, Ok(_)) => Error::local("read hashlist", &self.name, cause),
         })
+    }
+
+    /// Whether the list's file is as it was when it was checked. FILE was compared with that text, and blocks
+    /// were found by it.
+    fn is_unchanged(&self) -> bool {
+        let now = self.file.as_ref().and_then(|file| file.metadata().ok());
+        let is_as = |checked| now.is_some_and(|now| (now.len(), now.modified().ok()) == checked);
+        self.checked.is_none_or(is_as)
     }
 
     /// Adds the next lines to `lines`, until these are `most`. Returns whether the list ended. Waits for at

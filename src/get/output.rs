@@ -114,7 +114,10 @@ impl Output {
             return Stream::open(target).map(Output::Stream);
         }
         let place = match target.in_place {
-            true => Place::in_place(target, old_file),
+            true => {
+                let file = open_in_place(&target)?;
+                Place::new(file, target.path.clone(), target)
+            }
             false => Place::in_part_file(target, old_file),
         };
         place.map(|place| Output::Place(Box::new(place)))
@@ -249,16 +252,6 @@ impl Place {
         let mut place = Place::new(file, path, target)?;
         place.old_seeds.extend(leftover);
         place.old_seeds.extend(old_file.map(|old| old.seed));
-        Ok(place)
-    }
-
-    fn in_place(target: Target, old_file: Option<OldFile>) -> Result<Self> {
-        let file = open_in_place(&target)?;
-        let mut place = Place::new(file, target.path.clone(), target)?;
-        // What is known from before the lock holds as long as the file is the same.
-        if let Some(old) = old_file.filter(|old| old.is_as(&place.written)) {
-            place.written = old;
-        }
         Ok(place)
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::target::Target;
 use crate::block::{self, Buffer, Slot};
 use crate::error::{Error, Result};
-use crate::file::{self, Fingerprint, sync, sync_name};
+use crate::file::{self, sync, sync_name};
 use crate::get::block_ref::BlockRef;
 use crate::get::list::List;
 use crate::get::sources::seed::Seed;
@@ -74,9 +74,10 @@ impl OldFile {
         Err(Error::local("write", self.path.display(), cause))
     }
 
-    /// Whether the file is complete with `size` bytes. A device goes on after them.
+    /// Whether the file is complete with `size` bytes, now. A device goes on after them.
     pub fn ends_at(&self, size: u64) -> bool {
-        self.is_device() || self.seed.size() == size
+        let now = self.seed.file().metadata();
+        self.is_device() || now.is_ok_and(|now| now.len() == size)
     }
 
     /// Reads `list`, from its first line on, and the file beside it, and notes which blocks are right. Returns
@@ -112,13 +113,9 @@ impl OldFile {
     /// The number of blocks, if the file is a regular one and all that `root` stands for. Reads the whole file,
     /// and makes its own list, as [`Seed::root`] does.
     pub fn blocks_if_root_is(&self, root: &Hash) -> Option<u64> {
+        let size = self.seed.size();
         let is_right = !self.is_device() && self.seed.root().as_ref() == Some(root);
-        is_right.then(|| block::count(self.seed.size()))
-    }
-
-    /// Whether the file stayed the same between the openings of this and of `other`.
-    pub fn is_as(&self, other: &OldFile) -> bool {
-        Fingerprint::of(&self.opened) == Fingerprint::of(&other.opened)
+        (is_right && self.ends_at(size)).then(|| block::count(size))
     }
 
     /// The length of the block, if it is in its place. Reads it into `slot` only where neither the check

@@ -7,12 +7,13 @@
 use std::env;
 use std::fs::File;
 use std::io::{BufReader, Seek};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::file;
 use crate::hash::{HEX_LEN, Hash};
 use crate::hashlist::{LINE, Reader, push_line};
+use crate::sys;
 
 pub struct OwnList {
     text: File,
@@ -20,10 +21,16 @@ pub struct OwnList {
 }
 
 impl OwnList {
-    /// An empty list. None where `$TMPDIR` takes no file.
-    pub fn new() -> Option<Self> {
-        Some(OwnList {
-            text: file::unnamed(&env::temp_dir()).ok()?.0,
+    /// An empty list for so many `blocks` of `of`. None where `$TMPDIR` takes no file, or where it lies in the
+    /// file system of `of` and this has no room for the list and `reserve` bytes more.
+    pub fn new(of: &File, blocks: u64, reserve: u64) -> Option<Self> {
+        let directory = env::temp_dir();
+        let text = file::unnamed(&directory).ok()?.0;
+        let is_beside = text.metadata().ok()?.dev() == of.metadata().ok()?.dev();
+        let due = start_of(blocks) + reserve;
+        let is_short = is_beside && sys::room(&directory).is_some_and(|room| room.bytes < due);
+        (!is_short).then_some(OwnList {
+            text,
             is_whole: AtomicBool::new(true),
         })
     }

@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -93,7 +94,7 @@ impl Seed {
 
     /// None where the seed needs none, or it does not fit into memory.
     fn index(&self) -> Option<&Index> {
-        let read = || self.read(0, Index::new(self.size), None);
+        let read = || self.read(self.blocks_from(0), Index::new(self.size), None);
         self.index.get_or_init(read).as_ref()
     }
 
@@ -108,12 +109,21 @@ impl Seed {
     /// Takes an `index` of the blocks before `first`, and reads the others for it. Does nothing where
     /// the seed has its index.
     pub fn complete(&self, index: Option<Index>, first: u64) {
-        self.index.get_or_init(|| self.read(first, index, None));
+        let read = || self.read(self.blocks_from(first), index, None);
+        self.index.get_or_init(read);
     }
 
-    /// Reads the seed from the block `first` on, by several threads, and adds the blocks to the `index`
-    /// and the list.
-    fn read(&self, first: u64, index: Option<Index>, own_list: Option<&OwnList>) -> Option<Index> {
+    fn blocks_from(&self, first: u64) -> Range<u64> {
+        first..block::count(self.size)
+    }
+
+    /// Reads these blocks of the seed, by several threads, and adds them to the `index` and the list.
+    fn read(
+        &self,
+        blocks: Range<u64>,
+        index: Option<Index>,
+        own_list: Option<&OwnList>,
+    ) -> Option<Index> {
         let take = |first: u64, hashes: &[Hash]| {
             if let Some(index) = &index {
                 index.add_all(first, hashes);
@@ -123,18 +133,22 @@ impl Seed {
             }
         };
         if index.is_some() || own_list.is_some() {
-            let blocks = first..block::count(self.size);
             index::hash_blocks(&self.file, blocks, &take, &mut |_| {});
         }
         index
     }
 
-    /// The seed's own list. The first call reads the whole seed, and makes the index as well. None where the
-    /// seed writes nothing, or `$TMPDIR` has no room for the list.
-    fn own_list(&self) -> Option<&OwnList> {
+    /// The seed's own list. The first call reads the seed, and makes the index as well. A seed that needs no
+    /// index is read up to `most` blocks: a device may be much longer than the file. None where the seed writes
+    /// nothing, or `$TMPDIR` has no room for the list.
+    fn own_list(&self, most: u64) -> Option<&OwnList> {
         let make = || {
-            let list = OwnList::new()?;
-            let index = self.read(0, self.new_index(), Some(&list));
+            let (mut blocks, mut reserve) = (block::count(self.size), self.size);
+            if !self.may_have_index() {
+                (blocks, reserve) = (blocks.min(most), 0);
+            }
+            let list = OwnList::new(&self.file, blocks, reserve)?;
+            let index = self.read(0..blocks, self.new_index(), Some(&list));
             let _ = self.index.set(index);
             list.is_whole().then_some(list)
         };
@@ -151,7 +165,7 @@ impl Seed {
     pub fn root(&self) -> Option<Hash> {
         let mut tree = Tree::default();
         let mut take = |hash| tree.push(hash, &mut |_| Ok(())).ok();
-        if let Some(list) = self.own_list() {
+        if let Some(list) = self.own_list(u64::MAX) {
             let mut lines = list.lines();
             while let Some(hash) = lines.next().ok()? {
                 take(hash)?;
@@ -175,10 +189,12 @@ impl Seed {
     pub fn derive_list_block(&self, root: &Root, level: u32, number: u64) -> Option<Vec<u8>> {
         let start = block::offset(number);
         let mut block = vec![0; root.block_length(level, number)];
-        match (level, self.own_list()) {
+        let blocks = root.blocks(0);
+        // The last line may be that of a longer block than `root`'s file has.
+        let is_before_last = start + block.len() as u64 <= (blocks - 1) * LINE as u64;
+        match (level, self.own_list(blocks)) {
             (0, _) => (read_at(&self.file, &mut block, start) == block.len()).then_some(block),
-            // The last line may be that of a longer block than `root`'s file has.
-            (1, Some(own_list)) if number + 1 < root.blocks(1) => {
+            (1, Some(own_list)) if is_before_last => {
                 own_list.read(&mut block, start).then_some(block)
             }
             _ => {

@@ -1016,3 +1016,19 @@ fn root_a_block_device_too_small_for_a_root_is_told_at_once() {
         assert!(device.read() == old);
     }
 }
+
+/// The last line of the list lies across two of its blocks, and is that of a longer block in the old file.
+#[test]
+fn a_longer_file_has_all_blocks_of_a_list_but_for_its_last_line() {
+    let rooted = Rooted::new(&random(63 * BLOCK_SIZE + 1, 62));
+    let dir = TempDir::new();
+    let blocks = dir.join("blocks");
+    let root = BlockMap::from([(rooted.root.clone(), rooted.text.clone().into_bytes())]);
+    store(&blocks, &root);
+    for options in [&[][..], &["--in-place"]] {
+        let file = dir.file("file", [rooted.bytes(), &random(5000, 1)].concat());
+        let run = get(&[], &rooted.root).arg("-d").arg(&blocks).args(options);
+        run.arg("-o").arg(&file).run().ok();
+        assert!(fs::read(&file).unwrap() == rooted.bytes(), "{options:?}");
+    }
+}

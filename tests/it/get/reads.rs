@@ -3,6 +3,7 @@
 //! nothing else.
 
 use std::fs::{self, OpenOptions};
+use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -126,7 +127,8 @@ fn a_seed_is_read_twice() {
 fn root_a_device_is_read_once() {
     let update = Update::changed();
     for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
-        let room = [&update.old[..], &[0; BLOCK_SIZE]].concat();
+        // What lies behind the file is not read.
+        let room = [&update.old[..], &vec![0; 2 * update.old.len()]].concat();
         let device = match Loop::new(&room) {
             Ok(device) => device,
             Err(e) => skip!("no loop device: {e}"),
@@ -168,18 +170,38 @@ fn root_a_full_directory_for_its_list_costs_reads_alone() {
     }
 }
 
-/// What was found in it counts only as long as nobody else writes to it.
-#[test]
-fn a_file_that_changes_before_it_is_locked_is_read_again() {
+/// An update of a file of 200 blocks, of which the last ten differ.
+fn small() -> Update {
     let new = random(200 * BLOCK_SIZE, 4);
     let mut old = new.clone();
     old[190 * BLOCK_SIZE..].fill(7);
-    let update = Update::new(&new, old);
+    Update::new(&new, old)
+}
+
+/// Runs it under strace, which delays this call of its first thread, and does `meanwhile` as it waits.
+fn meanwhile(update: &Update, run: Run, delay: &str, meanwhile: impl FnOnce()) -> Output {
+    let log = update.dir.file("log", "");
+    let call = delay.split(':').next().unwrap();
+    let (trace, inject) = (format!("trace={call}"), format!("inject={delay}"));
+    let words = ["-f", "-qq", "-e", &trace, "-e", &inject, "-o"];
+    let run = run.under("strace", words.into_iter().chain(log.to_str()));
+    let run = run.start();
+    let begun = format!("{call}(");
+    wait_until("it makes the call", || {
+        fs::read_to_string(&log).is_ok_and(|log| log.contains(&begun))
+    });
+    meanwhile();
+    run.wait()
+}
+
+const LOCK: &str = "flock:delay_enter=3000000:when=1";
+
+/// What was found in FILE counts only as long as no other psync writes to it.
+#[test]
+fn a_file_that_changes_before_it_is_locked_is_read_again() {
+    let update = small();
     for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
-        let (file, log) = (
-            update.dir.file("file", &update.old),
-            update.dir.file("log", ""),
-        );
+        let file = update.dir.file("file", &update.old);
         let get = psync!(
             "get",
             "--in-place",
@@ -188,17 +210,68 @@ fn a_file_that_changes_before_it_is_locked_is_read_again() {
             update.server.url(),
             hashlist
         );
-        let delay = "inject=flock:delay_enter=3000000:when=1";
-        let words = ["-f", "-qq", "-e", "trace=flock", "-e", delay, "-o"];
-        let words = words.into_iter().chain(log.to_str());
-        let run = get.under("strace", words).start();
-        wait_until("it locks FILE", || {
-            fs::read_to_string(&log).is_ok_and(|log| log.contains("flock("))
+        let out = meanwhile(&update, get, LOCK, || {
+            let writable = OpenOptions::new().write(true).open(&file).unwrap();
+            writable.write_all_at(b"another psync's", 9).unwrap();
         });
-        let writable = OpenOptions::new().write(true).open(&file).unwrap();
-        writable.write_all_at(b"another psync's", 9).unwrap();
-        drop(writable);
-        run.wait().ok();
+        out.ok();
         assert!(fs::read(&file).unwrap() == update.new.bytes());
     }
+}
+
+/// The list that was checked is the one that FILE is compared with, and the one that it is made by.
+#[test]
+fn a_list_that_is_replaced_or_written_meanwhile_is_not_mixed_with_the_old_one() {
+    let update = small();
+    let other = hashlist(&random(200 * BLOCK_SIZE, 5));
+    let list = update.dir.join("list");
+    for in_place in [&[][..], &["--in-place"]] {
+        let file = update.dir.file("file", &update.old);
+        let get = psync!("get", "-o", &file, update.server.url(), &list).args(in_place);
+        let out = meanwhile(&update, get, LOCK, || {
+            fs::rename(update.dir.file("other", &other), &list).unwrap();
+        });
+        out.ok();
+        assert!(fs::read(&file).unwrap() == update.new.bytes());
+
+        fs::write(&list, hashlist(update.new.bytes())).unwrap();
+        let file = update.dir.file("file", &update.old);
+        let get = psync!("get", "-o", &file, update.server.url(), &list).args(in_place);
+        let out = meanwhile(&update, get, LOCK, || fs::write(&list, &other).unwrap());
+        assert_ne!(out.status, 0, "{out}");
+        fs::write(&list, hashlist(update.new.bytes())).unwrap();
+        let _ = fs::remove_file(update.dir.join("file.part"));
+    }
+}
+
+/// FILE grows as it is compared, and is not right for that.
+#[test]
+fn a_file_that_grows_meanwhile_is_not_right_already() {
+    let update = small();
+    for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
+        for in_place in [&[][..], &["--in-place"]] {
+            let file = update.dir.file("file", update.new.bytes());
+            let get = psync!("get", "-o", &file, update.server.url(), hashlist).args(in_place);
+            let delay = "pread64:delay_enter=3000000:when=1";
+            let out = meanwhile(&update, get, delay, || {
+                let mut file = OpenOptions::new().append(true).open(&file).unwrap();
+                file.write_all(b"more").unwrap();
+            });
+            out.ok();
+            assert!(fs::read(&file).unwrap() == update.new.bytes());
+        }
+    }
+}
+
+#[test]
+#[ignore = "mounts"]
+fn root_a_list_beside_file_leaves_room_for_it() {
+    let new = random(1000 * BLOCK_SIZE, 6);
+    let update = Update::new(&new, new.iter().rev().copied().collect());
+    // Room for FILE twice, and for half of its list.
+    let full = Mount::tmpfs("size=8032k");
+    let file = full.at.file("file", &update.old);
+    let get = psync!("get", "-o", &file, update.server.url(), &update.new.root);
+    get.env("TMPDIR", &full.at).run().ok();
+    assert!(fs::read(&file).unwrap() == update.new.bytes());
 }
