@@ -178,13 +178,15 @@ fn small() -> Update {
     Update::new(&new, old)
 }
 
-/// Runs it under strace, which delays this call of its first thread, and does `meanwhile` as it waits.
-fn meanwhile(update: &Update, run: Run, delay: &str, meanwhile: impl FnOnce()) -> Output {
-    let log = update.dir.file("log", "");
-    let call = delay.split(':').next().unwrap();
-    let (trace, inject) = (format!("trace={call}"), format!("inject={delay}"));
-    let words = ["-f", "-qq", "-e", &trace, "-e", &inject, "-o"];
-    let run = run.under("strace", words.into_iter().chain(log.to_str()));
+/// Runs it under strace, which delays the first such call on this file, and does `meanwhile` as it waits.
+fn meanwhile(run: Run, call: &str, path: &Path, meanwhile: impl FnOnce()) -> Output {
+    let dir = TempDir::new();
+    let log = dir.file("log", "");
+    let inject = format!("inject={call}:delay_enter=3000000:when=1");
+    let trace = format!("trace={call}");
+    let words = ["-f", "-qq", "-e", &trace, "-e", &inject, "-P"];
+    let words = words.into_iter().chain(path.to_str()).chain(["-o"]);
+    let run = run.under("strace", words.chain(log.to_str()));
     let run = run.start();
     let begun = format!("{call}(");
     wait_until("it makes the call", || {
@@ -193,8 +195,6 @@ fn meanwhile(update: &Update, run: Run, delay: &str, meanwhile: impl FnOnce()) -
     meanwhile();
     run.wait()
 }
-
-const LOCK: &str = "flock:delay_enter=3000000:when=1";
 
 /// What was found in FILE counts only as long as no other psync writes to it.
 #[test]
@@ -210,7 +210,7 @@ fn a_file_that_changes_before_it_is_locked_is_read_again() {
             update.server.url(),
             hashlist
         );
-        let out = meanwhile(&update, get, LOCK, || {
+        let out = meanwhile(get, "flock", &file, || {
             let writable = OpenOptions::new().write(true).open(&file).unwrap();
             writable.write_all_at(b"another psync's", 9).unwrap();
         });
@@ -227,8 +227,12 @@ fn a_list_that_is_replaced_or_written_meanwhile_is_not_mixed_with_the_old_one() 
     let list = update.dir.join("list");
     for in_place in [&[][..], &["--in-place"]] {
         let file = update.dir.file("file", &update.old);
+        let locked = match in_place {
+            [] => update.dir.join("file.part"),
+            _ => file.clone(),
+        };
         let get = psync!("get", "-o", &file, update.server.url(), &list).args(in_place);
-        let out = meanwhile(&update, get, LOCK, || {
+        let out = meanwhile(get, "flock", &locked, || {
             fs::rename(update.dir.file("other", &other), &list).unwrap();
         });
         out.ok();
@@ -237,7 +241,7 @@ fn a_list_that_is_replaced_or_written_meanwhile_is_not_mixed_with_the_old_one() 
         fs::write(&list, hashlist(update.new.bytes())).unwrap();
         let file = update.dir.file("file", &update.old);
         let get = psync!("get", "-o", &file, update.server.url(), &list).args(in_place);
-        let out = meanwhile(&update, get, LOCK, || fs::write(&list, &other).unwrap());
+        let out = meanwhile(get, "flock", &locked, || fs::write(&list, &other).unwrap());
         assert_ne!(out.status, 0, "{out}");
         fs::write(&list, hashlist(update.new.bytes())).unwrap();
         let _ = fs::remove_file(update.dir.join("file.part"));
@@ -252,8 +256,7 @@ fn a_file_that_grows_meanwhile_is_not_right_already() {
         for in_place in [&[][..], &["--in-place"]] {
             let file = update.dir.file("file", update.new.bytes());
             let get = psync!("get", "-o", &file, update.server.url(), hashlist).args(in_place);
-            let delay = "pread64:delay_enter=3000000:when=1";
-            let out = meanwhile(&update, get, delay, || {
+            let out = meanwhile(get, "pread64", &file, || {
                 let mut file = OpenOptions::new().append(true).open(&file).unwrap();
                 file.write_all(b"more").unwrap();
             });
