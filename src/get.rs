@@ -199,6 +199,9 @@ fn fetch(
             list.mark_last_line();
             // Other boxes may fetch it too. A mirror that ignores ranges starts again for each step back.
             if (options.lan.is_some() || options.peers) && options.mirrors.is_empty() {
+                if list.size().is_some() {
+                    list.fetch_all()?;
+                }
                 list = list.shuffle()?;
             }
             (Some(*place), None)

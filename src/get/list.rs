@@ -32,8 +32,8 @@ pub struct List {
     length: Option<u64>,
     /// Bytes of the file, where a root tells them.
     size: Option<u64>,
-    /// What ended a list under a root early.
-    failure: Failure,
+    /// Why a list under a root ends early.
+    early_end: SharedError,
     /// The file that holds the text, if there is one, and whether all its lines are equally long.
     file: Option<File>,
     is_even: bool,
@@ -49,8 +49,8 @@ pub struct List {
     ended: bool,
 }
 
-/// Why a text ends early, shared with the thread that writes it.
-pub type Failure = Arc<Mutex<Option<Error>>>;
+/// Why a text ends early, if it does. Its reader shares this with the thread that writes it.
+pub type SharedError = Arc<Mutex<Option<Error>>>;
 
 impl List {
     /// Opens the file `path`, or standard input where that is `-`.
@@ -115,11 +115,16 @@ impl List {
         (self.given, self.ended) = (0, false);
     }
 
-    /// The list under `root`, whose `text` may end early for a `failure`.
-    pub fn under(root: &Root, name: String, text: Box<dyn Read + Send>, failure: Failure) -> Self {
+    /// The list under `root`, whose `text` may end early.
+    pub fn under(
+        root: &Root,
+        name: String,
+        text: Box<dyn Read + Send>,
+        early_end: SharedError,
+    ) -> Self {
         List {
             size: Some(root.size),
-            failure,
+            early_end,
             ..List::new(text, name, Some(root.blocks(0)))
         }
     }
@@ -130,7 +135,7 @@ impl List {
             name,
             length,
             size: None,
-            failure: Failure::default(),
+            early_end: SharedError::default(),
             file: None,
             is_even: false,
             checked: None,
@@ -141,18 +146,12 @@ impl List {
         }
     }
 
-    /// Shuffles the lines (`list/order.rs`). A list that cannot be read in any order keeps its own: a pipe,
-    /// or a text with other line ends. A list under a root is first written to an unnamed file; it keeps its
-    /// order where `$TMPDIR` takes no file, or blocks of the list are missing.
+    /// Shuffles the lines (`list/order.rs`). A list that cannot be read in any order keeps its own: a pipe, a
+    /// text with other line ends, and a list under a root that is not fetched or has missing blocks.
     ///
     /// # Errors
-    /// When the write fails; else as [`List::next`].
+    /// When the file of the list cannot be read.
     pub fn shuffle(mut self) -> Result<Self> {
-        if self.size.is_some() {
-            self.file = self.spool()?;
-            self.is_even = lock(&self.failure).is_none();
-            self.rewind()?;
-        }
         let (Some(length), Some(file), true) = (self.length, &self.file, self.is_even) else {
             return Ok(self);
         };
@@ -171,10 +170,14 @@ impl List {
         self.order.is_some()
     }
 
-    /// Writes all lines, up to the first missing block of the list. None where `$TMPDIR` takes no file.
-    fn spool(&mut self) -> Result<Option<File>> {
+    /// Fetches a whole list under a root, up to its first missing block, into an unnamed file: then
+    /// [`List::shuffle`] begins again at its first line. Does nothing where `$TMPDIR` takes no file.
+    ///
+    /// # Errors
+    /// When the write fails; else as [`List::next`].
+    pub fn fetch_all(&mut self) -> Result<()> {
         let Ok((file, path)) = file::unnamed(&env::temp_dir()) else {
-            return Ok(None);
+            return Ok(());
         };
         let failed = |e: io::Error| Error::io("write", path.display(), &e);
         let mut text = BufWriter::new(&file);
@@ -188,7 +191,7 @@ impl List {
                 }
                 Ok(None) => break,
                 Err(error) if error.is_missing() => {
-                    *lock(&self.failure) = Some(error);
+                    *lock(&self.early_end) = Some(error);
                     break;
                 }
                 Err(error) => return Err(error),
@@ -196,7 +199,9 @@ impl List {
         }
         text.flush().map_err(failed)?;
         drop(text);
-        Ok(Some(file))
+        self.is_even = lock(&self.early_end).is_none();
+        self.file = Some(file);
+        self.rewind()
     }
 
     /// Marks the last line from now on.
@@ -257,10 +262,10 @@ impl List {
         if self.length.is_none_or(is_due) {
             return hash;
         }
-        // A failure cuts the text of a list under a root off, mostly in the middle of a line.
-        let failure = lock(&self.failure).take();
+        // An error cuts the text of a list under a root off, mostly in the middle of a line.
+        let early_end = lock(&self.early_end).take();
         let cause = "it changed while it was read";
-        Err(match (failure, hash) {
+        Err(match (early_end, hash) {
             (Some(error), _) | (None, Err(error)) => error,
             (None, Ok(_)) => Error::local("read hashlist", &self.name, cause),
         })
@@ -274,8 +279,8 @@ impl List {
         self.checked.is_none_or(is_as)
     }
 
-    /// Adds the next lines to `lines`, until these are `most`. Returns whether the list ended. Waits for at
-    /// most one line of a list that is still growing.
+    /// Adds the next lines to `lines`, until these are `most`. Returns whether the list ended. Where the length
+    /// is not known, the list may still be written: then this waits for one line at most.
     ///
     /// # Errors
     /// As [`List::next`]. The lines before are in `lines`.

@@ -9,7 +9,7 @@ use std::io::{self, BufReader, Cursor, PipeReader, Read};
 use std::sync::Arc;
 use std::thread;
 
-use super::{Failure, List};
+use super::{List, SharedError};
 use crate::block::{self, BLOCK_SIZE};
 use crate::error::{Error, Result};
 use crate::get::block_ref::BlockRef;
@@ -42,8 +42,8 @@ pub struct ListTree {
     /// Files whose own lists may have blocks of these lists.
     seeds: Vec<Arc<Seed>>,
     retry: u32,
-    /// The error that ended the first level early.
-    failure: Failure,
+    /// Why the lists end early: the first error of a level, of which the others are consequences.
+    early_end: SharedError,
 }
 
 impl ListTree {
@@ -53,7 +53,7 @@ impl ListTree {
             root,
             seeds,
             retry,
-            failure: Failure::default(),
+            early_end: SharedError::default(),
         })
     }
 
@@ -116,24 +116,24 @@ impl ListTree {
                 found: 0,
                 run: FIRST_RUN,
                 text: Cursor::default(),
-                failure: None,
+                pending_error: None,
             });
         }
         if root.depth > 0 {
             text = Box::new(self.feed(text)?);
         }
-        let (name, failure) = (self.root.to_string(), Arc::clone(&self.failure));
-        Ok(List::under(&root, name, text, failure))
+        let (name, early_end) = (self.root.to_string(), Arc::clone(&self.early_end));
+        Ok(List::under(&root, name, text, early_end))
     }
 
     /// Starts a thread that reads `text` ahead, into a pipe.
     fn feed(&self, mut text: Box<dyn Read + Send>) -> Result<PipeReader> {
         let (reader, mut writer) = io::pipe().map_err(|e| Error::io("open", "a pipe", &e))?;
-        let failure = Arc::clone(&self.failure);
+        let early_end = Arc::clone(&self.early_end);
         let feed = move || {
             if let Err(e) = io::copy(&mut text, &mut writer) {
                 let error = Error::io("write", "a pipe", &e);
-                lock(&failure).get_or_insert(error);
+                lock(&early_end).get_or_insert(error);
             }
         };
         spawn(ASKING_STACK, Box::new(feed))?;
@@ -181,7 +181,7 @@ struct Level {
     /// The blocks of the last run.
     text: Cursor<Vec<u8>>,
     /// The error that ends the list behind `text`.
-    failure: Option<Error>,
+    pending_error: Option<Error>,
 }
 
 impl Read for Level {
@@ -190,15 +190,14 @@ impl Read for Level {
         if length > 0 || buffer.is_empty() {
             return Ok(length);
         }
-        if self.failure.is_none() && self.found < self.root.blocks(self.number) {
-            self.failure = self.find_run().err();
+        if self.pending_error.is_none() && self.found < self.root.blocks(self.number) {
+            self.pending_error = self.find_run().err();
         }
         let length = self.text.read(buffer)?;
         if length == 0
-            && let Some(error) = self.failure.take()
+            && let Some(error) = self.pending_error.take()
         {
-            // The first failure is the cause of the others.
-            lock(&self.tree.failure).get_or_insert(error);
+            lock(&self.tree.early_end).get_or_insert(error);
             self.found = self.root.blocks(self.number);
         }
         Ok(length)

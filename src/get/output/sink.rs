@@ -141,8 +141,8 @@ pub struct TaskReport {
 /// 3. The slot goes out of scope. Whether it was accepted stays behind in the row.
 /// 4. [`Sink::commit`] takes in what the last slot accepted, under the number for which it was lent.
 ///
-/// A slot that nobody accepted leaves nothing behind: the next one lends the same room. A block without bytes
-/// needs no slot: [`Sink::note_in_place`] and [`Sink::note_zeros`] take it in at once.
+/// A slot that is not accepted leaves no bytes behind; at most it has closed a span. A block without bytes needs
+/// no slot: [`Sink::note_in_place`] and [`Sink::note_zeros`] take it in at once.
 pub struct Sink<'a> {
     keep: &'a Keep,
     spare: &'a Spare,
