@@ -63,13 +63,14 @@ impl<'a> Block<'a> {
     }
 }
 
-/// Room for one block: bytes are read into it and verified in place.
+/// Room for one block: bytes are read into it and verified in place. `Sink` in `get` tells all steps.
 pub struct Slot<'a> {
     room: &'a mut [u8; READ_SIZE],
     verified: &'a mut Verified,
 }
 
-/// The hash and the length of the block in a slot, once there is one.
+/// The hash and the length of the block in a slot, once there is one. It outlives the slot, and only a slot
+/// sets it.
 #[derive(Default)]
 pub struct Verified(Option<(Hash, usize)>);
 
@@ -173,13 +174,13 @@ impl Row {
         self.buffer.len() - self.filled < READ_SIZE
     }
 
-    /// Room for the next block. None if the row is full.
+    /// Room for the next block. A slot that held none leaves the row as it was. None if the row is full.
     pub fn slot(&mut self) -> Option<Slot<'_>> {
         let room = self.buffer[self.filled..].first_chunk_mut()?;
         Some(Slot::over(room, &mut self.verified))
     }
 
-    /// Takes in the block that the slot holds, if it holds one.
+    /// Takes in the block that the last slot held, if it held one.
     pub fn commit(&mut self) -> Option<Block<'_>> {
         let (hash, length) = mem::take(&mut self.verified).0?;
         let start = self.filled;

@@ -202,7 +202,7 @@ fn fetch(
                 if list.size().is_some() {
                     list.fetch_all()?;
                 }
-                list = list.shuffle()?;
+                list.shuffle()?;
             }
             (Some(*place), None)
         }

@@ -58,11 +58,10 @@ pub fn lock_open(file: File, path: &Path) -> io::Result<Locking> {
         Err(TryLockError::Error(e)) => return Ok(Locking::Unlockable(e)),
     }
     // Its owner may have removed or renamed it since the open: then `path` leads to another file.
-    Ok(if is_named(&file, path)? {
-        Locking::Locked(file)
-    } else {
-        Locking::Moved
-    })
+    match is_named(&file, path)? {
+        true => Ok(Locking::Locked(file)),
+        false => Ok(Locking::Moved),
+    }
 }
 
 /// Whether `path` itself is still the name of `file`. A link to it is not.

@@ -73,9 +73,8 @@ impl Files {
             old_seeds: Vec::new(),
         };
         if !target.in_place {
-            let part = file::open_regular(&target.part_path()).and_then(Seed::new);
-            let part = part.map(|part| Arc::new(part.limit_to_own_places()));
-            files.old_seeds.extend(part);
+            let part = file::open_regular(&target.part_path()).and_then(Seed::at_own_places);
+            files.old_seeds.extend(part.map(Arc::new));
         }
         files.seeds().iter().for_each(|seed| seed.write_nothing());
         Ok(files)

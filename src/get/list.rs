@@ -23,7 +23,6 @@ use crate::file;
 use crate::hash::Hash;
 use crate::hashlist::{LINE, Reader, push_line};
 use crate::mutex::lock;
-use crate::root::Root;
 use order::{Order, Ordered};
 
 pub struct List {
@@ -115,20 +114,6 @@ impl List {
         (self.given, self.ended) = (0, false);
     }
 
-    /// The list under `root`, whose `text` may end early.
-    pub fn under(
-        root: &Root,
-        name: String,
-        text: Box<dyn Read + Send>,
-        early_end: SharedError,
-    ) -> Self {
-        List {
-            size: Some(root.size),
-            early_end,
-            ..List::new(text, name, Some(root.blocks(0)))
-        }
-    }
-
     fn new(input: Box<dyn Read + Send>, name: String, length: Option<u64>) -> Self {
         List {
             reader: Reader::new(BufReader::new(input), name.clone()),
@@ -151,9 +136,9 @@ impl List {
     ///
     /// # Errors
     /// When the file of the list cannot be read.
-    pub fn shuffle(mut self) -> Result<Self> {
+    pub fn shuffle(&mut self) -> Result<()> {
         let (Some(length), Some(file), true) = (self.length, &self.file, self.is_even) else {
-            return Ok(self);
+            return Ok(());
         };
         let order = Order::new(length);
         self.order = Some(order.clone().flatten());
@@ -163,7 +148,7 @@ impl List {
             piece: 0..0,
         };
         self.set_text(Box::new(text));
-        Ok(self)
+        Ok(())
     }
 
     pub fn is_shuffled(&self) -> bool {

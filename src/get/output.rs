@@ -247,18 +247,17 @@ impl Place {
         rights::check_readable(&target).map_err(|e| rights_failed(&target, &e))?;
         let path = target.part_path();
         let (file, leftover) = open_part_file(&path, &target)?;
-        let leftover = leftover.and_then(|leftover| Seed::new(leftover).ok());
-        let leftover = leftover.map(|seed| Arc::new(seed.limit_to_own_places()));
+        let leftover = leftover.and_then(|leftover| Seed::at_own_places(leftover).ok());
         let mut place = Place::new(file, path, target)?;
-        place.old_seeds.extend(leftover);
+        place.old_seeds.extend(leftover.map(Arc::new));
         place.old_seeds.extend(old_file.map(|old| old.seed));
         Ok(place)
     }
 
     fn new(file: File, path: PathBuf, target: Target) -> Result<Self> {
-        let seed = file.try_clone().and_then(Seed::new);
+        let seed = file.try_clone().and_then(Seed::at_own_places);
         Ok(Place {
-            written: OldFile::new(seed.map(Seed::limit_to_own_places), path)?,
+            written: OldFile::new(seed, path)?,
             file,
             target,
             old_seeds: Vec::new(),

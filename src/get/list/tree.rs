@@ -122,8 +122,11 @@ impl ListTree {
         if root.depth > 0 {
             text = Box::new(self.feed(text)?);
         }
-        let (name, early_end) = (self.root.to_string(), Arc::clone(&self.early_end));
-        Ok(List::under(&root, name, text, early_end))
+        Ok(List {
+            size: Some(root.size),
+            early_end: Arc::clone(&self.early_end),
+            ..List::new(text, self.root.to_string(), Some(root.blocks(0)))
+        })
     }
 
     /// Starts a thread that reads `text` ahead, into a pipe.
@@ -146,12 +149,8 @@ impl ListTree {
         } else {
             format!("block {hash} of its list")
         };
-        let advice = "the same command later goes on from here";
-        Error::missing(
-            "get",
-            self.root,
-            format_args!("{what} could not be had; {advice}"),
-        )
+        let cause = format!("{what} could not be had; the same command later goes on from here");
+        Error::missing("get", self.root, cause)
     }
 
     fn malformed(&self, cause: &str) -> Error {

@@ -52,10 +52,10 @@ impl OldFile {
         let Some(file) = target.open_to_read()? else {
             return Ok(None);
         };
-        let seed = Seed::new(file).map(|seed| match target.in_place {
-            true => seed.limit_to_own_places(),
-            false => seed,
-        });
+        let seed = match target.in_place {
+            true => Seed::at_own_places(file),
+            false => Seed::new(file),
+        };
         OldFile::new(seed, target.path.clone()).map(Some)
     }
 

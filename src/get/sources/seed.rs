@@ -53,10 +53,14 @@ impl Seed {
         })
     }
 
-    /// Limits the seed to blocks that lie at their own places, for which it needs no index.
-    pub fn limit_to_own_places(self) -> Self {
-        let _ = self.index.set(None);
-        self
+    /// A seed of which only blocks at their own places count: it needs no index.
+    ///
+    /// # Errors
+    /// As [`Seed::new`].
+    pub fn at_own_places(file: File) -> io::Result<Self> {
+        let seed = Seed::new(file)?;
+        let _ = seed.index.set(None);
+        Ok(seed)
     }
 
     /// False once it is known that the seed has no index.
