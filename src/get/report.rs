@@ -118,14 +118,14 @@ impl<'a> Report<'a> {
             let cause = format_args!("block {number}{of}: {who}; the output ends before it");
             return Error::missing("get", first.hash, cause);
         }
-        let place = |block: &BlockRef| format!("{} (block {})", block.hash, block.number + 1);
-        let mut places: Vec<String> = named.iter().map(place).collect();
-        if *missing > places.len() as u64 {
-            places.push("...".to_owned());
+        let name = |block: &BlockRef| format!("{} (block {})", block.hash, block.number + 1);
+        let mut names: Vec<String> = named.iter().map(name).collect();
+        if *missing > names.len() as u64 {
+            names.push("...".to_owned());
         }
-        let (blocks, places) = (summary.blocks(), places.join(", "));
+        let (blocks, names) = (summary.blocks(), names.join(", "));
         let cause = format_args!(
-            "{missing} of {blocks} blocks could not be had: {places}; the same command later goes on from here"
+            "{missing} of {blocks} blocks could not be had: {names}; the same command later goes on from here"
         );
         Error::missing("get", &self.name, cause)
     }

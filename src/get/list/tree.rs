@@ -81,8 +81,6 @@ impl ListTree {
         let mut rounds = Rounds::new(self.retry);
         let mut report = finder.fetch(absent, self.sources.begin_run())?;
         loop {
-            let is_fetched = |span: &Span| span.origin == Origin::Fetched;
-            rounds.made_progress |= report.spans.iter().any(is_fetched);
             spans.append(&mut report.spans);
             let Some(first) = report.missing.first() else {
                 return Ok(());
@@ -93,6 +91,8 @@ impl ListTree {
             thread::sleep(pause);
             self.sources.revive();
             report = finder.retry(&report.missing)?;
+            let is_fetched = |span: &Span| span.origin == Origin::Fetched;
+            rounds.made_progress = report.spans.iter().any(is_fetched);
         }
     }
 
