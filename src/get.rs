@@ -236,7 +236,7 @@ fn fetch(
 fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sources> {
     let (peers, jobs, connect_timeout) = (options.peers, options.jobs, options.connect_timeout);
     let listed = [&servers[..], &options.mirrors].concat();
-    let longest = workers::longest_run(jobs);
+    let longest = workers::longest_task(jobs);
     let warn: fn(String) = match options.verbose {
         true => console::complain,
         false => |_| {},

@@ -56,7 +56,7 @@ impl Count {
     }
 }
 
-/// FILE and FILE.part.
+/// FILE and FILE.part, as [`super::output::Place`] has them.
 #[derive(Default)]
 pub struct Files {
     pub old_file: Option<OldFile>,

@@ -103,7 +103,7 @@ impl<'a> Finder<'a> {
         while !absent.is_empty() && !self.is_stopped() {
             let mut start = begun.take().unwrap_or_else(|| self.sources.begin_run());
             let later = absent.split_off(start.length.min(absent.len()));
-            let mut missing = Pending {
+            let mut pending = Pending {
                 blocks: mem::replace(&mut absent, later),
                 transient: false,
             };
@@ -111,12 +111,12 @@ impl<'a> Finder<'a> {
                 // The run ends with the servers: mirrors are asked in their order.
                 let start = mem::take(&mut start);
                 self.sources
-                    .fetch_from(servers, &mut missing, start, &mut self.sink)?;
+                    .fetch_from(servers, &mut pending, start, &mut self.sink)?;
                 // A mirror that ignores ranges sends the file from its start.
-                missing.blocks.sort_unstable_by_key(|wanted| wanted.number);
+                pending.blocks.sort_unstable_by_key(|wanted| wanted.number);
             }
-            report.missing.append(&mut missing.blocks);
-            report.transient |= missing.transient;
+            report.missing.append(&mut pending.blocks);
+            report.transient |= pending.transient;
         }
         report.spans = self.sink.take();
         Ok(report)

@@ -229,15 +229,20 @@ fn open_in_place(target: &Target) -> Result<File> {
 }
 
 /// A file or device in which each block has its place. Locked against a second psync. All workers
-/// look into it, and only one thread writes.
+/// look into it, and only one thread writes. Files that may have blocks already:
+///
+/// | | `written` | `old_seeds` |
+/// |---|---|---|
+/// | FILE.part | FILE.part | FILE, and the FILE.part of an earlier run if this run made a new one |
+/// | in place | FILE | none |
+/// | `--dry-run` (`dry_run.rs`) | FILE, as `old_file` | FILE.part |
 pub struct Place {
     file: File,
     target: Target,
     /// `file` as it was when it was opened, with its path: FILE.part, or FILE in place. It has no blocks behind
     /// its end, where each hole reads as zeros.
     pub written: OldFile,
-    /// Of a FILE that is replaced: a FILE.part that an earlier run left and that this run only reads, and
-    /// FILE itself where this user may read it.
+    /// Older states of the file, which this run only reads.
     pub old_seeds: Vec<Arc<Seed>>,
     has_begun: bool,
 }

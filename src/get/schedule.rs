@@ -15,7 +15,7 @@ use super::block_ref::BlockRef;
 use super::output::Stream;
 use super::output::sink::{End, Origin, Span, Spare, TaskReport};
 use super::rounds::Rounds;
-use super::workers::{Shared, TASKS_EACH, Task, Workers, longest_run};
+use super::workers::{Shared, TASKS_EACH, Task, Workers, longest_task};
 use crate::block::{self, BLOCK_SIZE};
 use crate::error::{Error, Result};
 use crate::mutex::lock;
@@ -153,7 +153,7 @@ impl<'a> Scheduler<'a> {
         let each = length.map_or(usize::MAX, |length| {
             usize::try_from(length / (workers.count * TASKS_EACH) as u64).unwrap_or(usize::MAX)
         });
-        let mut task_blocks = each.clamp(1, longest_run(workers.count));
+        let mut task_blocks = each.clamp(1, longest_task(workers.count));
         if let (true, Some(lines)) = (list.is_shuffled(), length) {
             let share = lines / (SHARES * workers.count as u64);
             let share = usize::try_from(share).unwrap_or(usize::MAX);
@@ -227,9 +227,8 @@ impl<'a> Scheduler<'a> {
     /// called complete.
     fn check_count(&self) -> Result<()> {
         let (lines, blocks) = (lock(&self.shared.list).given(), self.summary.blocks());
-        let unwritten = self.stream.as_ref();
-        let unwritten = unwritten.map_or(0, |stream| stream.reorder_buffer.len());
-        if lines == blocks && unwritten == 0 {
+        let is_written = |stream: &InOrder| stream.reorder_buffer.is_empty();
+        if lines == blocks && self.stream.as_ref().is_none_or(is_written) {
             return Ok(());
         }
         let cause = format!("{blocks} blocks came of {lines} lines; this is a bug");

@@ -29,7 +29,7 @@ pub const TASKS_EACH: usize = 2;
 const REPORTS: usize = 16;
 
 /// Most blocks of a task, a run and a batch, for each of `jobs` workers. A server refuses a longer batch.
-pub fn longest_run(jobs: usize) -> usize {
+pub fn longest_task(jobs: usize) -> usize {
     (WINDOW / (jobs * TASKS_EACH)).clamp(1, MAX_LINES)
 }
 

@@ -21,7 +21,7 @@ use crate::index::{self, Index};
 use crate::root::{Root, Tree};
 
 /// Blocks read at once where a whole seed is read in order.
-const PIECE: usize = 64;
+const BLOCKS_AT_ONCE: usize = 64;
 
 /// A file whose blocks can be found by their hashes. Shared by all workers.
 pub struct Seed {
@@ -30,13 +30,13 @@ pub struct Seed {
     size: u64,
     /// None once it is known that the seed has no index.
     index: OnceLock<Option<Index>>,
-    /// None once it is known that there is no room for the list: the seed's blocks then give its parts.
+    /// None once it is known that there is no room for the list: its lines are then made from the seed again.
     own_list: OnceLock<Option<OwnList>>,
 }
 
 impl Seed {
     /// # Errors
-    /// When the file is absent, or its parts cannot be read in any order.
+    /// When the file is absent, or is one that can only be read in order.
     pub fn open(path: &Path) -> Result<Self> {
         let seed = file::open(path).and_then(|(file, _)| Seed::new(file));
         seed.map_err(|e| Error::io("read seed", path.display(), &e))
@@ -175,8 +175,8 @@ impl Seed {
                 take(hash)?;
             }
         } else {
-            let mut buffer = vec![0; PIECE * BLOCK_SIZE];
-            for first in (0..block::count(self.size)).step_by(PIECE) {
+            let mut buffer = vec![0; BLOCKS_AT_ONCE * BLOCK_SIZE];
+            for first in (0..block::count(self.size)).step_by(BLOCKS_AT_ONCE) {
                 let length = read_at(&self.file, &mut buffer, block::offset(first));
                 let mut blocks = buffer[..length].chunks(BLOCK_SIZE);
                 blocks.try_for_each(|block| take(Hash::of(block)))?;
