@@ -77,7 +77,7 @@ impl<'a> Finder<'a> {
         Ok(())
     }
 
-    /// Sends the blocks found so far, once they are many enough or old enough.
+    /// Sends the blocks found so far, if a span is complete or has waited long enough.
     pub fn flush_if_due(&mut self) {
         self.sink.flush_if_due();
     }
