@@ -20,8 +20,9 @@
 //!
 //! - A block is wanted when the list names it, absent when this machine lacks it, missing when no source has
 //!   it. It failed when no source gave it but a server may do so later.
-//! - Task: the blocks that a worker finds before it takes the next; the window limits all tasks in flight.
-//! - Run: the absent blocks of a task for which a finder asks the servers together, at most a task.
+//! - Task: what the scheduler gives a worker: lines to take off the list, or failed blocks. The window limits
+//!   the blocks of all tasks in flight.
+//! - Run: absent blocks of one task, for which the finder asks one server after the other.
 //! - Batch: the blocks of one `POST /blocks`, at most a run.
 //! - Span: verified blocks of one origin that follow each other in the file. A row is the buffer of its bytes.
 //! - Piece: neighbouring lines that stay together in a shuffled list.
@@ -236,7 +237,7 @@ fn fetch(
 fn gather(options: &Options, servers: Vec<Url>, seeds: Vec<Seed>) -> Result<Sources> {
     let (peers, jobs, connect_timeout) = (options.peers, options.jobs, options.connect_timeout);
     let listed = [&servers[..], &options.mirrors].concat();
-    let longest = workers::longest_task(jobs);
+    let longest = workers::longest_run(jobs);
     let warn: fn(String) = match options.verbose {
         true => console::complain,
         false => |_| {},

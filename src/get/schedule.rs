@@ -15,17 +15,16 @@ use super::block_ref::BlockRef;
 use super::output::Stream;
 use super::output::sink::{End, Origin, Span, Spare, TaskReport};
 use super::rounds::Rounds;
-use super::workers::{Shared, TASKS_EACH, Task, Workers, longest_task};
+use super::workers::{Shared, TASKS_EACH, Task, Workers, longest_run};
 use crate::block::{self, BLOCK_SIZE};
 use crate::error::{Error, Result};
 use crate::mutex::lock;
 use crate::progress::Progress;
 use crate::root::Root;
 
-/// Tasks of a shuffled list (`list/order.rs`) are short: one task of each worker together have one of this
-/// many shares of the lines, and a task has a few lines at least. The other boxes lacked a block in flight
-/// when they were asked, so it comes from afar even if one of them gets it meanwhile. With short tasks eight
-/// boxes fetch 1.1 to 1.3 copies of the file, and 2.9 without.
+/// Tasks of a shuffled list (`list/order.rs`) are short: the current tasks of all workers together are one
+/// 128th of its lines, but each has four lines at least. A block in flight comes from afar, even if another box gets it meanwhile: the boxes were asked before. With short tasks eight boxes
+/// fetch 1.1 to 1.3 copies of the file, with long ones 2.9.
 const SHARES: u64 = 128;
 const LEAST_SHARE: usize = 4;
 
@@ -125,7 +124,7 @@ pub struct Scheduler<'a> {
     workers: Workers,
     progress: Progress,
     rounds: Rounds,
-    /// Lines that a task takes off the list.
+    /// The length of a task, as [`Task::Take`] counts it.
     task_blocks: usize,
     /// Tasks without their final report.
     in_flight: usize,
@@ -153,7 +152,7 @@ impl<'a> Scheduler<'a> {
         let each = length.map_or(usize::MAX, |length| {
             usize::try_from(length / (workers.count * TASKS_EACH) as u64).unwrap_or(usize::MAX)
         });
-        let mut task_blocks = each.clamp(1, longest_task(workers.count));
+        let mut task_blocks = each.clamp(1, longest_run(workers.count));
         if let (true, Some(lines)) = (list.is_shuffled(), length) {
             let share = lines / (SHARES * workers.count as u64);
             let share = usize::try_from(share).unwrap_or(usize::MAX);

@@ -28,8 +28,9 @@ pub const TASKS_EACH: usize = 2;
 /// slower than the network.
 const REPORTS: usize = 16;
 
-/// Most blocks of a task, a run and a batch, for each of `jobs` workers. A server refuses a longer batch.
-pub fn longest_task(jobs: usize) -> usize {
+/// Most blocks of a run, of a batch, and of a task as [`Task::Take`] counts them, for each of `jobs` workers. A
+/// server refuses a longer batch.
+pub fn longest_run(jobs: usize) -> usize {
     (WINDOW / (jobs * TASKS_EACH)).clamp(1, MAX_LINES)
 }
 

@@ -88,10 +88,10 @@ pub struct Spare {
 }
 
 impl Spare {
-    /// Each worker has a row, so rows are no longer than a task where many workers share the window.
-    pub fn new(longest_task: usize) -> Self {
+    /// Each worker has a row, so rows are no longer than a run where many workers share the window.
+    pub fn new(longest_run: usize) -> Self {
         Spare {
-            room: longest_task.min(ROW),
+            room: longest_run.min(ROW),
             rows: Mutex::default(),
         }
     }
