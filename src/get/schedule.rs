@@ -23,8 +23,9 @@ use crate::progress::Progress;
 use crate::root::Root;
 
 /// Tasks of a shuffled list (`list/order.rs`) are short: the current tasks of all workers together are one
-/// 128th of its lines, but each has four lines at least. A block in flight comes from afar, even if another box gets it meanwhile: the boxes were asked before. With short tasks eight boxes
-/// fetch 1.1 to 1.3 copies of the file, with long ones 2.9.
+/// 128th of its lines, but each has four lines at least. A block in flight comes from afar, even if another
+/// box gets it meanwhile: the boxes were asked before. With short tasks eight boxes fetch 1.1 to 1.3 copies of
+/// the file, with long ones 2.9.
 const SHARES: u64 = 128;
 const LEAST_SHARE: usize = 4;
 
