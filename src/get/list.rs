@@ -9,7 +9,7 @@ pub mod tree;
 
 use std::env;
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::iter::Flatten;
 use std::sync::{Arc, Mutex};
@@ -33,9 +33,8 @@ pub struct List {
     size: Option<u64>,
     /// Why a list under a root ends early.
     early_end: SharedError,
-    /// The file that holds the text, if there is one, and whether all its lines are equally long.
+    /// The file that holds the text, if there is one.
     file: Option<File>,
-    is_even: bool,
     /// Bytes and mtime of the file when all of it was checked. None for an unnamed file.
     checked: Option<(u64, Option<SystemTime>)>,
     /// The numbers of the next lines, in a shuffled list.
@@ -71,10 +70,10 @@ impl List {
             }
             _ => failed(e),
         })?;
-        if !file.metadata().map_err(failed)?.is_file() {
+        let found = file.metadata().map_err(failed)?;
+        if !found.is_file() {
             return Ok(List::new(Box::new(file), name, None));
         }
-        let found = file.metadata().map_err(failed)?;
         let mut length = 0;
         let mut check = Reader::new(BufReader::new(&file), name.clone());
         while check.next()?.is_some() {
@@ -82,7 +81,6 @@ impl List {
         }
         let mut list = List {
             file: Some(file),
-            is_even: found.len() == length * LINE as u64,
             checked: Some((found.len(), found.modified().ok())),
             ..List::new(Box::new(io::empty()), name, Some(length))
         };
@@ -103,8 +101,7 @@ impl List {
     }
 
     /// The list's file, from its beginning.
-    fn read_again(&self, file: &File) -> Result<File> {
-        let mut file = file;
+    fn read_again(&self, mut file: &File) -> Result<File> {
         let text = file.rewind().and_then(|()| file.try_clone());
         text.map_err(|e| Error::io("read hashlist", &self.name, &e))
     }
@@ -122,7 +119,6 @@ impl List {
             size: None,
             early_end: SharedError::default(),
             file: None,
-            is_even: false,
             checked: None,
             order: None,
             marks_last_line: false,
@@ -137,9 +133,13 @@ impl List {
     /// # Errors
     /// When the file of the list cannot be read.
     pub fn shuffle(&mut self) -> Result<()> {
-        let (Some(length), Some(file), true) = (self.length, &self.file, self.is_even) else {
+        let (Some(length), Some(file)) = (self.length, &self.file) else {
             return Ok(());
         };
+        let is_even = |now: Metadata| now.len() == length * LINE as u64;
+        if !file.metadata().is_ok_and(is_even) {
+            return Ok(());
+        }
         let order = Order::new(length);
         self.order = Some(order.clone().flatten());
         let text = Ordered {
@@ -184,7 +184,6 @@ impl List {
         }
         text.flush().map_err(failed)?;
         drop(text);
-        self.is_even = lock(&self.early_end).is_none();
         self.file = Some(file);
         self.rewind()
     }
