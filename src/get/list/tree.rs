@@ -25,8 +25,9 @@ use crate::mutex::lock;
 use crate::root::Root;
 use crate::spawn::{ASKING_STACK, spawn};
 
-/// Blocks in the first run of a list: few, so that a slow line soon carries blocks of the file.
-const FIRST_RUN: usize = 8;
+/// Blocks of a list that one run fetches at first, 128 KiB, which say where 8 MiB of the file are: each run
+/// costs a round trip, and blocks of the file wait for the first.
+const FIRST_RUN: usize = 32;
 
 /// Blocks in a run of a list, at most: 512 KiB, the list of 32 MiB of the file.
 const MAX_RUN: usize = 128;
