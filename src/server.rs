@@ -236,11 +236,11 @@ impl Server {
         let Some(admitted) = self.clients.admit(&client) else {
             return send_unavailable(&client.stream);
         };
-        let start = |admitted| {
-            let server = Arc::clone(self);
-            spawn(STACK, Box::new(move || server.work(admitted)))
+        let Some(admitted) = self.threads.hand_over(admitted) else {
+            return;
         };
-        if self.threads.hand_over(admitted, start).is_err() {
+        let server = Arc::clone(self);
+        if spawn(STACK, Box::new(move || server.work(admitted))).is_err() {
             send_unavailable(&client.stream);
             self.clients.make_room_and_pause();
         }

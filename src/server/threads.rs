@@ -8,7 +8,6 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use super::clients::Admitted;
-use crate::error::Result;
 use crate::mutex::{lock, unpoisoned};
 
 /// Threads that wait at once, at most: each takes some 12 KiB.
@@ -31,24 +30,16 @@ struct State {
 }
 
 impl Threads {
-    /// Hands a connection to a waiting thread. Where none waits, `start` starts one for it.
-    ///
-    /// # Errors
-    /// Those of `start`.
-    pub fn hand_over(
-        &self,
-        admitted: Admitted,
-        start: impl FnOnce(Admitted) -> Result<()>,
-    ) -> Result<()> {
+    /// Hands a connection to a waiting thread. Returns it where none waits.
+    pub fn hand_over(&self, admitted: Admitted) -> Option<Admitted> {
         let mut state = lock(&self.state);
         if state.given.len() == state.waiting {
-            drop(state);
-            return start(admitted);
+            return Some(admitted);
         }
         state.given.push_back(admitted);
         drop(state);
         self.given.notify_one();
-        Ok(())
+        None
     }
 
     /// Waits for a connection. None when the thread should end.
