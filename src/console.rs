@@ -71,12 +71,7 @@ pub fn report(error: &Error) {
 /// The message that says `line`. A message is one line, though a file name in it may hold line feeds and
 /// escape sequences.
 pub fn message(line: &dyn Display) -> String {
-    let text = format!("psync: {line}");
-    if !text.contains(char::is_control) {
-        return text;
-    }
-    let shown = |c: char| if c.is_control() { '?' } else { c };
-    text.chars().map(shown).collect()
+    format!("psync: {line}").replace(char::is_control, "?")
 }
 
 /// Writes a line to standard error as it is, for programs to read.
