@@ -8,7 +8,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::ptr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -87,7 +87,7 @@ impl Clients {
     /// Admits a client; where there is no room, the longest idle makes some. None where the server is
     /// answering all of them.
     pub fn admit(self: &Arc<Self>, client: &Arc<Client>) -> Option<Admitted> {
-        let mut table = self.table();
+        let mut table = lock(&self.table);
         if table.len() >= self.max {
             evict(&mut table, |_| true)?;
         }
@@ -102,7 +102,7 @@ impl Clients {
     /// to come back.
     pub fn make_room_and_pause(&self) {
         for _ in 0..SHORTAGE_ROOM {
-            evict(&mut self.table(), |_| true);
+            evict(&mut lock(&self.table), |_| true);
         }
         thread::sleep(SHORTAGE_PAUSE);
     }
@@ -112,10 +112,6 @@ impl Clients {
         let left = |held: usize| Some(held.saturating_sub(bytes));
         let (Ok(held) | Err(held)) = client.held.fetch_update(Relaxed, Relaxed, left);
         self.reserved.fetch_sub(held.min(bytes), Relaxed);
-    }
-
-    fn table(&self) -> MutexGuard<'_, Vec<Arc<Client>>> {
-        lock(&self.table)
     }
 }
 
@@ -154,7 +150,7 @@ impl<'a> Reservation<'a> {
         let mut evicted = Vec::new();
         while !self.take(bytes, BUDGET) {
             let holds = |other: &Client| other.held.load(Relaxed) > 0 && !ptr::eq(other, &**client);
-            let Some(other) = evict(&mut clients.table(), holds) else {
+            let Some(other) = evict(&mut lock(&clients.table), holds) else {
                 return false;
             };
             clients.release(&other, usize::MAX);
@@ -221,7 +217,7 @@ pub struct Admitted {
 impl Drop for Admitted {
     fn drop(&mut self) {
         let is_other = |other: &Arc<Client>| !Arc::ptr_eq(other, &self.client);
-        self.clients.table().retain(is_other);
+        lock(&self.clients.table).retain(is_other);
     }
 }
 
