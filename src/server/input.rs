@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::clients::{Admitted, Reservation};
 use super::http::{self, Interruption, ListHead, MAX_HEAD, Request, Status, Wanted};
-use super::list::{ListParser, Progress};
+use super::list::ListParser;
 use super::socket::{self, IDLE};
 use crate::block;
 use crate::hash::HASH_LEN;
@@ -109,7 +109,12 @@ impl<'a> Input<'a> {
         }
         let list_deadline = Instant::now() + self.timeout;
         let mut parser = ListParser::new(head, list);
-        while parser.parse(&mut self.bytes)? == Progress::Incomplete {
+        loop {
+            parser.parse(&mut self.bytes)?;
+            if parser.left == 0 {
+                self.shrink();
+                return Ok(parser.end);
+            }
             self.deadline = Some(list_deadline);
             // Not a byte beyond the list, which would be the next request's. What has arrived is shorter than
             // a line, and than the list: else it would be parsed.
@@ -117,8 +122,6 @@ impl<'a> Input<'a> {
             let arrived = self.bytes.len() - parser.end;
             self.receive(part - arrived)?;
         }
-        self.shrink();
-        Ok(parser.end)
     }
 
     /// Receives at most `count` bytes more.

@@ -12,16 +12,9 @@ use crate::hashlist::{self, FirstLine};
 pub struct ListParser {
     /// Where in the input its hashes end, and the rest of its text begins.
     pub end: usize,
-    /// Bytes of that text, of which a part may not have arrived.
+    /// Bytes of that text, of which a part may not have arrived. The list is whole where it is 0.
     pub left: usize,
     lines: usize,
-}
-
-/// How far a list has been parsed.
-#[derive(Debug, PartialEq)]
-pub enum Progress {
-    Incomplete,
-    Whole,
 }
 
 impl ListParser {
@@ -37,22 +30,19 @@ impl ListParser {
     /// Puts hashes in place of the lines that have arrived in `input`. What follows the list stays.
     ///
     /// # Errors
-    /// The refusal of a list with a malformed line, or with too many.
-    pub fn parse(&mut self, input: &mut Vec<u8>) -> Result<Progress, Status> {
+    /// The refusal of a list with a malformed line, or with too many. What it refuses stays half parsed.
+    pub fn parse(&mut self, input: &mut Vec<u8>) -> Result<(), Status> {
         let mut start = self.end;
-        let progress = loop {
-            if self.left == 0 {
-                break Ok(Progress::Whole);
-            }
+        while self.left > 0 {
             let arrived = self.left.min(input.len() - start);
             let text = &input[start..start + arrived];
             let (hash, length) = match hashlist::first_line(text, arrived == self.left) {
                 FirstLine::Hash(..) if self.lines == MAX_LINES => {
-                    break Err(Status::CONTENT_TOO_LARGE);
+                    return Err(Status::CONTENT_TOO_LARGE);
                 }
                 FirstLine::Hash(hash, length) => (hash, length),
-                FirstLine::Malformed => break Err(Status::BAD_REQUEST),
-                FirstLine::Incomplete => break Ok(Progress::Incomplete),
+                FirstLine::Malformed => return Err(Status::BAD_REQUEST),
+                FirstLine::Incomplete => break,
             };
             // A line is longer than its hash, so this overwrites only parsed text.
             input[self.end..self.end + HASH_LEN].copy_from_slice(hash.as_bytes());
@@ -60,9 +50,9 @@ impl ListParser {
             self.lines += 1;
             self.left -= length;
             start += length;
-        };
+        }
         input.drain(self.end..start);
-        progress
+        Ok(())
     }
 }
 
@@ -93,15 +83,18 @@ mod tests {
         for cut in 0..text.len() {
             let (early, late) = text.as_bytes().split_at(cut);
             let (mut parser, mut input) = (parser(text.len()), [HEAD, early].concat());
-            assert_eq!(parser.parse(&mut input), Ok(Progress::Incomplete), "{cut}");
+            parser.parse(&mut input).unwrap();
+            assert_ne!(parser.left, 0, "{cut}");
             input.extend([late, b"GET"].concat());
-            assert_eq!(parser.parse(&mut input), Ok(Progress::Whole), "{cut}");
+            parser.parse(&mut input).unwrap();
+            assert_eq!(parser.left, 0, "{cut}");
             let (parsed, rest) = input.split_at(parser.end);
             assert!(hashes(&parsed[HEAD.len()..]).eq(due));
             assert_eq!((&parsed[..HEAD.len()], rest), (HEAD, &b"GET"[..]));
         }
         let mut input = [HEAD, b"GET"].concat();
-        assert_eq!(parser(0).parse(&mut input), Ok(Progress::Whole));
+        assert_eq!(parser(0).parse(&mut input), Ok(()));
+        assert_eq!(input, b"HEADGET");
     }
 
     #[test]
@@ -110,14 +103,19 @@ mod tests {
         let text = line.repeat(MAX_LINES + 1);
         let (text, over) = (text.as_bytes(), text.len());
         let full = over - line.len();
-        let parse = |text: &[u8], length| parser(length).parse(&mut [HEAD, text].concat());
-        assert_eq!(parse(&text[..full], full), Ok(Progress::Whole));
+        // The bytes that are left to parse.
+        let parse = |text: &[u8], length| {
+            let mut parser = parser(length);
+            let parsed = parser.parse(&mut [HEAD, text].concat());
+            parsed.map(|()| parser.left)
+        };
+        assert_eq!(parse(&text[..full], full), Ok(0));
         assert_eq!(parse(text, over + 1), Err(Status::CONTENT_TOO_LARGE));
         let bad = || Err(Status::BAD_REQUEST);
         assert_eq!(parse(b"\n", 100), bad());
         // As many bytes as the longest line has, and no end.
         let long = [&text[..129], b"  "].concat();
-        assert_eq!(parse(&long[..130], 200), Ok(Progress::Incomplete));
+        assert_eq!(parse(&long[..130], 200), Ok(135));
         assert_eq!(
             [parse(&long[..130], 130), parse(&long, 200)],
             [bad(), bad()]
