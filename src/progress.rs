@@ -49,11 +49,8 @@ impl Progress {
             self.samples.pop_front();
         }
         let (then, before) = self.samples[0];
-        let rate = Rate {
-            blocks: done - before,
-            millis: u64::try_from((now - then).as_millis()).unwrap_or(0),
-        };
-        console::show_progress(&line(done, total, &rate, &more()));
+        let line = line(done, total, done - before, now - then, &more());
+        console::show_progress(&line);
     }
 }
 
@@ -66,13 +63,8 @@ impl Drop for Progress {
     }
 }
 
-/// Blocks, and the milliseconds that they took.
-struct Rate {
-    blocks: u64,
-    millis: u64,
-}
-
-fn line(done: u64, total: Option<u64>, rate: &Rate, more: &str) -> String {
+/// The rate is that of the `recent` blocks, which took `time`.
+fn line(done: u64, total: Option<u64>, recent: u64, time: Duration, more: &str) -> String {
     let mut line = match total {
         Some(total) => {
             let share = done.saturating_mul(100).checked_div(total).unwrap_or(100);
@@ -80,11 +72,12 @@ fn line(done: u64, total: Option<u64>, rate: &Rate, more: &str) -> String {
         }
         None => format!("{done} blocks"),
     };
-    let bytes = rate.blocks * BLOCK_SIZE as u64;
-    let tenths = bytes.checked_div(rate.millis * 100).unwrap_or(0);
+    let millis = u64::try_from(time.as_millis()).unwrap_or(0);
+    let bytes = recent * BLOCK_SIZE as u64;
+    let tenths = bytes.checked_div(millis * 100).unwrap_or(0);
     line.push_str(&format!("  {}.{} MB/s", tenths / 10, tenths % 10));
-    let left = total.map(|total| total.saturating_sub(done) * rate.millis);
-    if let Some(seconds) = left.and_then(|left| left.checked_div(rate.blocks * 1000)) {
+    let left = total.map(|total| total.saturating_sub(done) * millis);
+    if let Some(seconds) = left.and_then(|left| left.checked_div(recent * 1000)) {
         line.push_str(&format!("  {}:{:02} left", seconds / 60, seconds % 60));
     }
     if !more.is_empty() {
@@ -100,19 +93,15 @@ mod tests {
 
     #[test]
     fn says_share_rate_time_left_and_more() {
-        let rate = |blocks| Rate {
-            blocks,
-            millis: 1000,
-        };
+        let second = Duration::from_secs(1);
         assert_eq!(
-            line(50, Some(200), &rate(10), "5 at hand"),
+            line(50, Some(200), 10, second, "5 at hand"),
             " 25 %  50/200 blocks  0.0 MB/s  0:15 left  5 at hand"
         );
-        assert_eq!(line(1000, None, &rate(2500), ""), "1000 blocks  10.2 MB/s");
-        let none = Rate {
-            blocks: 0,
-            millis: 0,
-        };
-        assert_eq!(line(0, Some(0), &none, ""), "100 %  0/0 blocks  0.0 MB/s");
+        assert_eq!(line(1000, None, 2500, second, ""), "1000 blocks  10.2 MB/s");
+        assert_eq!(
+            line(0, Some(0), 0, Duration::ZERO, ""),
+            "100 %  0/0 blocks  0.0 MB/s"
+        );
     }
 }
