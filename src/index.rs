@@ -108,14 +108,12 @@ impl Index {
     /// The numbers of the blocks that may be the one named `hash`.
     fn places(&self, hash: &Hash) -> impl Iterator<Item = u64> {
         let [home, tag, ..] = hash.words();
-        let numbers = self.from(home).map(move |cell| {
-            let number = cell.number.load(Relaxed);
-            (number, cell.tag.load(Relaxed) == tag)
-        });
-        let taken = numbers.take_while(|&(number, _)| number > 0);
-        taken
-            .filter(|&(_, is_same)| is_same)
-            .map(|(number, _)| u64::from(number) - 1)
+        let numbered = self
+            .from(home)
+            .map(|cell| (cell, cell.number.load(Relaxed)));
+        let taken = numbered.take_while(|&(_, number)| number > 0);
+        let same = taken.filter(move |(cell, _)| cell.tag.load(Relaxed) == tag);
+        same.map(|(_, number)| u64::from(number) - 1)
     }
 
     /// All cells, beginning with a block's own.
