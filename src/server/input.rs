@@ -124,27 +124,24 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// Receives at most `count` bytes more.
+    /// Receives at most `count` bytes more, or none by the deadline, which the next call finds passed.
     fn receive(&mut self, count: usize) -> Result<(), Interruption> {
-        loop {
-            if let Some(deadline) = self.deadline {
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    return Err(Status::REQUEST_TIMEOUT.into());
-                }
-                self.stream.set_read_timeout(Some(left))?;
+        if let Some(deadline) = self.deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Status::REQUEST_TIMEOUT.into());
             }
-            let held = self.bytes.len();
-            lengthen(&mut self.bytes, count);
-            let received = block::read_some(&mut self.stream, &mut self.bytes[held..]);
-            self.bytes.truncate(held + *received.as_ref().unwrap_or(&0));
-            match received {
-                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                Ok(_) => return Ok(()),
-                // The next round sees whether the deadline has passed.
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && self.deadline.is_some() => {}
-                Err(e) => return Err(e.into()),
-            }
+            self.stream.set_read_timeout(Some(left))?;
+        }
+        let held = self.bytes.len();
+        lengthen(&mut self.bytes, count);
+        let received = block::read_some(&mut self.stream, &mut self.bytes[held..]);
+        self.bytes.truncate(held + *received.as_ref().unwrap_or(&0));
+        match received {
+            Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+            Ok(_) => Ok(()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && self.deadline.is_some() => Ok(()),
+            Err(e) => Err(e.into()),
         }
     }
 
