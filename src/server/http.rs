@@ -136,12 +136,9 @@ impl From<io::Error> for Interruption {
 /// incomplete and regular so far.
 pub fn parse(bytes: &[u8]) -> Option<(Request, usize)> {
     parse_head(bytes).unwrap_or_else(|status| {
+        let mut request = Request::broken(status);
         // Even a broken HEAD gets no body (RFC 9110, section 9.3.2).
-        let head_only = skip_empty_line(bytes).starts_with(b"HEAD ");
-        let request = Request {
-            head_only,
-            ..Request::broken(status)
-        };
+        request.head_only = skip_empty_line(bytes).starts_with(b"HEAD ");
         Some((request, bytes.len()))
     })
 }
@@ -333,10 +330,8 @@ impl Fields {
     fn list(&self, line: &RequestLine) -> Result<ListHead, Status> {
         // Without a length there is no body, but the client may well mean some bytes as one.
         let length = self.length.ok_or(Status::LENGTH_REQUIRED)?;
-        let length = usize::try_from(length).map_err(|_| Status::CONTENT_TOO_LARGE)?;
-        if length > MAX_LIST {
-            return Err(Status::CONTENT_TOO_LARGE);
-        }
+        let length = usize::try_from(length).ok().filter(|&n| n <= MAX_LIST);
+        let length = length.ok_or(Status::CONTENT_TOO_LARGE)?;
         Ok(ListHead {
             length,
             awaits_continue: self.awaits_continue && line.persistent,
