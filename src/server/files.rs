@@ -137,11 +137,10 @@ impl Indexer {
     pub fn run(mut self, log: Option<&Log>) {
         loop {
             for watched in &mut self.watched {
-                let Err(error) = watched.look(&self.files) else {
-                    continue;
-                };
                 // Every look tries again; only the first failure is reported.
-                if !mem::replace(&mut watched.error_reported, true) {
+                if let Err(error) = watched.look(&self.files)
+                    && !mem::replace(&mut watched.error_reported, true)
+                {
                     log::report(log, &error);
                 }
             }
