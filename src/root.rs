@@ -18,8 +18,7 @@ const MOST: usize = 60;
 pub struct Root {
     /// Bytes of the file.
     pub size: u64,
-    /// The level of the text whose blocks have these hashes: 0 is the file.
-    pub depth: u32,
+    /// Those of the blocks of the text at the root's depth.
     pub hashes: Vec<Hash>,
 }
 
@@ -32,18 +31,15 @@ impl Root {
         // The depth follows from the size.
         lines.next()?;
         let hashes: Option<Vec<Hash>> = lines.map(|line| Hash::parse(line.as_bytes())).collect();
-        let root = Root {
-            size,
-            depth: depth(size),
-            hashes: hashes?,
-        };
-        let fits = root.hashes.len() as u64 == root.blocks(root.depth);
+        let hashes = hashes?;
+        let root = Root { size, hashes };
+        let fits = root.hashes.len() as u64 == root.blocks(root.depth());
         (fits && root.text() == text).then_some(root)
     }
 
     /// The root block.
     pub fn text(&self) -> Vec<u8> {
-        let Root { size, depth, .. } = self;
+        let (size, depth) = (self.size, self.depth());
         let mut text = format!("psync root 1\nsize {size}\ndepth {depth}\n").into_bytes();
         for hash in &self.hashes {
             push_line(&mut text, hash);
@@ -51,10 +47,16 @@ impl Root {
         text
     }
 
+    /// The level of the text whose blocks have the root's hashes: the least with few enough blocks.
+    pub fn depth(&self) -> u32 {
+        let fits = |level: &u32| self.blocks(*level) <= MOST as u64;
+        (0..).find(fits).unwrap_or_default()
+    }
+
     /// Bytes of the text of a level: level 0 is the file, level 1 its hashlist, level 2 the
-    /// hashlist of that.
+    /// hashlist of that. A hashlist has 65 bytes for 4096, so this never overflows.
     pub fn bytes(&self, level: u32) -> u64 {
-        (0..level).fold(self.size, |bytes, _| list_bytes(bytes))
+        (0..level).fold(self.size, |bytes, _| block::count(bytes) * LINE as u64)
     }
 
     pub fn blocks(&self, level: u32) -> u64 {
@@ -65,21 +67,6 @@ impl Root {
     pub fn block_length(&self, level: u32, number: u64) -> usize {
         block::length(number, self.bytes(level))
     }
-}
-
-/// Bytes of the hashlist of a text: 65 for 4096, so this never overflows.
-fn list_bytes(bytes: u64) -> u64 {
-    block::count(bytes) * LINE as u64
-}
-
-/// The least depth that leaves few enough hashes.
-fn depth(size: u64) -> u32 {
-    let (mut bytes, mut depth) = (size, 0);
-    while block::count(bytes) > MOST as u64 {
-        bytes = list_bytes(bytes);
-        depth += 1;
-    }
-    depth
 }
 
 /// Takes each block of the hashlist, of the upper lists, and the root block.
@@ -138,12 +125,8 @@ impl Tree {
         if let Some(above) = self.above {
             return above.finish(size, tell);
         }
-        let root = Root {
-            size,
-            depth: depth(size),
-            hashes: self.few,
-        };
-        let text = root.text();
+        let hashes = self.few;
+        let text = Root { size, hashes }.text();
         let block = Block::of(&text);
         tell(&block)?;
         Ok(block.hash())
@@ -174,7 +157,7 @@ mod tests {
         for (count, depth) in [(0, 0), (1, 0), (60, 0), (61, 1), (3780, 1), (3781, 2)] {
             let size = (count * block).saturating_sub(u64::from(count > 0));
             let (root, blocks) = tree(count, size);
-            assert_eq!((root.size, root.depth), (size, depth), "{count}");
+            assert_eq!((root.size, root.depth()), (size, depth), "{count}");
             let mut hashes = root.hashes.clone();
             for level in (1..=depth).rev() {
                 assert_eq!(hashes.len() as u64, root.blocks(level));
@@ -199,12 +182,8 @@ mod tests {
     fn the_largest_root_block_is_a_block() {
         let size = u64::MAX;
         let hashes = vec![Hash::of(b"x"); MOST];
-        let root = Root {
-            size,
-            depth: depth(size),
-            hashes,
-        };
-        assert!(root.text().len() <= BLOCK_SIZE && root.blocks(root.depth) <= MOST as u64);
+        let root = Root { size, hashes };
+        assert!(root.text().len() <= BLOCK_SIZE && root.blocks(root.depth()) <= MOST as u64);
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl ListTree {
             push_line(&mut text, hash);
         }
         let mut text: Box<dyn Read + Send> = Box::new(Cursor::new(text));
-        for number in (1..=root.depth).rev() {
+        for number in (1..=root.depth()).rev() {
             text = Box::new(Level {
                 tree: Arc::clone(&self),
                 root: Arc::clone(&root),
@@ -120,7 +120,7 @@ impl ListTree {
                 pending_error: None,
             });
         }
-        if root.depth > 0 {
+        if root.depth() > 0 {
             text = Box::new(self.feed(text)?);
         }
         Ok(List {
