@@ -54,8 +54,8 @@ impl Server {
 
 /// Servers in the order in which they are asked: those listed, then the peers.
 pub struct Servers {
-    list: Vec<Server>,
-    peers_from: usize,
+    listed: Vec<Server>,
+    peers: Vec<Server>,
     /// Most blocks asked for at once.
     longest: usize,
     /// None where all runs begin at the first server.
@@ -96,18 +96,17 @@ impl Servers {
         spread: bool,
         report_given_up: fn(String),
     ) -> Self {
-        let mut urls = Url::distinct(listed);
-        let peers_from = urls.len();
-        urls.extend(peers);
+        let servers = |urls: Vec<Url>| urls.into_iter().map(Server::new).collect::<Vec<_>>();
+        let listed = servers(Url::distinct(listed));
         let new_spread = || Spread {
             next: 0,
-            in_flight: vec![0; peers_from],
+            in_flight: vec![0; listed.len()],
         };
         Servers {
-            list: urls.into_iter().map(Server::new).collect(),
-            peers_from,
+            spread: (spread && !listed.is_empty()).then(|| Mutex::new(new_spread())),
+            listed,
+            peers: servers(peers),
             longest,
-            spread: (spread && peers_from > 0).then(|| Mutex::new(new_spread())),
             report_given_up,
         }
     }
@@ -115,29 +114,24 @@ impl Servers {
     /// Mirrors, each of which is asked for ranges of the file.
     pub fn mirrors(listed: Vec<Url>, longest: usize, report_given_up: fn(String)) -> Self {
         let mut mirrors = Servers::new(listed, Vec::new(), longest, false, report_given_up);
-        for server in &mut mirrors.list {
+        for server in &mut mirrors.listed {
             server.mirror = Some(Mirror::default());
             server.health = Mutex::new(Health::of_mirror());
         }
         mirrors
     }
 
-    fn listed(&self) -> &[Server] {
-        &self.list[..self.peers_from]
-    }
-
     /// All servers, where the listed server `first` is asked first.
     fn in_order(&self, first: usize) -> impl Iterator<Item = &Server> {
-        let (listed, peers) = self.list.split_at(self.peers_from);
-        let (before, from) = listed.split_at(first);
-        from.iter().chain(before).chain(peers)
+        let (before, from) = self.listed.split_at(first);
+        from.iter().chain(before).chain(&self.peers)
     }
 
     /// Begins a run, at the first server or at the one that `spread` chooses. The `mirrors` are asked after
     /// these servers.
     pub fn begin_run(&self, mirrors: &Servers) -> RunStart<'_> {
         let spread = self.spread.as_ref();
-        let first = spread.map_or(0, |spread| lock(spread).begin(self.listed()));
+        let first = spread.map_or(0, |spread| lock(spread).begin(&self.listed));
         let mut lengths = self.in_order(first).chain(mirrors.in_order(0));
         let length = lengths.find_map(|server| server.health().run_length());
         RunStart {
@@ -184,7 +178,7 @@ impl Servers {
 
     /// Gives each server that was given up for a transient reason another chance.
     pub fn revive(&self) {
-        for server in &self.list {
+        for server in self.in_order(0) {
             server.health().revive();
         }
     }
@@ -199,12 +193,11 @@ impl Servers {
             let reason = health.reason()?;
             Some(format!("ask {}: {reason}{given_up}", server.url))
         };
-        let peers = &self.list[self.peers_from..];
-        let mut reasons: Vec<String> = self.listed().iter().filter_map(reason).collect();
+        let mut reasons: Vec<String> = self.listed.iter().filter_map(reason).collect();
+        let count = self.peers.len();
         if each_peer {
-            reasons.extend(peers.iter().filter_map(reason));
-        } else if !peers.is_empty() {
-            let count = peers.len();
+            reasons.extend(self.peers.iter().filter_map(reason));
+        } else if count > 0 {
             reasons.push(format!("ask {count} peers: none gave it; see -v"));
         }
         reasons
