@@ -66,35 +66,34 @@ pub fn receive_many(visit: &mut Visit) -> RequestResult<()> {
     let (begun, wanted) = (Instant::now(), visit.left.len());
     let answer = visit.client.blocks(visit.url, &list);
     let head = Instant::now();
-    match answer.and_then(|answer| receive_frames(answer, visit)) {
+    let refusal = match answer.and_then(|answer| receive_frames(answer, visit)) {
         // The server may answer a request for a single block in an orderly way.
         Err(RequestError::Server(failure))
             if !failure.is_transient() && visit.outcome.given == 0 =>
         {
-            visit
-                .outcome
-                .refuse_batch(visit.left, BatchRefusal::Permanent);
+            Some(BatchRefusal::Permanent)
         }
         received => received?,
-    }
-    if visit.outcome.batch_refusal.is_none() {
+    };
+    match refusal {
+        Some(refusal) => visit.outcome.refuse_batch(visit.left, refusal),
         // A frame without a block counts: it comes as quickly.
-        visit.outcome.pace = Some(Pace {
-            blocks: wanted - visit.left.len(),
-            body: head.elapsed(),
-            whole: begun.elapsed(),
-        });
+        None => {
+            visit.outcome.pace = Some(Pace {
+                blocks: wanted - visit.left.len(),
+                body: head.elapsed(),
+                whole: begun.elapsed(),
+            });
+        }
     }
     Ok(())
 }
 
-/// Takes frame after frame, or a refusal of the batch.
-fn receive_frames(mut answer: Response, visit: &mut Visit) -> RequestResult<()> {
+/// Takes frame after frame. Returns how the server refuses the batch, if it does.
+fn receive_frames(mut answer: Response, visit: &mut Visit) -> RequestResult<Option<BatchRefusal>> {
     if answer.status() != 200 {
         answer.refusal()?;
-        let refusal = batch_refusal(answer.status());
-        visit.outcome.refuse_batch(visit.left, refusal);
-        return Ok(());
+        return Ok(Some(batch_refusal(answer.status())));
     }
     while let Some(wanted) = visit.left.first()
         && !visit.outcome.reached_strike_limit()
@@ -125,7 +124,7 @@ fn receive_frames(mut answer: Response, visit: &mut Visit) -> RequestResult<()> 
     }
     if visit.outcome.reached_strike_limit() {
         visit.outcome.rest.extend_from_slice(visit.left);
-        return Ok(());
+        return Ok(None);
     }
     // More bytes, or silence, after the last frame: the server does not understand batches. A connection
     // that breaks only there has done no harm.
@@ -134,12 +133,7 @@ fn receive_frames(mut answer: Response, visit: &mut Visit) -> RequestResult<()> 
             Ok(ended) => ended,
             Err(failure) => !failure.is_outage(),
         };
-    if !is_understood {
-        visit
-            .outcome
-            .refuse_batch(visit.left, BatchRefusal::Permanent);
-    }
-    Ok(())
+    Ok((!is_understood).then_some(BatchRefusal::Permanent))
 }
 
 /// What a status that is not 200 says of later batches.
