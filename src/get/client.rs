@@ -80,35 +80,8 @@ pub struct Tally {
     pub bytes: u64,
 }
 
-/// What is asked for at a URL.
-enum Call<'a> {
-    Get,
-    /// A range of bytes. All its redirects take this time at most.
-    Range(String, Duration),
-    /// With this body.
-    Post(&'a [u8]),
-}
-
-impl Call<'_> {
-    /// Calls the library. `is_fresh`: over a new connection.
-    fn run(
-        &self,
-        agent: &Agent,
-        url: &str,
-        is_fresh: bool,
-    ) -> std::result::Result<http::Response<Body>, ureq::Error> {
-        match self {
-            Call::Get => prepare(agent.get(url), is_fresh).call(),
-            Call::Post(body) => prepare(agent.post(url), is_fresh).send(*body),
-            Call::Range(range, timeout) => {
-                let request = prepare(agent.get(url), is_fresh).header(header::RANGE, range);
-                let request = request.config().max_redirects(MAX_REDIRECTS).build();
-                // The library reads the page of each redirect, which may have no end.
-                within(*timeout, || request.call())
-            }
-        }
-    }
-}
+/// Calls the library, through this agent. The flag says: over a new connection.
+type Call<'a> = &'a dyn Fn(&Agent, bool) -> std::result::Result<http::Response<Body>, ureq::Error>;
 
 /// What reading a body brings, where only the server can fail.
 pub type ServerResult<T> = std::result::Result<T, ServerFailure>;
@@ -212,7 +185,7 @@ impl Client {
     /// # Errors
     /// When there is no answer, or this machine has no descriptor or memory left to ask.
     pub fn block(&self, server: &Url, hash: &Hash) -> RequestResult<Response> {
-        self.ask(server, &format!("{server}/{hash}"), &Call::Get)
+        self.get(server, &format!("{server}/{hash}"))
     }
 
     /// Asks `server` for the servers that it knows.
@@ -220,7 +193,13 @@ impl Client {
     /// # Errors
     /// As [`Client::block`].
     pub fn peers(&self, server: &Url) -> RequestResult<Response> {
-        self.ask(server, &format!("{server}/peers"), &Call::Get)
+        self.get(server, &format!("{server}/peers"))
+    }
+
+    fn get(&self, server: &Url, url: &str) -> RequestResult<Response> {
+        self.ask(server, url, &|agent, is_fresh| {
+            prepare(agent.get(url), is_fresh).call()
+        })
     }
 
     /// Asks `server` for all blocks of `list`, a hashlist, in one request.
@@ -228,7 +207,10 @@ impl Client {
     /// # Errors
     /// As [`Client::block`].
     pub fn blocks(&self, server: &Url, list: &[u8]) -> RequestResult<Response> {
-        self.ask(server, &format!("{server}/blocks"), &Call::Post(list))
+        let url = format!("{server}/blocks");
+        self.ask(server, &url, &|agent, is_fresh| {
+            prepare(agent.post(&url), is_fresh).send(list)
+        })
     }
 
     /// Asks `mirror` for the bytes from `first` to `last`, both included, or to the end.
@@ -236,18 +218,25 @@ impl Client {
     /// # Errors
     /// As [`Client::block`].
     pub fn range(&self, mirror: &Url, first: u64, last: Option<u64>) -> RequestResult<Response> {
+        let url = mirror.to_string();
         let last = last.map_or_else(String::new, |last| last.to_string());
-        let range = Call::Range(format!("bytes={first}-{last}"), self.timeout);
-        self.ask(mirror, &mirror.to_string(), &range)
+        let range = format!("bytes={first}-{last}");
+        self.ask(mirror, &url, &|agent, is_fresh| {
+            let request = prepare(agent.get(&url), is_fresh).header(header::RANGE, &range);
+            let request = request.config().max_redirects(MAX_REDIRECTS).build();
+            // The library reads the page of each redirect, which may have no end: all redirects take
+            // this time at most.
+            within(self.timeout, || request.call())
+        })
     }
 
     /// Makes one request: its answer, whose body is still to be read. Where the connection was a kept one that
     /// the server may have closed meanwhile, it asks again over a new one.
-    fn ask(&self, server: &Url, url: &str, call: &Call) -> RequestResult<Response> {
+    fn ask(&self, server: &Url, url: &str, call: Call) -> RequestResult<Response> {
         let (agent, by) = self.agent(server);
         let call = |is_fresh| {
             lock(&self.tally).requests += 1;
-            call.run(agent, url, is_fresh)
+            call(agent, is_fresh)
         };
         let answer = match call(false) {
             Err(e) if is_hung_up(&e) => call(true),
