@@ -30,9 +30,8 @@ struct State {
     /// The first block that each waiting worker wants.
     waiting: BTreeSet<u64>,
     taken: bool,
-    /// How often the mirror fell silent, and the last time's failure.
-    silences: u32,
-    silence: Option<ServerFailure>,
+    /// Each failure where the mirror fell silent.
+    silences: Vec<ServerFailure>,
     /// The rest of the last answer, while no worker reads it.
     body: Option<Body>,
 }
@@ -68,9 +67,7 @@ impl MirrorStream {
         if let Err(RequestError::Server(failure)) = &read
             && failure.is_outage()
         {
-            let mut state = lock(&self.state);
-            state.silences += 1;
-            state.silence = Some(failure.clone());
+            lock(&self.state).silences.push(failure.clone());
         }
         read
     }
@@ -82,21 +79,17 @@ impl MirrorStream {
     /// When the mirror fell silent meanwhile, which must not cost its time again.
     fn wait(&self, first: u64) -> ServerResult<StreamGuard<'_>> {
         let mut state = lock(&self.state);
-        let before = state.silences;
+        let before = state.silences.len();
         state.waiting.insert(first);
         let is_early = |state: &mut State| state.taken || state.next() != Some(first);
         let mut state = unpoisoned(self.turn.wait_while(state, is_early));
         state.waiting.remove(&first);
-        match &state.silence {
-            Some(silence) if state.silences != before => {
-                self.turn.notify_all();
-                Err(silence.clone())
-            }
-            _ => {
-                state.taken = true;
-                Ok(StreamGuard(self))
-            }
+        if let Some(silence) = state.silences[before..].last() {
+            self.turn.notify_all();
+            return Err(silence.clone());
         }
+        state.taken = true;
+        Ok(StreamGuard(self))
     }
 
     fn read_in_turn(&self, url: &Url, visit: &mut Visit) -> RequestResult<()> {
