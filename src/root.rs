@@ -18,7 +18,7 @@ const MOST: usize = 60;
 pub struct Root {
     /// Bytes of the file.
     pub size: u64,
-    /// Those of the blocks of the text at the root's depth.
+    /// The hashes of the blocks of the text at [`Root::depth`].
     pub hashes: Vec<Hash>,
 }
 
@@ -47,7 +47,8 @@ impl Root {
         text
     }
 
-    /// The level of the text whose blocks have the root's hashes: the least with few enough blocks.
+    /// The level of the text whose blocks have the root's hashes: the least with few enough blocks. 0 is the
+    /// file.
     pub fn depth(&self) -> u32 {
         let fits = |level: &u32| self.blocks(*level) <= MOST as u64;
         (0..).find(fits).unwrap_or_default()
