@@ -11,7 +11,7 @@ use crate::console;
 /// Between two drawings.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Where nobody watches there is nothing to wake up for.
+/// The time between two drawings where no person watches: long, so that nothing wakes up for them.
 const NEVER: Duration = Duration::from_secs(3600);
 
 /// Ticks that the rate is measured over: five seconds.

@@ -1,4 +1,7 @@
 //! Where blocks come from: this machine, then servers, then mirrors.
+//!
+//! This file owns what all finders share, and the way from a planned request to the code that sends it. It
+//! does not decide which server is next (`servers.rs`).
 
 mod blocks;
 mod health;

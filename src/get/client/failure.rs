@@ -1,4 +1,5 @@
-//! Why a request brought no block, and how that counts against the server.
+//! Why a request brought no block, and how that counts against the server. This file owns that judgement; it
+//! sends nothing, and keeps no record.
 
 use std::fmt::Display;
 

@@ -1,4 +1,4 @@
-//! Names to addresses, for ureq.
+//! Names to addresses, for ureq. This file owns the choice of the address; it connects only to try one.
 
 use std::collections::HashMap;
 use std::io;

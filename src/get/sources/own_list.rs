@@ -21,8 +21,8 @@ pub struct OwnList {
 }
 
 impl OwnList {
-    /// An empty list for so many `blocks` of `of`. None where `$TMPDIR` takes no file, or where it lies in the
-    /// file system of `of` and this has no room for the list and `reserve` bytes more.
+    /// An empty list for the file `of`, which has this number of `blocks`. None where `$TMPDIR` takes no file, or
+    /// where it lies in the file system of `of` and this has no room for the list and `reserve` bytes more.
     pub fn new(of: &File, blocks: u64, reserve: u64) -> Option<Self> {
         let directory = env::temp_dir();
         let text = file::unnamed(&directory).ok()?.0;

@@ -2,7 +2,7 @@
 //! and note in the outcome what else comes.
 //!
 //! Each block is read into a slot of the sink and verified there. `commit` takes in what the slot has
-//! accepted, and tells whether there was a block: so nobody looks at what `accept` returns.
+//! accepted, and tells whether there was a block: so the callers of `accept` need not look at its result.
 
 use super::outcome::Outcome;
 use crate::get::block_ref::BlockRef;
