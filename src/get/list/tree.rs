@@ -32,9 +32,9 @@ const FIRST_RUN: usize = 32;
 /// Blocks in a run of a list, at most: 512 KiB, the list of 32 MiB of the file.
 const MAX_RUN: usize = 128;
 
-/// Blocks of a list in memory, local ones among them: 2 MiB. In an update nearly all are local, and each run
+/// Blocks of a list in memory, local ones among them: 4 MiB. In an update nearly all are local, and each run
 /// costs a round trip.
-const MAX_HELD: u64 = 512;
+const MAX_HELD: u64 = 1024;
 
 /// What all levels of one root share.
 pub struct ListTree {
