@@ -39,19 +39,19 @@ impl Update {
     }
 
     /// A hundredth of the blocks is new, in ten places.
-    fn changed() -> Self {
-        let new = random(BLOCKS * BLOCK_SIZE + 77, 1);
+    fn changed(blocks: usize) -> Self {
+        let new = random(blocks * BLOCK_SIZE + 77, 1);
         let mut old = new.clone();
         for place in 0..10 {
-            let first = (place * BLOCKS / 10 + place) * BLOCK_SIZE;
+            let first = (place * blocks / 10 + place) * BLOCK_SIZE;
             old[first..first + 4 * BLOCK_SIZE].fill(7);
         }
         Update::new(&new, old)
     }
 
     /// 64 blocks are new, at the beginning.
-    fn moved() -> Self {
-        let old = random(BLOCKS * BLOCK_SIZE + 77, 2);
+    fn moved(blocks: usize) -> Self {
+        let old = random(blocks * BLOCK_SIZE + 77, 2);
         Update::new(&[random(64 * BLOCK_SIZE, 3), old.clone()].concat(), old)
     }
 
@@ -83,7 +83,7 @@ impl Update {
 
 #[test]
 fn an_update_reads_file_twice_and_in_place_once() {
-    for update in [Update::changed(), Update::moved()] {
+    for update in [Update::changed(BLOCKS), Update::moved(BLOCKS)] {
         update.file(&[], TWICE);
         update.file(&["--in-place"], ONCE);
     }
@@ -91,7 +91,7 @@ fn an_update_reads_file_twice_and_in_place_once() {
 
 #[test]
 fn a_file_that_is_right_is_read_once() {
-    let update = Update::changed();
+    let update = Update::changed(BLOCKS);
     let right = update.dir.file("right", update.new.bytes());
     for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
         let reads = update.reads(&right, psync!("get", "-o", &right, hashlist));
@@ -101,31 +101,30 @@ fn a_file_that_is_right_is_read_once() {
 
 #[test]
 fn a_seed_is_read_twice() {
-    for update in [Update::changed(), Update::moved()] {
-        let seed = update.dir.file("seed", &update.old);
-        for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
-            let out = update.dir.join("out");
-            let get = psync!(
-                "get",
-                "--seed",
-                &seed,
-                "-o",
-                &out,
-                update.server.url(),
-                hashlist
-            );
-            let reads = update.reads(&seed, get);
-            assert!(fs::read(&out).unwrap() == update.new.bytes());
-            assert!(reads <= TWICE, "{hashlist}: {reads} %");
-            fs::remove_file(out).unwrap();
-        }
+    let update = Update::moved(BLOCKS);
+    let seed = update.dir.file("seed", &update.old);
+    for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
+        let out = update.dir.join("out");
+        let get = psync!(
+            "get",
+            "--seed",
+            &seed,
+            "-o",
+            &out,
+            update.server.url(),
+            hashlist
+        );
+        let reads = update.reads(&seed, get);
+        assert!(fs::read(&out).unwrap() == update.new.bytes());
+        assert!(reads <= TWICE, "{hashlist}: {reads} %");
+        fs::remove_file(out).unwrap();
     }
 }
 
 #[test]
 #[ignore = "a loop device"]
 fn root_a_device_is_read_once() {
-    let update = Update::changed();
+    let update = Update::changed(BLOCKS);
     for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
         // What lies behind the file is not read.
         let room = [&update.old[..], &vec![0; 2 * update.old.len()]].concat();
@@ -143,7 +142,7 @@ fn root_a_device_is_read_once() {
 
 #[test]
 fn without_a_directory_for_its_list_file_is_read_more_often() {
-    for update in [Update::changed(), Update::moved()] {
+    for update in [Update::changed(300), Update::moved(300)] {
         for words in [&[][..], &["--in-place"]] {
             let file = update.dir.file("file", &update.old);
             let get = psync!("get", "-o", &file, update.server.url(), &update.new.root);
@@ -159,7 +158,7 @@ fn without_a_directory_for_its_list_file_is_read_more_often() {
 #[test]
 #[ignore = "mounts"]
 fn root_a_full_directory_for_its_list_costs_reads_alone() {
-    for update in [Update::changed(), Update::moved()] {
+    for update in [Update::changed(BLOCKS), Update::moved(BLOCKS)] {
         let full = Mount::tmpfs("size=64k");
         for words in [&[][..], &["--in-place"]] {
             let file = update.dir.file("file", &update.old);
@@ -182,7 +181,7 @@ fn small() -> Update {
 fn meanwhile(run: Run, call: &str, path: &Path, meanwhile: impl FnOnce()) -> Output {
     let dir = TempDir::new();
     let log = dir.file("log", "");
-    let inject = format!("inject={call}:delay_enter=3000000:when=1");
+    let inject = format!("inject={call}:delay_enter=1500000:when=1");
     let trace = format!("trace={call}");
     let words = ["-f", "-qq", "-e", &trace, "-e", &inject, "-P"];
     let words = words.into_iter().chain(path.to_str()).chain(["-o"]);
