@@ -251,17 +251,19 @@ fn a_list_that_is_replaced_or_written_meanwhile_is_not_mixed_with_the_old_one() 
 #[test]
 fn a_file_that_grows_meanwhile_is_not_right_already() {
     let update = small();
-    for hashlist in [update.dir.join("list").to_str().unwrap(), &update.new.root] {
-        for in_place in [&[][..], &["--in-place"]] {
-            let file = update.dir.file("file", update.new.bytes());
-            let get = psync!("get", "-o", &file, update.server.url(), hashlist).args(in_place);
-            let out = meanwhile(get, "pread64", &file, || {
-                let mut file = OpenOptions::new().append(true).open(&file).unwrap();
-                file.write_all(b"more").unwrap();
-            });
-            out.ok();
-            assert!(fs::read(&file).unwrap() == update.new.bytes());
-        }
+    let list = update.dir.join("list");
+    for (hashlist, in_place) in [
+        (list.to_str().unwrap(), &[][..]),
+        (&update.new.root, &["--in-place"]),
+    ] {
+        let file = update.dir.file("file", update.new.bytes());
+        let get = psync!("get", "-o", &file, update.server.url(), hashlist).args(in_place);
+        let out = meanwhile(get, "pread64", &file, || {
+            let mut file = OpenOptions::new().append(true).open(&file).unwrap();
+            file.write_all(b"more").unwrap();
+        });
+        out.ok();
+        assert!(fs::read(&file).unwrap() == update.new.bytes());
     }
 }
 
