@@ -96,32 +96,6 @@ pub fn is_same(one: &Path, other: &Path) -> bool {
     one.is_ok_and(|one| one.is_file() && other.is_ok_and(|other| is_same_inode(&one, &other)))
 }
 
-/// What tells a file from another, and from itself before a change. A program that keeps the mtime (`cp -p`,
-/// `rsync -t`) cannot keep the ctime, which changes with mode, owner and links too. A block device has the size
-/// 0 and the times of its node, which tell only of what was written by that name.
-#[derive(Clone, Copy, PartialEq)]
-pub struct Fingerprint {
-    device: u64,
-    inode: u64,
-    size: u64,
-    /// The mtime and the ctime, in seconds and nanoseconds.
-    pub times: [(i64, i64); 2],
-}
-
-impl Fingerprint {
-    pub fn of(metadata: &Metadata) -> Self {
-        Fingerprint {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            times: [
-                (metadata.mtime(), metadata.mtime_nsec()),
-                (metadata.ctime(), metadata.ctime_nsec()),
-            ],
-        }
-    }
-}
-
 pub fn is_same_inode(one: &Metadata, other: &Metadata) -> bool {
     (one.dev(), one.ino()) == (other.dev(), other.ino())
 }

@@ -59,7 +59,7 @@ use dry_run::{Count, Files};
 use list::List;
 use list::tree::ListTree;
 use output::Output;
-use output::existing::{self, OldFile};
+use output::existing::OldFile;
 use output::sink::{Keep, Spare};
 use output::target::{Kind, Target};
 use report::Report;
@@ -331,7 +331,7 @@ fn blocks_already_right(file: Option<&mut OldFile>, start: &mut Start) -> Result
         Start::List(_) => None,
     };
     if blocks.is_some() {
-        existing::sync_existing(&file.path)?;
+        file.sync()?;
     }
     Ok(blocks)
 }
@@ -352,7 +352,7 @@ fn servers(options: &Options) -> Result<Vec<Url>> {
 }
 
 /// The servers that answer in the local network, then those `listed`.
-// Inlined it would have the compiler write half of its caller twice.
+// Inlined, it would double half of its caller's code.
 #[inline(never)]
 fn servers_near(interface: Ipv4Addr, listed: Vec<Url>, is_quiet: bool) -> Vec<Url> {
     let answers = lan::ask(interface).unwrap_or_else(|cause| {

@@ -9,9 +9,9 @@
 //! where it is still right, even if it has lost its name; then it is closed, which frees its space on the
 //! disk. Meanwhile both indexes take memory.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::mem;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::thread;
@@ -20,7 +20,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::log::{self, Log};
 use crate::block::{self, Slot};
 use crate::error::{Error, Result};
-use crate::file::{self, Fingerprint};
+use crate::file;
 use crate::hash::Hash;
 use crate::index::{self, Index};
 use crate::mutex::unpoisoned;
@@ -56,15 +56,41 @@ impl Files {
     }
 }
 
-/// Whether a change of the file from now on would alter its fingerprint. One soon after the last might not:
-/// clocks have ticks, of two seconds on FAT.
-fn shows_changes(fingerprint: &Fingerprint) -> bool {
-    let now = UNIX_EPOCH.elapsed().unwrap_or_default();
-    !fingerprint.times.into_iter().any(|(seconds, nanoseconds)| {
-        let then = Duration::from_secs(seconds.max(0).unsigned_abs())
-            + Duration::from_nanos(nanoseconds.unsigned_abs());
-        now.checked_sub(then).is_some_and(|age| age < WATCH)
-    })
+/// What tells a file from another, and from itself before a change. A program that keeps the mtime (`cp -p`,
+/// `rsync -t`) cannot keep the ctime, which changes with mode, owner and links too. A block device has the size
+/// 0 and the times of its node, which tell only of what was written by that name.
+#[derive(Clone, Copy, PartialEq)]
+struct Fingerprint {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// The mtime and the ctime, in seconds and nanoseconds.
+    times: [(i64, i64); 2],
+}
+
+impl Fingerprint {
+    fn of(metadata: &Metadata) -> Self {
+        Fingerprint {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            times: [
+                (metadata.mtime(), metadata.mtime_nsec()),
+                (metadata.ctime(), metadata.ctime_nsec()),
+            ],
+        }
+    }
+
+    /// Whether a change of the file from now on would alter it. One soon after the last might not: clocks have
+    /// ticks, of two seconds on FAT.
+    fn shows_changes(&self) -> bool {
+        let now = UNIX_EPOCH.elapsed().unwrap_or_default();
+        !self.times.into_iter().any(|(seconds, nanoseconds)| {
+            let then = Duration::from_secs(seconds.max(0).unsigned_abs())
+                + Duration::from_nanos(nanoseconds.unsigned_abs());
+            now.checked_sub(then).is_some_and(|age| age < WATCH)
+        })
+    }
 }
 
 /// An open file, its size, and its fingerprint.
@@ -166,7 +192,7 @@ impl WatchedFile {
                 open(&self.path)?
             }
         };
-        let shows_changes = shows_changes(&fingerprint);
+        let shows_changes = fingerprint.shows_changes();
         let index = Index::new(size).ok_or_else(|| {
             let mebibytes = index::bytes(size) >> 20;
             let cause = format_args!("its index of {mebibytes} MiB does not fit into memory");

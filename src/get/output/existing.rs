@@ -2,16 +2,15 @@
 //!
 //! This file owns these answers. It reads FILE, and leaves writing to `output.rs`.
 
-use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::target::Target;
 use crate::block::{self, Buffer, Slot};
 use crate::error::{Error, Result};
-use crate::file::{self, sync, sync_name};
+use crate::file::{sync, sync_name};
 use crate::get::block_ref::BlockRef;
 use crate::get::list::List;
 use crate::get::sources::seed::Seed;
@@ -22,7 +21,8 @@ use crate::sys;
 pub struct OldFile {
     pub seed: Arc<Seed>,
     pub path: PathBuf,
-    opened: Metadata,
+    /// A device goes on behind the file.
+    is_device: bool,
     /// Blocks, from the first on, that are known to be what the list says.
     right: u64,
 }
@@ -34,11 +34,11 @@ impl OldFile {
     /// When the file cannot be read.
     pub fn new(seed: io::Result<Seed>, path: PathBuf) -> Result<Self> {
         let opened = seed.and_then(|seed| Ok((seed.file().metadata()?, seed)));
-        let (opened, seed) = opened.map_err(|e| Error::io("read", path.display(), &e))?;
+        let (there, seed) = opened.map_err(|e| Error::io("read", path.display(), &e))?;
         Ok(OldFile {
             seed: Arc::new(seed),
             path,
-            opened,
+            is_device: there.file_type().is_block_device(),
             right: 0,
         })
     }
@@ -59,28 +59,24 @@ impl OldFile {
         OldFile::new(seed, target.path.clone()).map(Some)
     }
 
-    fn is_device(&self) -> bool {
-        self.opened.file_type().is_block_device()
-    }
-
     /// # Errors
     /// When the file is a device, and ends before the byte `end`.
     pub fn check_end(&self, end: u64) -> Result<()> {
         let size = self.seed.size();
-        if !self.is_device() || end <= size {
+        if !self.is_device || end <= size {
             return Ok(());
         }
         let cause = format!("it has {size} bytes, too few for the file");
         Err(Error::local("write", self.path.display(), cause))
     }
 
-    /// Whether the file is complete with `size` bytes, now. A device goes on after them.
+    /// Whether the file is complete with `size` bytes, now.
     pub fn ends_at(&self, size: u64) -> bool {
         let now = self.seed.file().metadata();
-        self.is_device() || now.is_ok_and(|now| now.len() == size)
+        self.is_device || now.is_ok_and(|now| now.len() == size)
     }
 
-    /// Reads `list`, from its first line on, and the file beside it, and notes which blocks are right. Returns
+    /// Reads `list`, whose length is known, from its first line on, and the file beside it, and notes which blocks are right. Returns
     /// the number of blocks if all are. Else stops at the first difference, and reads the rest of the file for
     /// the index, so that no block is read twice.
     ///
@@ -88,7 +84,6 @@ impl OldFile {
     /// As the list's.
     pub fn compare_with_list(&mut self, list: &mut List) -> Result<Option<u64>> {
         let (index, mut buffer, mut size) = (self.seed.new_index(), Buffer::new(), 0);
-        list.mark_last_line();
         let is_right = loop {
             let Some(wanted) = list.next()? else {
                 break self.ends_at(size);
@@ -114,7 +109,7 @@ impl OldFile {
     /// and makes its own list, as [`Seed::root`] does.
     pub fn blocks_if_root_is(&self, root: &Hash) -> Option<u64> {
         let size = self.seed.size();
-        let is_right = !self.is_device() && self.seed.root().as_ref() == Some(root);
+        let is_right = !self.is_device && self.seed.root().as_ref() == Some(root);
         (is_right && self.ends_at(size)).then(|| block::count(size))
     }
 
@@ -139,17 +134,17 @@ impl OldFile {
             }
         }
     }
-}
 
-/// Brings FILE, which is right already, to the disk: a kill may have kept an earlier run from that.
-///
-/// # Errors
-/// When the disk refuses.
-pub fn sync_existing(path: &Path) -> Result<()> {
-    let synced = match file::open_regular(path).and_then(|file| sync(&file)) {
-        // A file system that takes no writes needs no sync (squashfs).
-        Err(e) if !sys::is_unsupported(&e) => Err(e),
-        _ => sync_name(path),
-    };
-    synced.map_err(|e| Error::io("sync", path.display(), &e))
+    /// Brings the file, which is right already, to the disk: a kill may have kept an earlier run from that.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn sync(&self) -> Result<()> {
+        let synced = match sync(self.seed.file()) {
+            // A file system that takes no writes needs no sync (squashfs).
+            Err(e) if !sys::is_unsupported(&e) => Err(e),
+            _ => sync_name(&self.path),
+        };
+        synced.map_err(|e| Error::io("sync", self.path.display(), &e))
+    }
 }
